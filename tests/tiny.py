@@ -152,7 +152,8 @@ def llava_weights(
 
     head_size = g.hidden // g.heads
     kv_rows = (kv_heads or g.heads) * head_size
-    tensors["model.embed_tokens.weight"] = rng.normal(0, 1, (vocab, g.hidden))
+    spread = 0.25 * g.hidden**-0.5 if tied else 1  # a tied head of large rows would repeat its input for ever
+    tensors["model.embed_tokens.weight"] = rng.normal(0, spread, (vocab, g.hidden))
     for i in range(g.layers):
         layer = f"model.layers.{i}"
         linear(f"{layer}.self_attn.q_proj", g.hidden, g.hidden, bias=False)
