@@ -24,12 +24,13 @@ from pulse_edge.errors import ParameterError, RecordingError
 from pulse_edge.recording import LEADS, Recording, is_recording, read_recording
 
 __all__ = [
-    "GAINS", "LAYOUTS", "LEADS", "SPEEDS", "Cell", "PageStyle", "Recording",
+    "GAINS", "LAYOUTS", "LEADS", "PULSE_STYLE", "SPEEDS", "Cell", "PageStyle", "Recording",
     "draw_grid", "draw_ink", "draw_page", "is_recording", "page_cells", "read_recording",
 ]  # fmt: skip
 
 Color = tuple[float, float, float]
 Floats = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
 
 MM_PER_INCH = 25.4
 PT_PER_INCH = 72
@@ -62,7 +63,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "trace_pt": (0.1, 6),
     "text_pt": (4, 24),
     "label_mm": (-20, 20),
-    "row_mm": (8, 100),
+    "row_mm": (12, 100),
 }
 
 
@@ -111,8 +112,10 @@ class PageStyle:
             if not (isinstance(value, tuple) and len(value) == 3 and all(0 <= part <= 1 for part in value)):
                 raise ParameterError(f"{name} is {value!r}; expected (red, green, blue), each 0 to 1")
         strips = self.strips
-        if strips is not None and not (isinstance(strips, tuple) and all(lead in LEADS for lead in strips)):
-            raise ParameterError(f"strips is {strips!r}; expected a tuple of leads, from {', '.join(LEADS)}")
+        if strips is not None and not (
+            isinstance(strips, tuple) and len(strips) <= 4 and all(lead in LEADS for lead in strips)
+        ):
+            raise ParameterError(f"strips is {strips!r}; expected a tuple of up to 4 of {', '.join(LEADS)}")
         if page_cells(self)[0].y < 10 * self.px_per_mm:
             raise ParameterError(f"row_mm is {self.row_mm}: too much for a page {self.height_in} in high")
 
@@ -182,7 +185,10 @@ def page_cells(style: PageStyle) -> tuple[Cell, ...]:
 # ---- drawing -----------------------------------------------------------------------------------------------
 
 
-def draw_page(recording: Recording, style: PageStyle = PageStyle(), header: str | None = None) -> Image.Image:
+PULSE_STYLE = PageStyle()
+
+
+def draw_page(recording: Recording, style: PageStyle = PULSE_STYLE, header: str | None = None) -> Image.Image:
     """The page as an RGB image of `style.size`. The same arguments give the same bytes.
 
     The first 10 s are drawn (5 s at 50 mm/s); a shorter recording leaves the rest blank, a gap stays open.
@@ -191,21 +197,34 @@ def draw_page(recording: Recording, style: PageStyle = PageStyle(), header: str 
 
     Raises `RecordingError` when there is nothing to draw, `ParameterError` when the header does not fit.
     """
-    page = draw_grid(style)
-    page.paste(_rgb(style.ink), mask=draw_ink(recording, style, header))
-    return page
+    page = _grid(style).reshape(-1, 3)
+    ink = _ink(recording, style, header).reshape(-1)
+    inked = np.flatnonzero(ink != 0)
+    paper, color = page[inked].astype(np.float32), np.array(_rgb(style.ink), np.float32)
+    page[inked] = paper + (color - paper) * (ink[inked, None] / np.float32(255)) + 0.5
+    width, height = style.size
+    return Image.fromarray(page.reshape(height, width, 3))
 
 
-def draw_ink(recording: Recording, style: PageStyle = PageStyle(), header: str | None = None) -> Image.Image:
+def draw_ink(recording: Recording, style: PageStyle = PULSE_STYLE, header: str | None = None) -> Image.Image:
     """Everything but paper and grid as coverage: an image of mode L, 255 = ink. Raises like `draw_page`."""
-    cells = page_cells(style)
-    missing = recording.missing
-    if all(cell.lead in missing for cell in cells):
+    return Image.fromarray(_ink(recording, style, header))
+
+
+def draw_grid(style: PageStyle = PULSE_STYLE) -> Image.Image:
+    """The empty sheet, RGB: lines every 1 and 5 mm from the lower left corner, each centred on a pixel."""
+    return Image.fromarray(_grid(style))
+
+
+def _ink(recording: Recording, style: PageStyle, header: str | None) -> Bytes:
+    """uint8 [height, width]."""
+    cells, missing = page_cells(style), recording.missing
+    traces = [_trace(recording, cell, style) for cell in cells if cell.lead not in missing]
+    if not traces:
         where = recording.source or "recording"
         raise RecordingError(f"{where}: nothing to draw in any of the leads {', '.join(LEADS)}")
     width, height = style.size
-    ink = np.zeros((height, width), np.float32)
-    traces = [_trace(recording, cell, style) for cell in cells if cell.lead not in missing]
+    ink = np.zeros((height, width), np.uint8)
     _stroke(ink, np.concatenate(traces), style.px(style.trace_pt))
     if style.show_calibration:  # 0.2 s wide, 1 mV high, ends where the trace begins
         pulse = np.array([(-0.2, 0, -0.2, -1), (-0.2, -1, 0, -1), (0, -1, 0, 0)], np.float32)
@@ -216,30 +235,28 @@ def draw_ink(recording: Recording, style: PageStyle = PageStyle(), header: str |
         reach = 3.15 * style.px_per_mm  # [kit]
         bars = [(cell.x, cell.y - reach, cell.x, cell.y + reach) for cell in cells if cell.column]
         _stroke(ink, np.array(bars, np.float32).reshape(-1, 4), style.px(3 * style.trace_pt))
-    image = Image.fromarray((ink * 255 + 0.5).astype(np.uint8))
-    _write(image, style, recording, header)
-    return image
+    _write(ink, style, missing, header)
+    return ink
 
 
-def draw_grid(style: PageStyle = PageStyle()) -> Image.Image:
-    """The empty sheet, RGB: lines every 1 and 5 mm from the lower left corner, each centred on a pixel."""
+def _grid(style: PageStyle) -> Bytes:
+    """uint8 [height, width, 3]."""
     width, height = style.size
-    if not style.show_grid:
-        return Image.new("RGB", style.size, _rgb(style.paper))
-    across, down = _grid_cover(width, style), _grid_cover(height, style)[:, ::-1]
+    grid_pt = style.grid_pt if style.show_grid else 0.0
+    across, down = _grid_cover(width, style, grid_pt), _grid_cover(height, style, grid_pt)[:, ::-1]
     kinds, row_kind = np.unique(down, axis=1, return_inverse=True)  # few rows differ: blend each kind once
     rows = np.empty((kinds.shape[1], width, 3))
     rows[:] = style.paper
     for color, in_row, in_column in zip((style.grid_minor, style.grid_major), across, kinds, strict=True):
         cover = 1 - (1 - in_column[:, None]) * (1 - in_row)
         rows += cover[..., None] * (np.array(color) - rows)
-    return Image.fromarray((rows * 255 + 0.5).astype(np.uint8)[row_kind.reshape(-1)])
+    return (rows * 255 + 0.5).astype(np.uint8)[row_kind.reshape(-1)]
 
 
-def _grid_cover(length: int, style: PageStyle) -> Floats:
+def _grid_cover(length: int, style: PageStyle, grid_pt: float) -> Floats:
     """float32 [2 (minor, major), length]: how much of each pixel along one axis the grid's lines cover."""
     cover = np.zeros((2, length), np.float32)
-    half = style.px(style.grid_pt) / 2
+    half = style.px(grid_pt) / 2
     lines = np.arange(math.ceil(length / style.px_per_mm))
     centre = np.floor(lines * style.px_per_mm).astype(int)
     major = (lines % 5 == 0).astype(int)
@@ -289,8 +306,8 @@ def _segments(x: NDArray[np.float64], y: NDArray[np.float64]) -> Floats:
 _CHUNK = 1 << 18  # candidate pixels at a time, so that the temporaries stay in cache
 
 
-def _stroke(ink: Floats, segments: Floats, width: float) -> None:
-    """Draw round-ended segments [n, 4] of `width` pixels into `ink` [height, width], in place.
+def _stroke(ink: Bytes, segments: Floats, width: float) -> None:
+    """Draw round-ended segments [n, 4] of `width` pixels into `ink`, uint8 [height, width], in place.
 
     A pixel's coverage follows from the distance d of its centre to the nearest segment: width / 2 + 0.5 - d,
     cut to 0..1. Segments of one trace therefore join without seams.
@@ -319,29 +336,32 @@ def _stroke(ink: Floats, segments: Floats, width: float) -> None:
         dx, dy = delta[at, 0], delta[at, 1]
         along = np.clip((px * dx + py * dy) * inverse[at], 0, 1)
         distance = np.sqrt((px - along * dx) ** 2 + (py - along * dy) ** 2)
-        np.maximum.at(flat, row * columns + column, np.clip(radius - distance, 0, most))
+        cover = np.clip(radius - distance, 0, most) * np.float32(255) + np.float32(0.5)
+        np.maximum.at(flat, row * columns + column, cover.astype(np.uint8))
 
 
-def _write(image: Image.Image, style: PageStyle, recording: Recording, header: str | None) -> None:
-    """Lead names, scales, header."""
-    draw, mm = ImageDraw.Draw(image), style.px_per_mm
-    font = _font(style.px(style.text_pt))
-    width, height = style.size
+def _write(ink: Bytes, style: PageStyle, missing: tuple[str, ...], header: str | None) -> None:
+    """Lead names, scales and header, into `ink`, uint8 [height, width], in place."""
+    mm, size, cells = style.px_per_mm, style.px(style.text_pt), page_cells(style)
+    height, width = ink.shape
 
-    def text(x: float, y: float, line: str) -> None:
-        draw.text((x, y), line, fill=255, font=font, anchor="ls")
+    def text(x: float, base_line: float, line: str) -> None:
+        glyphs, left, top = _glyphs(line, size)
+        left, top = left + round(x), top + round(base_line)
+        glyphs = glyphs[max(0, -top) : max(0, height - top), max(0, -left) : max(0, width - left)]
+        spot = ink[max(0, top) :, max(0, left) :][: glyphs.shape[0], : glyphs.shape[1]]
+        np.maximum(spot, glyphs, out=spot)
 
-    cells = page_cells(style)
     if style.show_names:
         for cell in cells:
             text(cell.x, cell.y - style.label_mm * mm, cell.lead)
     if style.show_scale:
         text(50 * mm, height - 5 * mm, f"{style.speed:g}mm/s")  # [kit]
         text(100 * mm, height - 5 * mm, f"{style.gain:g}mm/mV")  # [kit]
-    if recording.missing:
-        text(150 * mm, height - 5 * mm, "not recorded: " + " ".join(recording.missing))
-    lines = [part for line in (header or "").splitlines() for part in _wrap(line, font, width - 10 * mm)]
-    pitch = 1.3 * style.px(style.text_pt)
+    if missing:
+        text(150 * mm, height - 5 * mm, "not recorded: " + " ".join(missing))
+    lines = [part for line in (header or "").splitlines() for part in _wrap(line, size, width - 10 * mm)]
+    pitch = 1.3 * size
     room = int((cells[0].y - 5 * mm) / pitch)
     if len(lines) > room:
         raise ParameterError(f"the header takes {len(lines)} lines, the page has room for {room}; shorten it")
@@ -349,9 +369,9 @@ def _write(image: Image.Image, style: PageStyle, recording: Recording, header: s
         text(5 * mm, number * pitch, line)
 
 
-def _wrap(line: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
+def _wrap(line: str, size: float, width: float) -> list[str]:
     """`line` in pieces of at most `width` pixels, broken at spaces where there are any."""
-    pieces = []
+    font, pieces = _font(size), []
     while font.getlength(line) > width and len(line) > 1:
         fit = bisect_right(range(2, len(line)), width, key=lambda n: font.getlength(line[:n])) + 1
         cut = line.rfind(" ", 1, fit + 1)
@@ -359,6 +379,15 @@ def _wrap(line: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
         pieces.append(line[:cut])
         line = line[cut:].lstrip()
     return [*pieces, line]
+
+
+@lru_cache(maxsize=256)
+def _glyphs(line: str, size: float) -> tuple[Bytes, int, int]:
+    """A line of text as coverage, uint8 [height, width], and where its corner lies from the text's origin."""
+    left, top, right, bottom = (round(edge) for edge in _font(size).getbbox(line, anchor="ls"))
+    image = Image.new("L", (max(1, right - left), max(1, bottom - top)))
+    ImageDraw.Draw(image).text((-left, -top), line, fill=255, font=_font(size), anchor="ls")
+    return np.asarray(image), left, top
 
 
 @lru_cache(maxsize=16)

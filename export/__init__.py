@@ -1,0 +1,1 @@
+"""Checkpoint directory -> bundle. Installed as `pulse_edge.export`; needs the extra `pulse-edge[export]`."""

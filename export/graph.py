@@ -1,0 +1,98 @@
+"""A thin ONNX graph builder: named nodes, shared constants, weights streamed to an external file. Knows no model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+ALIGNMENT = 4096  # of each external tensor, so that a runtime can map it
+INLINE_BYTES = 1024  # smaller constants stay inside the .onnx
+IR_VERSION = 11
+NUMPY_TO_ONNX = {
+    np.dtype(np.float32): TensorProto.FLOAT,
+    np.dtype(np.float16): TensorProto.FLOAT16,
+    np.dtype(np.int64): TensorProto.INT64,
+    np.dtype(np.int32): TensorProto.INT32,
+    np.dtype(np.uint8): TensorProto.UINT8,
+}
+
+
+class Graph:
+    """One graph under construction; weights go to `<file>.data` as they are added, so none is kept in memory."""
+
+    def __init__(self, path: Path, opsets: Mapping[str, int]) -> None:
+        self.path = path
+        self._data_path = path.with_name(path.name + ".data")
+        self._data = self._data_path.open("wb")
+        self._opsets = [helper.make_opsetid(domain, version) for domain, version in opsets.items()]
+        self._nodes: list[onnx.NodeProto] = []
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+        self._initializers: list[TensorProto] = []
+        self._shared: dict[tuple[Any, ...], str] = {}
+        self._names: set[str] = set()
+
+    def input(self, name: str, dtype: type[np.generic], shape: Sequence[int | str]) -> str:
+        self._inputs.append(helper.make_tensor_value_info(name, NUMPY_TO_ONNX[np.dtype(dtype)], shape))
+        return name
+
+    def output(self, name: str, dtype: type[np.generic], shape: Sequence[int | str]) -> str:
+        self._outputs.append(helper.make_tensor_value_info(name, NUMPY_TO_ONNX[np.dtype(dtype)], shape))
+        return name
+
+    def node(self, op: str, inputs: Sequence[str], *, name: str, domain: str = "", **attributes: Any) -> str:
+        """Add a node with one output, named after the node, and return that output."""
+        return self.nodes(op, inputs, [name], name=name, domain=domain, **attributes)[0]
+
+    def nodes(
+        self, op: str, inputs: Sequence[str], outputs: Sequence[str], *, name: str, domain: str = "", **attributes: Any
+    ) -> Sequence[str]:
+        """Add a node with the outputs that are named; an empty name skips an optional one."""
+        if name in self._names:
+            raise ValueError(f"two nodes named {name!r}")
+        self._names.add(name)
+        self._nodes.append(helper.make_node(op, inputs, outputs, name=name, domain=domain, **attributes))
+        return outputs
+
+    def constant(self, value: NDArray[Any]) -> str:
+        """A small constant, shared between all who ask for the same one."""
+        key = (value.dtype.str, value.shape, value.tobytes())
+        if key not in self._shared:
+            self._shared[key] = self.weight(f"const.{len(self._shared)}", value)
+        return self._shared[key]
+
+    def weight(self, name: str, value: NDArray[Any]) -> str:
+        """A named initializer; large ones are written to the external file at once."""
+        tensor = TensorProto(name=name, data_type=NUMPY_TO_ONNX[value.dtype], dims=value.shape)
+        value = np.ascontiguousarray(value)
+        if value.nbytes <= INLINE_BYTES:
+            tensor.raw_data = value.tobytes()
+        else:
+            self._data.write(b"\0" * (-self._data.tell() % ALIGNMENT))
+            tensor.data_location = TensorProto.EXTERNAL
+            for key, entry in (
+                ("location", self._data_path.name),
+                ("offset", str(self._data.tell())),
+                ("length", str(value.nbytes)),
+            ):
+                tensor.external_data.add(key=key, value=entry)
+            self._data.write(value.reshape(-1).view(np.uint8).data)
+        self._initializers.append(tensor)
+        return name
+
+    def save(self) -> list[Path]:
+        """Write the `.onnx`; returns the files made."""
+        self._data.close()
+        graph = helper.make_graph(self._nodes, self.path.stem, self._inputs, self._outputs, self._initializers)
+        model = helper.make_model(graph, opset_imports=self._opsets, ir_version=IR_VERSION, producer_name="pulse-edge")
+        self.path.write_bytes(model.SerializeToString(deterministic=True))
+        if self._data_path.stat().st_size == 0:
+            self._data_path.unlink()
+            return [self.path]
+        return [self.path, self._data_path]

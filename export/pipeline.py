@@ -1,0 +1,234 @@
+"""Checkpoint directory -> bundle directory: the whole export, in order, and its atomic ending.
+
+Everything is written into a hidden directory beside the output and hashed; that directory is renamed into place
+while its manifest still has another name, and renaming the manifest is the last act. A bundle without a manifest
+does not load, so an export that is killed at any moment leaves nothing that does.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import resource
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pulse_edge.bundle import (
+    DECODER_GRAPH,
+    EMBEDDINGS,
+    MANIFEST,
+    NOTICE,
+    SCHEMA_VERSION,
+    TOKENIZER,
+    VISION_GRAPH,
+    FileEntry,
+    Manifest,
+    PrecisionInfo,
+    dumps,
+    sha256_file,
+)
+from pulse_edge.errors import CheckpointError, ExportError
+
+from .checkpoint import Checkpoint
+from .decoder import write_decoder
+from .graph import Graph
+from .net import Net
+from .precision import BITS, BLOCK_SIZES, PRECISIONS, Precision
+from .targets import Target, get_target
+from .vision import write_vision
+
+Progress = Callable[[int], None]  # bytes of the checkpoint handled since the last call
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What an export did. Sizes in bytes; `peak_memory` is the process's largest resident set so far."""
+
+    path: str
+    precision: str
+    target: str
+    checkpoint_size: int
+    files: dict[str, int]
+    seconds: float
+    peak_memory: int
+
+    @property
+    def size(self) -> int:
+        return sum(self.files.values())
+
+
+def export(
+    checkpoint: str | Path,
+    out: str | Path,
+    *,
+    precision: str = "int8",
+    target: str = "cpu",
+    block_size: int | None = None,
+    force: bool = False,
+    progress: Callable[[int], Progress] | None = None,
+) -> Summary:
+    """Export a checkpoint directory to a bundle directory `out`.
+
+    progress: called once with the total bytes, returns a function that is called with each step's bytes.
+    Raises `CheckpointError` for a checkpoint that cannot be exported and `ExportError` for what else is in the way.
+    """
+    start = time.perf_counter()
+    row = PRECISIONS.get(precision)
+    if row is None:
+        raise ExportError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
+    if block_size is not None and (block_size not in BLOCK_SIZES or not row.block_size):
+        legal = f"one of {', '.join(map(str, BLOCK_SIZES))}" if row.block_size else f"left out for {precision}"
+        raise ExportError(f"block size {block_size} must be {legal}")
+    emitter = get_target(target, row)
+    source = Checkpoint(checkpoint)
+    out = Path(out)
+    _check_output(out, force)
+    _check_space(out.resolve().parent, source, row)
+    step = progress(source.size) if progress else lambda _: None
+    with _staging(out) as staging:
+        block = block_size or row.block_size
+        manifest = _write(staging, source, row, emitter, block, step)
+        _publish(staging, manifest, out)
+    return Summary(
+        path=str(out),
+        precision=precision,
+        target=target,
+        checkpoint_size=source.size,
+        files={f.path: f.size for f in manifest.files},
+        seconds=time.perf_counter() - start,
+        peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    )
+
+
+def _write(staging: Path, source: Checkpoint, row: Precision, target: Target, block: int, step: Progress) -> Manifest:
+    """All of a bundle's files but the manifest, which is returned."""
+    tensors = _reporting(source, step)
+    for file, write in ((VISION_GRAPH, write_vision), (DECODER_GRAPH, write_decoder)):
+        graph = Graph(staging / file, target.opsets)
+        write(Net(graph, target, row, block, tensors), source.spec)
+        graph.save()
+    embeddings = np.float32 if row.name == "fp32" else np.float16
+    _write_embeddings(staging / EMBEDDINGS, source, tensors, embeddings)
+    shutil.copyfile(source.path / TOKENIZER, staging / TOKENIZER)
+    io = "fp32" if target.io == np.float32 else "fp16"
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        notice=NOTICE,
+        model=source.spec,
+        precision=PrecisionInfo(
+            name=row.name,
+            decoder=row.decoder,
+            head=row.head,
+            vision=row.vision,
+            embeddings="fp32" if embeddings is np.float32 else "fp16",
+            kv_cache=io,
+            io=io,
+            activations=target.activations if row.decoder in BITS else io,
+            block_size=block,
+            recipe=row.recipe,
+        ),
+        target=target.name,  # type: ignore[arg-type]
+        checkpoint=source.info(),
+        tools={name: version(name) for name in ("pulse-edge", "onnx", "numpy", "safetensors")}
+        | {"python": platform.python_version()},
+        files=tuple(FileEntry(p.name, p.stat().st_size, sha256_file(p)) for p in sorted(staging.iterdir())),
+    ).sealed()
+
+
+def _reporting(source: Checkpoint, step: Progress) -> Callable[[str], NDArray[np.float32]]:
+    """`source.tensor`, counting, and refusing weights that are not numbers."""
+
+    def read(name: str) -> NDArray[np.float32]:
+        tensor = source.tensor(name)
+        if not np.isfinite(tensor.sum()) and not np.isfinite(tensor).all():
+            raise CheckpointError(f"{source.path}: tensor {name} holds values that are not finite")
+        step(source.stored_size(name))
+        return tensor
+
+    return read
+
+
+def _write_embeddings(path: Path, source: Checkpoint, tensors: Callable[[str], Any], dtype: type[np.generic]) -> None:
+    """[vocab (+ 1: the newline feature of spatial_unpad), hidden], row-major."""
+    with path.open("wb") as file:
+        names = ["embed_tokens.weight"] + ["image_newline"] * (source.spec.image.merge == "spatial_unpad")
+        for name in names:
+            rows = tensors(name).reshape(-1, source.spec.text.hidden)
+            for at in range(0, len(rows), 4096):
+                file.write(rows[at : at + 4096].astype(dtype).data)
+
+
+def _check_output(out: Path, force: bool) -> None:
+    if not out.resolve().parent.is_dir():
+        raise ExportError(f"{out.resolve().parent}: no such directory to put the bundle in")
+    if os.path.lexists(out):
+        if not force:
+            raise ExportError(f"{out} exists; choose another name, or --force to replace it")
+        is_bundle = out.is_dir() and ((out / MANIFEST).exists() or (out / DECODER_GRAPH).exists())
+        if not is_bundle and not (out.is_dir() and not any(out.iterdir())):
+            raise ExportError(f"{out} exists and is not a bundle, so --force does not remove it; choose another name")
+
+
+def _check_space(parent: Path, source: Checkpoint, row: Precision) -> None:
+    width = {"fp32": 4.0, "fp16": 2.0, "int8": 1.04, "int4": 0.63}  # bytes a weight, scales included (block 32)
+    parts = {"vision": row.vision, "projector": row.vision, "lm_head": row.head}
+    needed = sum(
+        source.elements(name) * width[parts.get(name.split(".")[0], row.decoder)] for name in source.names
+    ) + 2 * source.elements("embed_tokens.weight")
+    free = shutil.disk_usage(parent).free
+    if free < needed:
+        raise ExportError(f"{parent}: the bundle needs about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
+
+
+@contextmanager
+def _staging(out: Path) -> Iterator[Path]:
+    """A hidden directory beside `out` that is gone afterwards; also removes those of exports that were killed."""
+    parent = out.resolve().parent
+    for stale in parent.glob(f".{out.name}.partial-*"):
+        if not _alive(stale.name.rsplit("-", 1)[1]):
+            shutil.rmtree(stale, ignore_errors=True)
+    staging = parent / f".{out.name}.partial-{os.getpid()}"
+    try:
+        staging.mkdir()
+        yield staging
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise ExportError(f"{parent}: the disk is full; nothing was left behind") from None
+        raise ExportError(f"{error.filename or staging}: {error.strerror}") from None
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _alive(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, ValueError):
+        return True
+    return True
+
+
+def _publish(staging: Path, manifest: Manifest, out: Path) -> None:
+    """Make the staged files durable, then a bundle. The rename of the manifest is the moment it becomes one."""
+    pending = staging / f"{MANIFEST}.pending"
+    pending.write_bytes(dumps(manifest))
+    for file in (*staging.iterdir(), staging):
+        handle = os.open(file, os.O_RDONLY)
+        os.fsync(handle)
+        os.close(handle)
+    if os.path.lexists(out):  # --force: the old bundle stops being one first
+        (out / MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(out) if not out.is_symlink() else out.unlink()
+    staging.rename(out)
+    (out / pending.name).rename(out / MANIFEST)

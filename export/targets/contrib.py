@@ -1,0 +1,118 @@
+"""ONNX Runtime's fused operators (domain `com.microsoft`), for its CPU and CUDA providers.
+
+Operator contracts: docs/ContribOperators.md in microsoft/onnxruntime. The two providers run the same graph; they
+differ in its float type, and in what `MatMulNBits` multiplies (CPU: int8 activations, quantized per block on the fly).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pulse_edge.bundle import TextSpec
+
+from ..graph import Graph
+from ..precision import QuantWeight
+from . import Cache, Weight
+
+MS = "com.microsoft"
+
+
+@dataclass(frozen=True)
+class ContribTarget:
+    name: str
+    io: type[np.generic]
+    storages: frozenset[str]
+    accuracy_level: int  # of MatMulNBits: 4 quantizes activations to int8, 0 leaves the choice to the provider
+    activations: str
+
+    @property
+    def opsets(self) -> dict[str, int]:
+        return {"": 21, MS: 1}
+
+    def emit_linear(self, graph: Graph, x: str, weight: Weight, bias: NDArray[np.float32] | None, name: str) -> str:
+        if isinstance(weight, QuantWeight):
+            y = graph.node(
+                "MatMulNBits",
+                [x, graph.weight(f"{name}.codes", pack(weight)), graph.weight(f"{name}.scales", weight.scales.astype(self.io))],
+                name=name, domain=MS, K=weight.columns, N=weight.codes.shape[0], bits=weight.bits,
+                block_size=weight.block, accuracy_level=self.accuracy_level,
+            )  # fmt: skip
+        else:
+            y = graph.node("MatMul", [x, graph.weight(f"{name}.weight", weight.T.astype(self.io))], name=name)
+        if bias is not None:
+            y = graph.node("Add", [y, graph.weight(f"{name}.bias", bias.astype(self.io))], name=f"{name}.add")
+        return y
+
+    def emit_layer_norm(self, graph: Graph, x: str, weight: str, bias: str, eps: float, name: str) -> str:
+        return graph.node("LayerNormalization", [x, weight, bias], name=name, axis=-1, epsilon=eps)
+
+    def emit_rms_norm(self, graph: Graph, x: str, weight: str, eps: float, name: str) -> str:
+        # ONNX Runtime keeps this contrib operator in the default domain.
+        return graph.node("SimplifiedLayerNormalization", [x, weight], name=name, axis=-1, epsilon=eps, stash_type=1)
+
+    def emit_add_rms_norm(
+        self, graph: Graph, x: str, skip: str, weight: str, eps: float, name: str
+    ) -> tuple[str, str]:
+        outputs = graph.nodes(
+            "SkipSimplifiedLayerNormalization", [x, skip, weight], [name, "", "", f"{name}.sum"],
+            name=name, domain=MS, epsilon=eps,
+        )  # fmt: skip
+        return outputs[0], outputs[3]
+
+    def emit_activation(self, graph: Graph, x: str, kind: str, name: str) -> str:
+        if kind == "gelu":
+            return graph.node("Gelu", [x], name=name, domain=MS)
+        return graph.node("QuickGelu", [x], name=name, domain=MS, alpha={"quick_gelu": 1.702, "silu": 1.0}[kind])
+
+    def emit_attention(self, graph: Graph, q: str, k: str, v: str, heads: int, name: str) -> str:
+        return graph.node("MultiHeadAttention", [q, k, v], name=name, domain=MS, num_heads=heads)
+
+    def emit_cache_inputs(self, graph: Graph, spec: TextSpec) -> Cache:
+        """`seqlens_k` int32 [1]: cache rows after this call, less one; `total_length` int32 []: the same, plus one."""
+        cos, sin = rope_tables(spec)
+        names = {
+            "seqlens_k": graph.input("seqlens_k", np.int32, [1]),
+            "total_length": graph.input("total_length", np.int32, []),
+            "cos": graph.weight("rope.cos", cos.astype(self.io)),
+            "sin": graph.weight("rope.sin", sin.astype(self.io)),
+        }
+        for layer in range(spec.layers):
+            for part in ("key", "value"):
+                shape = [1, spec.kv_heads, "capacity", spec.head_size]
+                names[f"past.{layer}.{part}"] = graph.input(f"past.{layer}.{part}", self.io, shape)
+                graph.output(f"present.{layer}.{part}", self.io, shape)
+        return Cache(names)
+
+    def emit_cached_attention(self, graph: Graph, qkv: str, cache: Cache, spec: TextSpec, layer: int, name: str) -> str:
+        c = cache.names
+        return graph.nodes(
+            "GroupQueryAttention",
+            [qkv, "", "", c[f"past.{layer}.key"], c[f"past.{layer}.value"], c["seqlens_k"], c["total_length"], c["cos"], c["sin"]],
+            [name, f"present.{layer}.key", f"present.{layer}.value"],
+            name=name, domain=MS, num_heads=spec.heads, kv_num_heads=spec.kv_heads, do_rotary=1, rotary_interleaved=0,
+        )[0]  # fmt: skip
+
+
+CPU = ContribTarget("cpu", np.float32, frozenset({"fp32", "int8", "int4"}), 4, "int8, dynamic, per block")
+CUDA = ContribTarget("cuda", np.float16, frozenset({"fp16", "int8", "int4"}), 0, "fp16")
+
+
+def pack(weight: QuantWeight) -> NDArray[np.uint8]:
+    """Codes as `MatMulNBits` wants them: uint8 [rows, blocks, block * bits / 8], 4-bit pairs low nibble first."""
+    blocks = weight.codes.reshape(weight.codes.shape[0], -1, weight.block)
+    return blocks if weight.bits == 8 else blocks[..., ::2] | (blocks[..., 1::2] << 4)
+
+
+def rope_tables(spec: TextSpec) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """cos, sin float32 [context, head_size / 2] of Llama's rotary embedding.
+
+    Angles are rounded to float32 before the cosine, as in Hugging Face's LlamaRotaryEmbedding: at position 4,000 an
+    exact angle would differ from what the model was trained with in the fourth digit.
+    """
+    exponents = np.arange(0, spec.head_size, 2, dtype=np.float32) / np.float32(spec.head_size)
+    inverse = (1 / spec.rope_theta ** exponents.astype(np.float64)).astype(np.float32)
+    angles = np.outer(np.arange(spec.context, dtype=np.float32), inverse)
+    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)

@@ -1,0 +1,71 @@
+"""What the runtime needs of an engine library, and the table of those there are. A backend is one file here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle import Bundle
+from ..errors import EngineError, ParameterError
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How to run. `threads` 0 leaves the number to the engine; `context` caps the KV cache, in tokens;
+    `prefill_chunk` 0 runs a prompt in one piece, else in pieces of so many tokens (less memory)."""
+
+    device: str = "auto"
+    threads: int = 0
+    context: int | None = None
+    prefill_chunk: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("threads", "prefill_chunk"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 0:
+                raise ParameterError(f"{name} is {getattr(self, name)!r}, but must be a whole number from 0")
+        if self.context is not None and (not isinstance(self.context, int) or self.context < 1):
+            raise ParameterError(f"context is {self.context!r}, but must be a whole number from 1")
+
+
+class Engine(Protocol):
+    """The two networks of a bundle on a device, and their KV cache.
+
+    The cache holds `length` of at most `capacity` positions; it belongs to the engine and never leaves it.
+    `prefill` and `step` append to it; `rewind` forgets from the end. A call that fails leaves `length` as it was.
+    """
+
+    capacity: int
+    length: int
+
+    def encode(self, pixels: Floats) -> Floats:
+        """pixels [views, 3, side, side] -> features [views, patches, hidden]."""
+
+    def prefill(self, embeds: Floats) -> Floats:
+        """embeds [n, hidden] of the next n positions -> logits [vocab] after the last."""
+
+    def step(self, embeds: Floats) -> Floats:
+        """embeds [k, hidden], k small -> logits [k, vocab] after each; valid until the next call."""
+
+    def rewind(self, length: int) -> None:
+        """Forget all but the first `length` positions."""
+
+    def describe(self) -> dict[str, Any]:
+        """For provenance: engine, version, device, threads, …"""
+
+
+BACKENDS = {"cpu": "ort", "cuda": "ort"}  # bundle target -> file here
+
+
+def open_engine(bundle: Bundle, options: EngineOptions) -> Engine:
+    """The engine for a bundle's target. Raises `EngineError`."""
+    name = BACKENDS.get(bundle.manifest.target)
+    if name is None:
+        raise EngineError(f"{bundle.path}: no backend runs target {bundle.manifest.target!r} in this version")
+    engine: Engine = import_module(f".{name}", __package__).open_engine(bundle, options)
+    return engine

@@ -1,0 +1,205 @@
+"""ONNX Runtime: the CPU and CUDA providers, over the graphs of export/targets/contrib.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle import DECODER_GRAPH, VISION_GRAPH, Bundle
+from ..errors import EngineError
+from . import EngineOptions, Floats
+
+try:
+    import onnxruntime as ort
+except ImportError as error:
+    raise EngineError(
+        f"ONNX Runtime is not installed ({error}); for the CPU: pip install 'pulse-edge[cpu]', "
+        "for NVIDIA GPUs: pip install 'pulse-edge[gpu]'"
+    ) from None
+
+
+@dataclass(frozen=True)
+class Provider:
+    """An ONNX Runtime execution provider and where its tensors live."""
+
+    name: str
+    device: str  # ONNX Runtime's name for the memory
+    targets: tuple[str, ...]  # bundle targets it runs
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+# CUDA options: docs/execution-providers/CUDA-ExecutionProvider. The graphs hold no convolution, so cuDNN has nothing
+# to search; growing the arena by what is asked keeps the peak at what is used.
+PROVIDERS = {
+    "cpu": Provider("CPUExecutionProvider", "cpu", ("cpu", "cuda")),
+    "cuda": Provider(
+        "CUDAExecutionProvider", "cuda", ("cuda",),
+        {"arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "DEFAULT"},
+    ),
+}  # fmt: skip
+
+
+def open_engine(bundle: Bundle, options: EngineOptions) -> OrtEngine:
+    """Raises `EngineError` when the device is unknown, not usable here, or does not run this bundle."""
+    target = bundle.manifest.target
+    device = target if options.device == "auto" else options.device
+    provider = PROVIDERS.get(device)
+    if provider is None:
+        raise EngineError(f"device {device!r} is not one of auto, {', '.join(PROVIDERS)}")
+    if target not in provider.targets:
+        raise EngineError(
+            f"{bundle.path} was exported for {target} and does not run on {device}; "
+            f"export it again with --target {device}, or use --device {target}"
+        )
+    if provider.name not in ort.get_available_providers():
+        raise EngineError(_why_no_provider(device, provider))
+    return OrtEngine(bundle, options, device, provider)
+
+
+def _why_no_provider(device: str, provider: Provider) -> str:
+    if _installed("onnxruntime") and _installed("onnxruntime-gpu"):
+        return (
+            "onnxruntime and onnxruntime-gpu are both installed, and the CPU package has overwritten the GPU one; "
+            "repair it: pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'pulse-edge[gpu]'"
+        )
+    if device == "cuda" and not _installed("onnxruntime-gpu"):
+        return (
+            "device cuda needs the GPU build of ONNX Runtime, which replaces the CPU one: "
+            "pip uninstall -y onnxruntime && pip install 'pulse-edge[gpu]'"
+        )
+    return f"this ONNX Runtime {ort.__version__} has no {provider.name}; it has {', '.join(ort.get_available_providers())}"
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        version(distribution)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+class OrtEngine:
+    """See `backends.Engine`. One IO binding is kept for single-token steps; its buffers are written in place."""
+
+    def __init__(self, bundle: Bundle, options: EngineOptions, device: str, provider: Provider) -> None:
+        manifest = bundle.manifest
+        self._text = manifest.model.text
+        self._options, self._device, self._provider = options, device, provider
+        self._io: Any = np.float32 if manifest.precision.io == "fp32" else np.float16
+        self.capacity = min(options.context or self._text.context, self._text.context)
+        self.length = 0
+        self._vision = self._session(bundle, VISION_GRAPH)
+        self._decoder = self._session(bundle, DECODER_GRAPH)
+        if provider.name not in self._decoder.get_providers():
+            # ONNX Runtime falls back to the CPU in silence when a provider's libraries or driver do not load.
+            raise EngineError(
+                f"{provider.name} did not start on this machine (no NVIDIA GPU, or its driver, CUDA 13 or cuDNN 9 "
+                "libraries are missing); run with ORT logging, or use a bundle exported with --target cpu"
+            )
+        shape = [1, self._text.kv_heads, self.capacity, self._text.head_size]
+        self._cache = {
+            f"{layer}.{part}": self._empty_cache(shape)
+            for layer in range(self._text.layers)
+            for part in ("key", "value")
+        }
+        self._single = _Run(self, 1, 1)
+
+    def _session(self, bundle: Bundle, graph: str) -> Any:
+        settings = ort.SessionOptions()
+        settings.intra_op_num_threads = self._options.threads
+        settings.enable_mem_pattern = False  # patterns are kept for every prompt length that ever ran
+        settings.log_severity_level = 4  # what fails raises; nothing else is a user's concern
+        try:
+            return ort.InferenceSession(
+                str(bundle.file(graph)), settings, providers=[(self._provider.name, self._provider.options)]
+            )
+        except Exception as error:  # pybind's exceptions share no base below Exception
+            raise EngineError(f"{bundle.file(graph)}: ONNX Runtime cannot load it ({_first_line(error)})") from None
+
+    def _empty_cache(self, shape: list[int]) -> Any:
+        try:
+            if self._provider.device == "cpu":
+                return ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, self._io))  # pages are taken as they fill
+            return ort.OrtValue.ortvalue_from_shape_and_type(shape, self._io, self._provider.device, 0)
+        except Exception as error:
+            raise EngineError(f"no memory for a cache of {shape[2]} tokens ({_first_line(error)}); lower context") from None
+
+    def encode(self, pixels: Floats) -> Floats:
+        try:
+            features: Floats = self._vision.run(["features"], {"pixels": pixels})[0]
+        except Exception as error:
+            raise EngineError(f"the vision graph failed: {_first_line(error)}") from None
+        return features
+
+    def prefill(self, embeds: Floats) -> Floats:
+        start, chunk = self.length, self._options.prefill_chunk or len(embeds)
+        try:
+            for at in range(0, len(embeds), chunk):
+                part = embeds[at : at + chunk]
+                logits = _Run(self, len(part), 1)(part)
+        except BaseException:
+            self.length = start
+            raise
+        return logits[0]
+
+    def step(self, embeds: Floats) -> Floats:
+        rows = len(embeds)
+        return (self._single if rows == 1 else _Run(self, rows, rows))(embeds)
+
+    def rewind(self, length: int) -> None:
+        if not 0 <= length <= self.length:
+            raise ValueError(f"cannot rewind a cache of {self.length} to {length}")
+        self.length = length
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "engine": "onnxruntime",
+            "engine_version": ort.__version__,
+            "device": self._device,
+            "provider": self._provider.name,
+            "threads": self._options.threads,
+            "context": self.capacity,
+        }
+
+
+class _Run:
+    """Inputs, outputs and binding of the decoder for `rows` new positions and the logits of the last `wanted`."""
+
+    def __init__(self, engine: OrtEngine, rows: int, wanted: int) -> None:
+        self._engine, self._rows = engine, rows
+        self._embeds: NDArray[Any] = np.empty((1, rows, engine._text.hidden), engine._io)
+        self._seqlens = np.zeros(1, np.int32)
+        self._total = np.zeros((), np.int32)
+        self._logits: Floats = np.empty((wanted, engine._text.vocab), np.float32)
+        self._binding = engine._decoder.io_binding()
+        # On the CPU these OrtValues are views of the arrays: writing the array is writing the input.
+        bind = ort.OrtValue.ortvalue_from_numpy
+        self._binding.bind_ortvalue_input("inputs_embeds", bind(self._embeds))
+        self._binding.bind_ortvalue_input("seqlens_k", bind(self._seqlens))
+        self._binding.bind_ortvalue_input("total_length", bind(self._total))
+        self._binding.bind_ortvalue_input("logit_rows", bind(np.arange(rows - wanted, rows)))
+        self._binding.bind_ortvalue_output("logits", bind(self._logits))
+        for name, value in engine._cache.items():  # input and output are one buffer: the operator appends in place
+            self._binding.bind_ortvalue_input(f"past.{name}", value)
+            self._binding.bind_ortvalue_output(f"present.{name}", value)
+
+    def __call__(self, embeds: Floats) -> Floats:
+        engine = self._engine
+        total = engine.length + self._rows
+        self._embeds[0] = embeds
+        self._seqlens[0] = total - 1
+        self._total[...] = total
+        try:
+            engine._decoder.run_with_iobinding(self._binding)
+        except Exception as error:
+            raise EngineError(f"the decoder graph failed at {total} tokens: {_first_line(error)}") from None
+        engine.length = total
+        return self._logits
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n", 1)[0]

@@ -1,0 +1,346 @@
+"""The straight line of one request: image and question -> streamed text -> `Answer`."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import platform
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import image as images
+from .answer import Answer, Timings, Usage
+from .backends import Engine, EngineOptions, open_engine
+from .bundle import EMBEDDINGS, TOKENIZER, Bundle, open_bundle
+from .errors import ContextError, ParameterError, PulseEdgeError
+from .generate import Floats, Generation, generate
+from .image import ImageSource
+from .prompt import IMAGE, PromptBuilder, Tokenizer, TextStream
+from .sampling import SamplingParams
+
+
+def load(
+    bundle: str | Path,
+    device: str = "auto",
+    *,
+    threads: int = 0,
+    context: int | None = None,
+    prefill_chunk: int = 0,
+    check_hashes: bool = True,
+) -> Model:
+    """Open a bundle and its engine.
+
+    device: `auto` (what the bundle was exported for), `cpu` or `cuda`. threads: 0 leaves it to the engine.
+    context: cap on prompt + answer in tokens, for less cache memory. prefill_chunk: prompt tokens at a time, 0 for all.
+    check_hashes: False skips the SHA-256 check of the files, not of their presence and size.
+    Raises `BundleError`, `EngineError`.
+    """
+    options = EngineOptions(device, threads, context, prefill_chunk)
+    opened = open_bundle(bundle, check_hashes)
+    return Model(opened, open_engine(opened, options))
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prompt ready to run: ids with `IMAGE` in the image's place, and the image as it was handed in."""
+
+    ids: tuple[int, ...]
+    prompt: str
+    source: ImageSource | None
+    encoded: bytes | None  # the image file's bytes, where there is a file
+    name: str
+    params: SamplingParams
+
+
+@dataclass
+class _KnownImage:
+    """The last image: what it was, and its tokens' embeddings [tokens, hidden]."""
+
+    encoded_sha256: str | None
+    page_sha256: str
+    record: dict[str, Any]  # for provenance
+    tokens: Floats
+
+    @property
+    def key(self) -> int:
+        """Stands for each of this image's tokens where a prompt is compared with the cache's content."""
+        return -1 - int(self.page_sha256[:15], 16)
+
+
+class Model:
+    """A loaded bundle. Safe to use from several threads: requests run one after the other."""
+
+    def __init__(self, bundle: Bundle, engine: Engine) -> None:
+        self.bundle, self._engine = bundle, engine
+        manifest = bundle.manifest
+        self._spec = manifest.model
+        self._tokenizer = Tokenizer(bundle.file(TOKENIZER), self._spec.prompt.legacy)
+        text = self._spec.text
+        self._prompts = PromptBuilder(self._spec.prompt, self._tokenizer, text.bos, text.eos[0])
+        dtype = np.float32 if manifest.precision.embeddings == "fp32" else np.float16
+        self._embeddings: NDArray[Any] = np.memmap(bundle.file(EMBEDDINGS), dtype, "r").reshape(-1, text.hidden)
+        self._cached: list[int] = []  # what the engine's cache holds: token ids, and an image's key for each image token
+        self._image: _KnownImage | None = None
+        self._lock, self._owner = threading.Lock(), 0
+
+    def ask(self, image: ImageSource | None, question: str, **params: Any) -> Answer:
+        """Answer one question about one page (or none). `params` are those of `SamplingParams`.
+
+        Raises `ImageError`, `ContextError`, `ParameterError`, `EngineError`.
+        """
+        return self.stream(image, question, **params).answer
+
+    def stream(self, image: ImageSource | None, question: str, **params: Any) -> Stream:
+        """Like `ask`, lazily: iterate to receive text while it is generated; `.answer` drains the rest."""
+        ids = self._prompts.first_turn(question, image is not None)
+        return self._start(ids, self._prompts.text(question, image is not None), image, _params(params))
+
+    def chat(self, image: ImageSource | None) -> Chat:
+        """A conversation about one page; each turn sees the ones before."""
+        return Chat(self, image)
+
+    def _start(self, ids: list[int], prompt: str, image: ImageSource | None, params: SamplingParams) -> Stream:
+        encoded, name = (None, "") if image is None else images.read_bytes(image)
+        return Stream(self, Request(tuple(ids), prompt, image, encoded, name, params))
+
+    def _run(self, request: Request, stream: Stream) -> Iterator[str]:
+        """One request from the beginning to the end; the generator behind `Stream`."""
+        self._acquire()
+        stream.started = True
+        try:
+            start, out = time.perf_counter(), Generation()
+            stages = dict.fromkeys(("decode_image", "preprocess", "vision", "prefill"), 0.0)
+            known = self._look_at(request, stages) if request.source is not None else None
+            keys = self._keys(request.ids, known)
+            reused = self._rewind_to_shared(keys)
+            with _clock(stages, "prefill"):
+                logits = self._engine.prefill(self._embed(keys[reused:], keys, reused, known))
+            self._cached = keys
+            text = TextStream(self._tokenizer, request.params.stop)
+            try:
+                yield from self._collect(generate(
+                    self._engine, self._rows, logits, request.params, self._spec.text.eos, text, out), stream)
+            finally:
+                self._cached = (keys + out.tokens)[: self._engine.length]
+                usage = Usage(len(keys), len(known.tokens) if known else 0, reused, len(out.tokens))
+                stream.finish(out, usage, _timings(stages, out, start), self._provenance(request, known))
+        finally:
+            self._release()
+
+    @staticmethod
+    def _collect(pieces: Iterator[str], stream: Stream) -> Iterator[str]:
+        for piece in pieces:
+            stream.text += piece
+            yield piece
+
+    def _look_at(self, request: Request, stages: dict[str, float]) -> _KnownImage:
+        """The request's image as tokens, from memory when it is the one seen last."""
+        assert request.source is not None
+        digest = hashlib.sha256(request.encoded).hexdigest() if request.encoded is not None else None
+        known = self._image
+        if known and digest and known.encoded_sha256 == digest:
+            return known
+        with _clock(stages, "decode_image"):
+            page = images.decode(request.source, request.encoded, request.name)
+        if known and known.page_sha256 == page.sha256:
+            return known
+        with _clock(stages, "preprocess"):
+            pixels = images.preprocess(page.image, self._spec)
+        with _clock(stages, "vision"):
+            features = self._engine.encode(pixels)
+            newline = self._embeddings[-1].astype(np.float32) if self._spec.image.merge == "spatial_unpad" else None
+            tokens = images.merge(features, page.size, self._spec, newline)
+        record = {
+            "sha256": page.sha256, "width": page.size[0], "height": page.size[1], "format": page.format,
+            "exif_orientation": page.orientation, "views": len(pixels), "tokens": len(tokens),
+        }  # fmt: skip
+        self._image = _KnownImage(digest, page.sha256, record, tokens)
+        return self._image
+
+    def _keys(self, ids: tuple[int, ...], known: _KnownImage | None) -> list[int]:
+        """The prompt as the cache would hold it. Raises `ContextError` when it does not fit."""
+        keys: list[int] = []
+        for token in ids:
+            keys.extend([known.key] * len(known.tokens) if known and token == IMAGE else [token])
+        if len(keys) >= self._engine.capacity:
+            image = len(known.tokens) if known else 0
+            raise ContextError(
+                f"the prompt is {len(keys)} tokens ({image} of the image, {len(keys) - image} of text) and the context "
+                f"{self._engine.capacity}, which must hold at least one token more; shorten the question or the chat"
+            )
+        return keys
+
+    def _rewind_to_shared(self, keys: list[int]) -> int:
+        """Cut the cache back to what it shares with `keys`; at least one token is left to run, for its logits."""
+        limit = min(len(self._cached), len(keys) - 1)
+        shared = next((i for i in range(limit) if self._cached[i] != keys[i]), limit)
+        self._engine.rewind(shared)
+        self._cached = self._cached[:shared]
+        return shared
+
+    def _embed(self, todo: list[int], keys: list[int], start: int, known: _KnownImage | None) -> Floats:
+        """Embeddings [len(todo), hidden] of the prompt's keys from `start` on."""
+        wanted = np.array(todo)
+        out = np.empty((len(todo), self._spec.text.hidden), np.float32)
+        text = wanted >= 0
+        out[text] = self._embeddings[wanted[text]]
+        if known and not text.all():
+            first = keys.index(known.key)  # the image's tokens are one run
+            at = int(np.argmin(text))
+            count = len(todo) - int(text.sum())
+            out[at : at + count] = known.tokens[start + at - first :][:count]
+        return out
+
+    def _rows(self, tokens: list[int]) -> Floats:
+        rows: Floats = self._embeddings[tokens].astype(np.float32, copy=False)
+        return rows
+
+    def _provenance(self, request: Request, known: _KnownImage | None) -> dict[str, Any]:
+        manifest = self.bundle.manifest
+        return {
+            "bundle": self.bundle.digest,
+            "checkpoint": dataclasses.asdict(manifest.checkpoint),
+            "image": known.record if known else None,
+            "precision": dataclasses.asdict(manifest.precision),
+            "target": manifest.target,
+            "engine": self._engine.describe(),
+            "versions": _versions(),
+            "machine": platform.machine(),
+            "prompt": request.prompt,
+            "parameters": dataclasses.asdict(request.params),
+        }
+
+    def _acquire(self) -> None:
+        if self._owner == threading.get_ident():  # waiting would wait for ourselves
+            raise PulseEdgeError("another answer of this model is being streamed; finish or close it first")
+        self._lock.acquire()
+        self._owner = threading.get_ident()
+
+    def _release(self) -> None:
+        self._owner = 0
+        self._lock.release()
+
+
+class Stream:
+    """A lazy answer. Iterate for text; `.answer` drains; `close()` (or leaving a `with`) cancels within one token."""
+
+    def __init__(self, model: Model, request: Request) -> None:
+        self.request = request
+        self.text = ""
+        self.started = False
+        self._answer: Answer | None = None
+        self._pieces = model._run(request, self)
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        return next(self._pieces)  # type: ignore[no-any-return, call-overload]
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._pieces.close()  # type: ignore[attr-defined]
+
+    def finish(self, out: Generation, usage: Usage, timings: Timings, provenance: dict[str, Any]) -> None:
+        self._answer = Answer(self.text, tuple(out.tokens), out.finish_reason, usage, timings, provenance)
+
+    @property
+    def answer(self) -> Answer:
+        """The whole answer; what was cancelled has `finish_reason` "cancelled". Raises what the request raises."""
+        for _ in self._pieces:
+            pass
+        if self._answer is None:
+            raise PulseEdgeError("this answer was closed before it began, or failed")
+        return self._answer
+
+
+class Chat:
+    """Turns about one page. A turn that raises or is cancelled is not part of the conversation."""
+
+    def __init__(self, model: Model, image: ImageSource | None) -> None:
+        self._model = model
+        # Read once: a later turn must see the same image even if the file has changed.
+        encoded = None if image is None else images.read_bytes(image)[0]
+        self._source: ImageSource | None = image if encoded is None else encoded
+        self._ids: list[int] = []
+        self._prompt = ""
+        self._last: Stream | None = None
+
+    def ask(self, question: str, **params: Any) -> Answer:
+        return self.stream(question, **params).answer
+
+    def stream(self, question: str, **params: Any) -> Stream:
+        """The next turn; raises `ParameterError` while the turn before is still being streamed."""
+        self._settle()
+        model, prompts = self._model, self._model._prompts
+        if self._ids:
+            ids, prompt = self._ids + prompts.next_turn(question), f"{self._prompt}</s>{prompts.turn_text(question)}"
+        else:
+            has_image = self._source is not None
+            ids, prompt = prompts.first_turn(question, has_image), prompts.text(question, has_image)
+        self._last = model._start(ids, prompt, self._source, _params(params))
+        return self._last
+
+    def _settle(self) -> None:
+        """Take the last turn into the conversation."""
+        if self._last is None:
+            return
+        answer = self._last._answer
+        if answer is not None and answer.finish_reason != "cancelled":
+            self._ids = [*self._last.request.ids, *answer.token_ids]
+            self._prompt = f"{self._last.request.prompt} {answer.text}"
+        elif answer is None and self._last.started:
+            raise ParameterError("the turn before is still being streamed; finish or close it first")
+        self._last = None
+
+
+def _params(params: dict[str, Any]) -> SamplingParams:
+    legal = [f.name for f in dataclasses.fields(SamplingParams)]
+    unknown = sorted(params.keys() - set(legal))
+    if unknown:
+        raise ParameterError(f"unknown parameter {', '.join(unknown)}; there are {', '.join(legal)}")
+    return SamplingParams(**params)
+
+
+class _clock:
+    """Adds the seconds spent inside to an entry of `stages`."""
+
+    def __init__(self, stages: dict[str, float], name: str) -> None:
+        self._stages, self._name = stages, name
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._stages[self._name] += time.perf_counter() - self._start
+
+
+def _timings(stages: dict[str, float], out: Generation, start: float) -> Timings:
+    first, last, count = out.first_token_at, out.last_token_at, len(out.tokens) + (out.finish_reason == "eos")
+    return Timings(
+        **stages,
+        decode_steps=tuple(out.step_seconds),
+        sample=out.sample_seconds,
+        detokenise=out.detokenise_seconds,
+        ttft=first - start if first else None,
+        tpot=(last - first) / (count - 1) if first and last and count > 1 else None,
+        total=time.perf_counter() - start,
+    )
+
+
+def _versions() -> dict[str, str]:
+    names = ("pulse-edge", "numpy", "pillow", "sentencepiece")
+    return {name: version(name) for name in names} | {"python": platform.python_version()}
