@@ -304,13 +304,15 @@ def logits(
     embeds: Array,
     spec: ModelSpec,
     tensor: Tensor,
-    rows: Sequence[int] | slice = slice(None),
+    rows: Sequence[int] | None = None,
     cache: Cache | None = None,
 ) -> Array:
-    """Embeddings [n, hidden] -> logits [rows, vocab] of the chosen rows. Tied checkpoints answer `lm_head.weight`
-    with their embeddings."""
+    """Embeddings [n, hidden] -> logits [rows, vocab] of the chosen rows, or of all.
+
+    Of a tied checkpoint, `tensor` answers `lm_head.weight` with the embeddings.
+    """
     hidden = decoder_hidden(embeds, spec, tensor, cache)
-    return _linear(hidden[rows], tensor, "lm_head")
+    return _linear(hidden if rows is None else hidden[list(rows)], tensor, "lm_head")
 
 
 @dataclass(frozen=True)

@@ -227,10 +227,8 @@ def unpad_box(size: tuple[int, int], rows: int, cols: int) -> tuple[slice, slice
 def token_count(size: tuple[int, int], model: ModelSpec) -> int:
     """Image tokens of a page of this size."""
     side = model.vision.grid
-    if model.image.merge == "flat":
+    if model.image.merge == "flat" or model.image.aspect != "anyres":
         return view_count(size, model) * side * side
-    if model.image.aspect != "anyres":
-        return side * side + 1
     grid = select_grid(size, model.image.grids)
     rows, cols = (side * (edge // model.vision.image_size) for edge in (grid[1], grid[0]))
     box = unpad_box(size, rows, cols)
@@ -247,11 +245,9 @@ def merge(
     closed by `newline` [hidden] (llava_arch.py `prepare_inputs_labels_for_multimodal`).
     """
     hidden = features.shape[-1]
-    if model.image.merge == "flat":
+    if model.image.merge == "flat" or model.image.aspect != "anyres":  # upstream merges only lists of views
         return features.reshape(-1, hidden)
     assert newline is not None, "export writes the newline row for every spatial_unpad model"
-    if model.image.aspect != "anyres":
-        return np.concatenate([features[0], newline[None]])
     side = model.vision.grid
     grid = select_grid(size, model.image.grids)
     across, down = (edge // model.vision.image_size for edge in grid)

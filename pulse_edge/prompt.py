@@ -25,8 +25,6 @@ class Tokenizer:
     def __init__(self, path: Path, legacy: bool) -> None:
         try:
             self._sp = sentencepiece.SentencePieceProcessor(model_file=str(path))
-            self._bare = sentencepiece.SentencePieceProcessor(model_file=str(path))
-            self._bare.override_normalizer_spec(add_dummy_prefix=False)
         except (OSError, RuntimeError) as error:
             raise BundleError(f"{path}: not a SentencePiece model ({error})") from None
         self.legacy = legacy
@@ -38,7 +36,13 @@ class Tokenizer:
 
     def encode_after_special(self, text: str) -> list[int]:
         """Ids of a stretch of text that follows a special token such as `</s>`."""
-        return list(self._sp.encode(text) if self.legacy else self._bare.encode(text))
+        if self.legacy:
+            return self.encode(text)
+        # SentencePiece puts its dummy space at the very front: put something else there that merges with nothing
+        # (a newline, which Llama spells in byte tokens), and cut it off again.
+        guard, ids = self.encode("\n"), self.encode("\n" + text)
+        assert ids[: len(guard)] == guard, "a tokenizer whose newline merges with letters is no Llama tokenizer"
+        return ids[len(guard) :]
 
     def piece_bytes(self, token: int) -> bytes:
         """UTF-8 bytes a token stands for: maybe part of a character; none for control tokens."""
