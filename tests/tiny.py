@@ -83,7 +83,7 @@ def tokenizer_model() -> bytes:
 
 
 def llava_weights(
-    geometry: Geometry = Geometry(),
+    geometry: Geometry | None = None,
     *,
     vocab: int = VOCAB,
     kv_heads: int | None = None,
@@ -96,7 +96,7 @@ def llava_weights(
     """Float32 weights under the names of a published LLaVA checkpoint.
 
     Args:
-        geometry: sizes.
+        geometry: sizes; None means the default ones.
         vocab: rows of the embedding and the head.
         kv_heads: key/value heads of the decoder; None means as many as heads.
         tied: leave `lm_head.weight` out.
@@ -105,7 +105,7 @@ def llava_weights(
         position_ids: include CLIP's int64 `position_ids` buffer, as old conversions have it.
         seed: of the noise.
     """
-    g = geometry
+    g = geometry or Geometry()
     rng = np.random.default_rng(seed)
     tensors: Tensors = {}
 
@@ -318,9 +318,7 @@ def preprocessor_config(g: Geometry, processor: str = "CLIPImageProcessor") -> d
     return config
 
 
-def llava_config(
-    g: Geometry, text: dict[str, Any], merge: str, aspect: str, projector: str
-) -> dict[str, Any]:
+def llava_config(g: Geometry, text: dict[str, Any], merge: str, aspect: str, projector: str) -> dict[str, Any]:
     """config.json as PULSE-7B and llava-v1.6-vicuna-7b have it; LLaVA-1.5's (pad) names no merge type."""
     config: dict[str, Any] = text | json.loads(_LLAVA_CONFIG)
     config |= {

@@ -152,9 +152,7 @@ def load_upstream(path: Path) -> LlavaLlamaForCausalLM:
 
     tensors = load_file(path / "model.safetensors")
     prefix = "model.vision_tower.vision_tower."
-    vision.load_state_dict(
-        {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}, strict=False
-    )
+    vision.load_state_dict({k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}, strict=False)
     vision.save_pretrained(tower)
     processor(vision.config.image_size).save_pretrained(tower)
     config = json.loads((path / "config.json").read_text())
