@@ -12,10 +12,11 @@ import hashlib
 import json
 import types
 import typing
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from .errors import BundleError
 
@@ -25,7 +26,8 @@ VISION_GRAPH, DECODER_GRAPH = "vision.onnx", "decoder.onnx"
 EMBEDDINGS, TOKENIZER = "embeddings.bin", "tokenizer.model"
 NOTICE = "Research use only: not a medical device, not for diagnosis or treatment."
 
-T = TypeVar("T")
+# (stage, amount done since the last call, amount in all); what runs for seconds calls one, so that people can be shown
+Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,7 @@ def loads(raw: bytes, where: str = MANIFEST) -> Manifest:
     """Parse and check a manifest. Raises `BundleError`."""
     try:
         data = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{where}: not valid JSON ({error}); the bundle is damaged: copy or export it again") from None
     version = data.get("schema_version") if isinstance(data, dict) else None
     if version != SCHEMA_VERSION:
@@ -206,9 +208,14 @@ def loads(raw: bytes, where: str = MANIFEST) -> Manifest:
     return manifest
 
 
-def sha256_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256_file(path: Path, progress: Callable[[int], None] | None = None) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+            if progress:
+                progress(len(block))
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -232,9 +239,12 @@ class Bundle:
         return sum(f.size for f in self.manifest.files)
 
 
-def open_bundle(path: str | Path, check_hashes: bool = True) -> Bundle:
+def open_bundle(
+    path: str | Path, check_hashes: bool = True, progress: Progress | None = None
+) -> Bundle:
     """Open a bundle and check it: manifest, presence, sizes and (unless told not to) SHA-256 of every file.
 
+    progress: called from several threads with ("checking", bytes since the last call, bytes in all).
     Raises `BundleError` that names the file and says what to do.
     """
     root = Path(path)
@@ -250,11 +260,16 @@ def open_bundle(path: str | Path, check_hashes: bool = True) -> Bundle:
     except OSError as error:
         raise BundleError(f"{manifest_path}: cannot be read ({error.strerror})") from None
     manifest = loads(raw, str(manifest_path))
-    _check_files(root, manifest, check_hashes)
+    _check_files(root, manifest, check_hashes, progress)
     return Bundle(root, manifest)
 
 
-def _check_files(root: Path, manifest: Manifest, check_hashes: bool) -> None:
+def _check_files(
+    root: Path, manifest: Manifest, check_hashes: bool, progress: Progress | None
+) -> None:
+    total = sum(f.size for f in manifest.files)
+    step = (lambda n: progress("checking", n, total)) if progress else None
+
     def check(entry: FileEntry) -> str | None:
         path = root / entry.path
         if Path(entry.path).name != entry.path:
@@ -263,7 +278,7 @@ def _check_files(root: Path, manifest: Manifest, check_hashes: bool) -> None:
             size = path.stat().st_size
             if size != entry.size:
                 return f"{path}: {size} bytes, {MANIFEST} says {entry.size}"
-            if check_hashes and sha256_file(path) != entry.sha256:
+            if check_hashes and sha256_file(path, step) != entry.sha256:
                 return f"{path}: altered (its SHA-256 is not the one in {MANIFEST})"
         except FileNotFoundError:
             return f"{path}: missing"

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from . import image as images
 from .answer import Answer, Timings, Usage
 from .backends import Engine, EngineOptions, open_engine
-from .bundle import EMBEDDINGS, TOKENIZER, Bundle, open_bundle
+from .bundle import EMBEDDINGS, TOKENIZER, Bundle, Progress, open_bundle
 from .errors import ContextError, ParameterError, PulseEdgeError
 from .generate import Floats, Generation, generate
 from .image import ImageSource
@@ -27,25 +27,31 @@ from .prompt import IMAGE, PromptBuilder, Tokenizer, TextStream
 from .sampling import SamplingParams
 
 
+EMBEDDED = Path(__file__).parent / "assets" / "pulse-nano"  # the bundle that ships with the package
+
+
 def load(
-    bundle: str | Path,
+    bundle: str | Path | None = None,
     device: str = "auto",
     *,
     threads: int = 0,
     context: int | None = None,
     prefill_chunk: int = 0,
     check_hashes: bool = True,
+    progress: Progress | None = None,
 ) -> Model:
     """Open a bundle and its engine.
 
+    bundle: a directory that `pulse-edge export` made; None is the small demonstration model inside the package.
     device: `auto` (what the bundle was exported for), `cpu` or `cuda`. threads: 0 leaves it to the engine.
     context: cap on prompt + answer in tokens, for less cache memory. prefill_chunk: prompt tokens at a time, 0 for all.
     check_hashes: False skips the SHA-256 check of the files, not of their presence and size.
+    progress: told what goes on while it takes long, here and in every request.
     Raises `BundleError`, `EngineError`.
     """
     options = EngineOptions(device, threads, context, prefill_chunk)
-    opened = open_bundle(bundle, check_hashes)
-    return Model(opened, open_engine(opened, options))
+    opened = open_bundle(EMBEDDED if bundle is None else bundle, check_hashes, progress)
+    return Model(opened, open_engine(opened, options), progress)
 
 
 @dataclass(frozen=True)
@@ -78,8 +84,8 @@ class _KnownImage:
 class Model:
     """A loaded bundle. Safe to use from several threads: requests run one after the other."""
 
-    def __init__(self, bundle: Bundle, engine: Engine) -> None:
-        self.bundle, self._engine = bundle, engine
+    def __init__(self, bundle: Bundle, engine: Engine, progress: Progress | None = None) -> None:
+        self.bundle, self._engine, self._progress = bundle, engine, progress
         manifest = bundle.manifest
         self._spec = manifest.model
         self._tokenizer = Tokenizer(bundle.file(TOKENIZER), self._spec.prompt.legacy)
@@ -122,7 +128,7 @@ class Model:
             keys = self._keys(request.ids, known)
             reused = self._rewind_to_shared(keys)
             with _clock(stages, "prefill"):
-                logits = self._engine.prefill(self._embed(keys[reused:], keys, reused, known))
+                logits = self._engine.prefill(self._embed(keys[reused:], keys, reused, known), self._progress)
             self._cached = keys
             text = TextStream(self._tokenizer, request.params.stop)
             try:
@@ -155,6 +161,8 @@ class Model:
         with _clock(stages, "preprocess"):
             pixels = images.preprocess(page.image, self._spec)
         with _clock(stages, "vision"):
+            if self._progress:
+                self._progress("vision", 0, len(pixels))
             features = self._engine.encode(pixels)
             newline = self._embeddings[-1].astype(np.float32) if self._spec.image.merge == "spatial_unpad" else None
             tokens = images.merge(features, page.size, self._spec, newline)

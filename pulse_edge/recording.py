@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
@@ -38,10 +39,12 @@ class Recording:
         if signals.ndim != 2 or signals.dtype.kind not in "fiu":
             got = f"{signals.dtype} {list(signals.shape)}"
             raise RecordingError(f"{where}: signals are {got}; expected real numbers [leads, samples]")
+        if signals.shape[0] == 0:
+            raise RecordingError(f"{where}: the recording holds no leads")
         if signals.shape[1] == 0:
             raise RecordingError(f"{where}: the recording holds no samples")
-        if not (math.isfinite(self.rate) and self.rate > 0):
-            raise RecordingError(f"{where}: a sampling rate of {self.rate} Hz; expected a positive number")
+        if not 1 <= self.rate <= 1e6:
+            raise RecordingError(f"{where}: a sampling rate of {self.rate} Hz; expected 1 to 1,000,000")
         leads = tuple(canonical_lead(name) for name in self.leads)
         if len(leads) != signals.shape[0]:
             raise RecordingError(f"{where}: {len(leads)} lead names for {signals.shape[0]} signals")
@@ -134,20 +137,27 @@ def _read_dicom(path: Path) -> Recording:
     except ImportError as error:
         raise RecordingError(f"{path}: DICOM needs pydicom: pip install 'pulse-edge[ecg]'") from error
     try:
-        dataset = pydicom.dcmread(path)
-        groups = dataset.get("WaveformSequence") or []
-        if not groups:
-            kind = dataset.get("Modality", "unknown")
-            raise RecordingError(f"{path}: a DICOM file ({kind}) without a waveform; expected a 12-lead ECG")
-        rhythm = max(groups, key=_rhythm_rank)
-        if _is_median_beat(rhythm):
-            raise RecordingError(f"{path}: holds only an averaged beat; expected a rhythm recording")
-        order = "<" if dataset.original_encoding[1] in (True, None) else ">"
-        return _from_group(rhythm, order, str(path))
+        with warnings.catch_warnings():  # pydicom's warnings quote whatever stands in the file, names included
+            warnings.simplefilter("ignore")
+            return _from_dataset(pydicom.dcmread(path), str(path))
     except RecordingError:
         raise
     except Exception as error:  # pydicom parses on access, and damaged files raise nearly anything there
-        raise RecordingError(f"{path}: not a readable DICOM file: {type(error).__name__}: {error}") from error
+        reason = str(error).split("\n")[0][:100]
+        raise RecordingError(f"{path}: not a readable DICOM file: {type(error).__name__}: {reason}") from error
+
+
+def _from_dataset(dataset: Any, source: str) -> Recording:
+    """The rhythm recording of a DICOM file, in mV."""
+    groups = dataset.get("WaveformSequence") or []
+    if not groups:
+        kind = dataset.get("Modality", "unknown")
+        raise RecordingError(f"{source}: a DICOM file ({kind}) without a waveform; expected a 12-lead ECG")
+    rhythm = max(groups, key=_rhythm_rank)
+    if _is_median_beat(rhythm):
+        raise RecordingError(f"{source}: holds only an averaged beat; expected a rhythm recording")
+    _, little_endian = dataset.original_encoding
+    return _from_group(rhythm, "<" if little_endian else ">", source)
 
 
 def _is_median_beat(group: Any) -> bool:
@@ -163,7 +173,7 @@ def _rhythm_rank(group: Any) -> tuple[bool, bool, int, float]:
 
 
 def _from_group(group: Any, order: str, source: str) -> Recording:
-    """Samples of a multiplex group, in mV. `order`: byte order as numpy writes it."""
+    """A multiplex group as a recording. `order`: byte order as numpy writes it."""
 
     def need(item: Any, keyword: str, what: str = "the waveform") -> Any:
         value = item.get(keyword)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle import Bundle
+from ..bundle import Bundle, Progress
 from ..errors import EngineError, ParameterError
 
 Floats = NDArray[np.float32]
@@ -46,7 +46,7 @@ class Engine(Protocol):
     def encode(self, pixels: Floats) -> Floats:
         """pixels [views, 3, side, side] -> features [views, patches, hidden]."""
 
-    def prefill(self, embeds: Floats) -> Floats:
+    def prefill(self, embeds: Floats, progress: Progress | None = None) -> Floats:
         """embeds [n, hidden] of the next n positions -> logits [vocab] after the last."""
 
     def step(self, embeds: Floats) -> Floats:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle import DECODER_GRAPH, VISION_GRAPH, Bundle
+from ..bundle import DECODER_GRAPH, VISION_GRAPH, Bundle, Progress
 from ..errors import EngineError
 from . import EngineOptions, Floats
 
@@ -135,12 +135,14 @@ class OrtEngine:
             raise EngineError(f"the vision graph failed: {_first_line(error)}") from None
         return features
 
-    def prefill(self, embeds: Floats) -> Floats:
+    def prefill(self, embeds: Floats, progress: Progress | None = None) -> Floats:
         start, chunk = self.length, self._options.prefill_chunk or len(embeds)
         try:
             for at in range(0, len(embeds), chunk):
                 part = embeds[at : at + chunk]
                 logits = _Run(self, len(part), 1)(part)
+                if progress:
+                    progress("prefill", len(part), len(embeds))
         except BaseException:
             self.length = start
             raise

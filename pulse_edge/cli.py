@@ -1,0 +1,321 @@
+"""The `pulse-edge` command. The one place where errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import __version__
+from .answer import Answer
+from .bundle import NOTICE, Bundle, open_bundle
+from .errors import ExportError, PulseEdgeError
+from .model import EMBEDDED, Model, Stream, load
+from .sampling import SamplingParams
+
+REPORT_PROMPT = "Please write a clinical report based on this ECG image."  # ECGBench's
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+DEFAULTS = SamplingParams()
+
+Command = Callable[..., Any]
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Entry point: runs a command, prints its error in one line, exits with the error's code."""
+    try:
+        code = cli.main(args, prog_name="pulse-edge", standalone_mode=False) or 0
+    except PulseEdgeError as error:
+        click.echo(f"error: {error}", err=True)
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        code = INTERRUPTED
+    except BrokenPipeError:  # the reader of our output went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="pulse-edge")
+def cli() -> None:
+    """Answer questions about ECG images, on a device.
+
+    Research use only: not a medical device.
+    """
+
+
+def model_options(command: Command) -> Command:
+    """--model and how to run it; the command receives `open_model`, a function that loads."""
+
+    @click.option("-m", "--model", "bundle", metavar="BUNDLE", help="Bundle directory [default: the embedded one].")
+    @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+    @click.option("--threads", default=0, show_default=True, help="CPU threads; 0 lets the engine choose.")
+    @click.option("--context", type=int, help="Cap on prompt + answer, in tokens; lowers memory.")
+    @click.option("--prefill-chunk", default=0, show_default=True, help="Prompt tokens at a time; 0 is all; lowers memory.")
+    @functools.wraps(command)
+    def wrapped(
+        bundle: str | None, device: str, threads: int, context: int | None, prefill_chunk: int, **rest: Any
+    ) -> Any:
+        def open_model() -> Model:
+            return load(
+                bundle or default_bundle(), device,
+                threads=threads, context=context, prefill_chunk=prefill_chunk, progress=status,
+            )  # fmt: skip
+
+        with Status() as status:
+            return command(open_model=open_model, status=status, **rest)
+
+    return wrapped
+
+
+def sampling_options(command: Command) -> Command:
+    """One option for each field of `SamplingParams`; the command receives them as `params`."""
+
+    @functools.wraps(command)
+    def wrapped(**options: Any) -> Any:
+        params = {f.name: options.pop(f.name) for f in dataclasses.fields(SamplingParams)}
+        return command(params=params, **options)
+
+    for name, help_text in (
+        ("seed", "Seed of the sampler."),
+        ("repetition_penalty", "Over 1 discourages repeating; 1 is off."),
+        ("top_k", "Sample from the k likeliest; 0 is off."),
+        ("top_p", "Sample from the likeliest that make up p; 1 is off."),
+        ("temperature", "0 is greedy."),
+        ("max_new_tokens", "Longest answer."),
+    ):
+        default = getattr(DEFAULTS, name)
+        wrapped = click.option(
+            "--" + name.replace("_", "-"), type=type(default), default=default, show_default=True, help=help_text
+        )(wrapped)
+    return click.option("--stop", multiple=True, help="End the answer before this text; may be given several times.")(wrapped)
+
+
+@cli.command()
+@click.argument("image", type=click.Path())
+@click.option("-q", "--question", default=REPORT_PROMPT, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print the whole answer as JSON (docs/answer.schema.json).")
+@click.option("--stream/--no-stream", default=True, show_default=True, help="Print text while it is generated.")
+@model_options
+@sampling_options
+def ask(
+    image: str, question: str, as_json: bool, stream: bool, open_model: Callable[[], Model], status: Status,
+    params: dict[str, Any],
+) -> None:  # fmt: skip
+    """Answer a QUESTION about the ECG page IMAGE (PNG, JPEG, TIFF, BMP, WebP)."""
+    SamplingParams(**params)  # a wrong parameter is refused before the model is loaded
+    pieces = open_model().stream(image, question, **params)
+    if as_json:
+        click.echo(json.dumps(pieces.answer.to_dict(), indent=2))
+        return
+    say(pieces, status, stream)
+
+
+@cli.command()
+@click.argument("image", type=click.Path())
+@model_options
+@sampling_options
+def chat(image: str, open_model: Callable[[], Model], status: Status, params: dict[str, Any]) -> None:
+    """Talk about the ECG page IMAGE. Ctrl-C stops an answer, Ctrl-D ends the chat."""
+    conversation = open_model().chat(image)
+    click.echo(NOTICE, err=True)
+    while True:
+        status.clear()
+        try:
+            question = click.prompt(">", prompt_suffix=" ").strip()
+        except click.Abort:
+            click.echo()
+            return
+        stream = conversation.stream(question, **params)
+        try:
+            say(stream, status, True)
+        except KeyboardInterrupt:
+            stream.close()
+            click.echo(" [stopped]")
+
+
+def say(stream: Stream, status: Status, as_it_comes: bool) -> None:
+    """Print an answer and, below it, what produced it."""
+    for piece in stream:
+        status.clear()
+        if as_it_comes:
+            click.echo(piece, nl=False)
+            sys.stdout.flush()
+    status.clear()
+    click.echo("" if as_it_comes else stream.text)
+    click.secho(footer(stream.answer), dim=True)
+
+
+def footer(answer: Answer) -> str:
+    """The line under every answer: what produced it, how fast, and that it is for research only."""
+    made, t = answer.provenance, answer.timings
+    engine = made["engine"]
+    speed = f", {1 / t.tpot:.0f} tokens/s" if t.tpot else ""
+    first = f"{t.ttft:.2f} s to first token" if t.ttft else "no token"
+    return (
+        f"[{made['checkpoint']['name']} {made['precision']['name']}, bundle {made['bundle'][:12]}, {engine['engine']} "
+        f"{engine['engine_version']} on {engine['device']}; {first}{speed}; ended by {answer.finish_reason}]\n{NOTICE}"
+    )
+
+
+@cli.command()
+@click.argument("bundle", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest.")
+def info(bundle: str | None, as_json: bool) -> None:
+    """Show what a BUNDLE is, after checking it."""
+    with Status() as status:
+        opened = open_bundle(bundle or default_bundle(), progress=status)
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(opened.manifest), indent=2))
+        return
+    for name, value in describe(opened):
+        click.echo(f"{name:<12} {value}")
+
+
+def describe(bundle: Bundle) -> list[tuple[str, str]]:
+    """Lines of `info`."""
+    manifest = bundle.manifest
+    vision, text, precision = manifest.model.vision, manifest.model.text, manifest.precision
+    cache_width = 4 if precision.kv_cache == "fp32" else 2
+    cache = 2 * text.layers * text.kv_heads * text.head_size * cache_width
+    block = f", blocks of {precision.block_size}" if precision.block_size else ""
+    return [
+        ("bundle", f"{bundle.path}, {size(bundle.size)}, target {manifest.target}"),
+        ("seal", bundle.digest),
+        ("checkpoint", f"{manifest.checkpoint.name}: {manifest.checkpoint.architecture}, "
+         f"{manifest.checkpoint.parameters / 1e6:,.1f} M parameters, {manifest.checkpoint.dtype}"),
+        ("vision", f"{vision.feature_layers} of {vision.layers} layers, width {vision.width}, {vision.image_size} px in "
+         f"patches of {vision.patch_size}; {manifest.model.image.aspect}, {manifest.model.image.merge}"),
+        ("decoder", f"{text.layers} layers, width {text.hidden}, {text.heads} heads ({text.kv_heads} KV), "
+         f"vocabulary {text.vocab:,}, context {text.context:,}"),
+        ("precision", f"{precision.name}: decoder {precision.decoder}, head {precision.head}, vision {precision.vision}"
+         f"{block}; activations {precision.activations}; {precision.recipe}"),
+        ("KV cache", f"{precision.kv_cache}, {size(cache)} a token, {size(cache * text.context)} at full context"),
+        *((f.path, f"{size(f.size)}  {f.sha256[:16]}…") for f in manifest.files),
+        ("notice", manifest.notice),
+    ]  # fmt: skip
+
+
+@cli.command()
+@click.argument("checkpoint", type=click.Path())
+@click.argument("out", type=click.Path())
+@click.option("--precision", type=click.Choice(["fp32", "fp16", "int8", "int4"]), default="int8", show_default=True)
+@click.option("--block-size", type=click.Choice(["32", "64", "128"]), help="[default: 128 for int8, 32 for int4]")
+@click.option("--target", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--force", is_flag=True, help="Replace OUT if it is a bundle.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def export(
+    checkpoint: str, out: str, precision: str, block_size: str | None, target: str, force: bool, as_json: bool
+) -> None:
+    """Turn a LLaVA-style CHECKPOINT directory into the bundle OUT."""
+    exporting("pipeline")  # says what to install, where it is not
+    summary = exporting("console").export_with_progress(
+        checkpoint, out, precision=precision, target=target, force=force,
+        block_size=int(block_size) if block_size else None,
+    )  # fmt: skip
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(summary) | {"size": summary.size}, indent=2))
+        return
+    for name, bytes_ in summary.files.items():
+        click.echo(f"  {name:<18} {size(bytes_):>10}")
+    click.echo(
+        f"{summary.path}: {size(summary.size)} from {size(summary.checkpoint_size)} ({summary.precision}, "
+        f"{summary.target}) in {summary.seconds:.1f} s, peak memory {size(summary.peak_memory)}"
+    )
+
+
+@cli.command()
+@click.argument("bundle")
+@click.option("--against", metavar="CHECKPOINT", type=click.Path(), help="Compare with a reference run of this checkpoint.")
+@click.option("--image", type=click.Path(), help="Page to compare on [default: a drawn test page].")
+@click.option("--tokens", default=64, show_default=True, help="Greedy tokens to compare.")
+@click.option("--threads", default=0, show_default=True)
+@click.option("--json", "as_json", is_flag=True)
+def verify(bundle: str, against: str | None, image: str | None, tokens: int, threads: int, as_json: bool) -> None:
+    """Check a BUNDLE's integrity, or compare it with its checkpoint, stage by stage."""
+    with Status() as status:
+        opened = open_bundle(bundle, progress=status)
+        status.clear()
+        if against is None:
+            files = len(opened.manifest.files)
+            click.echo(json.dumps({"bundle": opened.digest, "files": files, "intact": True}) if as_json else
+                       f"{opened.path}: intact ({files} files, {size(opened.size)}, seal {opened.digest[:16]}…)")
+            return
+        report = exporting("verify").compare(opened, against, image, tokens, threads, status)
+    click.echo(json.dumps(dataclasses.asdict(report), indent=2) if as_json else str(report))
+    if not report.passed:
+        raise PulseEdgeError(f"{bundle} does not agree with {against}: {report.verdict}")
+
+
+def exporting(name: str) -> Any:
+    """A module of the export, which is an extra."""
+    try:
+        return importlib.import_module(f"pulse_edge.export.{name}")
+    except ModuleNotFoundError as error:
+        if error.name and error.name.startswith("pulse_edge"):
+            raise
+        raise ExportError(f"{error.name} is not installed; pip install 'pulse-edge[export]'") from None
+
+
+def default_bundle() -> Path:
+    if not EMBEDDED.is_dir():
+        raise click.UsageError("this build ships no embedded model; name a bundle with --model")
+    return EMBEDDED
+
+
+def size(bytes_: float) -> str:
+    """Decimal units, as disks are sold."""
+    for unit in ("B", "kB", "MB"):
+        if bytes_ < 1000:
+            return f"{bytes_:.0f} {unit}" if unit == "B" else f"{bytes_:.1f} {unit}"
+        bytes_ /= 1000
+    return f"{bytes_:.2f} GB"
+
+
+class Status:
+    """A line on stderr that says what goes on, where stderr is a terminal and only once something takes a while."""
+
+    PATIENCE = 0.5  # seconds before anything is shown
+
+    def __init__(self) -> None:
+        self._on = sys.stderr.isatty()
+        self._lock = threading.Lock()
+        self._stage, self._done, self._since, self._shown = "", 0, 0.0, False
+
+    def __enter__(self) -> Status:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.clear()
+
+    def __call__(self, stage: str, amount: int, total: int) -> None:
+        if not self._on:
+            return
+        with self._lock:
+            if stage != self._stage or self._done >= total:
+                self._stage, self._done, self._since = stage, 0, time.monotonic()
+            self._done += amount
+            if stage == "vision" or time.monotonic() - self._since > self.PATIENCE:
+                share = self._done / max(1, total)
+                bar = "#" * int(30 * share)
+                click.echo(f"\r\033[K{stage:<10} [{bar:<30}] {share:4.0%}", nl=False, err=True)
+                self._shown = True
+
+    def clear(self) -> None:
+        if self._shown:
+            click.echo("\r\033[K", nl=False, err=True)
+            self._shown = False
