@@ -1,0 +1,68 @@
+"""Tiny checkpoints and bundles, made once per session and shared: copy them before changing anything in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+
+import pulse_edge
+
+Checkpoints = Callable[..., Path]
+Bundles = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Checkpoints:
+    """`checkpoints(**options)`: a checkpoint directory; the options are those of `tiny.make_checkpoint`."""
+    made: dict[str, Path] = {}
+
+    def make(**options: Any) -> Path:
+        key = repr(sorted(options.items()))
+        if key not in made:
+            made[key] = tiny.make_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny", **options)
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def bundles(tmp_path_factory: pytest.TempPathFactory, checkpoints: Checkpoints) -> Bundles:
+    """`bundles(precision, block_size, target, **options)`: a bundle of the checkpoint that has these options."""
+    pytest.importorskip("onnx", reason="exporting needs pulse-edge[export]")
+    from pulse_edge.export.pipeline import export
+
+    made: dict[str, Path] = {}
+
+    def make(
+        precision: str = "fp32", block_size: int | None = None, target: str = "cpu", **options: Any
+    ) -> Path:
+        key = repr((precision, block_size, target, sorted(options.items())))
+        if key not in made:
+            out = tmp_path_factory.mktemp("bundle") / f"tiny-{precision}"
+            export(checkpoints(**options), out, precision=precision, block_size=block_size, target=target)
+            made[key] = out
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def checkpoint(checkpoints: Checkpoints) -> Path:
+    """The default one: LLaVA's published layout, anyres, flat merge, fp32."""
+    return checkpoints()
+
+
+@pytest.fixture(scope="session")
+def bundle(bundles: Bundles) -> Path:
+    """`checkpoint` in fp32 for the CPU."""
+    return bundles()
+
+
+@pytest.fixture
+def model(bundle: Path) -> pulse_edge.Model:
+    """`bundle`, loaded afresh for each test, so that nothing is cached from another one."""
+    return pulse_edge.load(bundle, threads=1)
