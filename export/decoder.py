@@ -19,7 +19,8 @@ def write_decoder(net: Net, spec: ModelSpec) -> None:
     x = net.graph.input("inputs_embeds", target.io, [1, "rows", text.hidden])
     wanted = net.graph.input("logit_rows", np.int64, ["logit_rows"])
     cache = target.emit_cache_inputs(net.graph, text)
-    normed = target.emit_rms_norm(net.graph, x, net.parameter("layers.0.input_layernorm.weight"), text.eps, "layers.0.norm")
+    weight = net.parameter("layers.0.input_layernorm.weight")
+    normed = target.emit_rms_norm(net.graph, x, weight, text.eps, "layers.0.norm")
     for i in range(text.layers):
         last = i == text.layers - 1
         name = f"layers.{i}"
@@ -33,7 +34,8 @@ def write_decoder(net: Net, spec: ModelSpec) -> None:
         h, x = target.emit_add_rms_norm(net.graph, h, x, weight, text.eps, f"{name}.post_norm")
         h = _mlp(net, h, f"{name}.mlp")
         weight = net.parameter("norm.weight" if last else f"layers.{i + 1}.input_layernorm.weight")
-        normed, x = target.emit_add_rms_norm(net.graph, h, x, weight, text.eps, "norm" if last else f"layers.{i + 1}.norm")
+        name = "norm" if last else f"layers.{i + 1}.norm"
+        normed, x = target.emit_add_rms_norm(net.graph, h, x, weight, text.eps, name)
     logits = net.linear(normed, "lm_head", part="head")
     logits = net.node("Squeeze", logits, net.ints(0), name="logits.rows")
     net.node("Cast", logits, name="logits", to=NUMPY_TO_ONNX[np.dtype(np.float32)])

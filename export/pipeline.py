@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,7 +120,7 @@ def _write(staging: Path, source: Checkpoint, row: Precision, target: Target, bl
     embeddings = np.float32 if row.name == "fp32" else np.float16
     _write_embeddings(staging / EMBEDDINGS, source, tensors, embeddings)
     shutil.copyfile(source.path / TOKENIZER, staging / TOKENIZER)
-    io = "fp32" if target.io == np.float32 else "fp16"
+    io: Literal["fp32", "fp16"] = "fp32" if target.io == np.float32 else "fp16"
     return Manifest(
         schema_version=SCHEMA_VERSION,
         notice=NOTICE,

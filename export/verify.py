@@ -100,7 +100,8 @@ def compare(
     _say(progress, "reference", 1, 3)
     expected_newline = source.tensor("image_newline") if newline is not None else None
     merged = reference.merge(expected_features, page.size, spec, expected_newline)
-    both = np.concatenate([reference.splice(ids, merged, source.tensor), source.tensor("embed_tokens.weight")[chosen[:-1]]])
+    answer = source.tensor("embed_tokens.weight")[chosen[:-1]]
+    both = np.concatenate([reference.splice(ids, merged, source.tensor), answer])
     expected = reference.logits(both, spec, source.tensor)
     _say(progress, "reference", 1, 3)
     if source.info().sha256 != bundle.manifest.checkpoint.sha256:
@@ -122,7 +123,8 @@ def _report(
     at = differs[0] if differs else None
     margin = None if at is None else float(decided[at].max() - decided[at][chosen[at]])
     cosine = (logits * expected[:prompt]).sum(1) / (
-        np.linalg.norm(logits, axis=1) * np.linalg.norm(expected[:prompt], axis=1))
+        np.linalg.norm(logits, axis=1) * np.linalg.norm(expected[:prompt], axis=1)
+    )
     precision = bundle.manifest.precision.name
     passed, verdict = _judge(precision, stages, margin)
     return Report(
@@ -209,7 +211,7 @@ def _splice(ids: list[int], image: Floats, table: Floats) -> Floats:
 def test_page() -> Image.Image:
     """A deterministic landscape page with lines and grid; what it shows does not matter, only that it has detail."""
     y, x = np.mgrid[0:425, 0:550]
-    trace = np.abs(y % 106 - 53 - 30 * np.exp(-(((x % 60) - 30) / 4.0) ** 2)) < 1.5
+    trace = np.abs(y % 106 - 53 - 30 * np.exp(-((((x % 60) - 30) / 4.0) ** 2))) < 1.5
     grid = (x % 10 == 0) | (y % 10 == 0)
     rgb = np.full((425, 550, 3), 255, np.uint8)
     rgb[grid] = (255, 200, 200)

@@ -195,7 +195,9 @@ def loads(raw: bytes, where: str = MANIFEST) -> Manifest:
     try:
         data = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise BundleError(f"{where}: not valid JSON ({error}); the bundle is damaged: copy or export it again") from None
+        raise BundleError(
+            f"{where}: not valid JSON ({error}); it is damaged: copy or export the bundle again"
+        ) from None
     version = data.get("schema_version") if isinstance(data, dict) else None
     if version != SCHEMA_VERSION:
         raise BundleError(
@@ -239,9 +241,7 @@ class Bundle:
         return sum(f.size for f in self.manifest.files)
 
 
-def open_bundle(
-    path: str | Path, check_hashes: bool = True, progress: Progress | None = None
-) -> Bundle:
+def open_bundle(path: str | Path, check_hashes: bool = True, progress: Progress | None = None) -> Bundle:
     """Open a bundle and check it: manifest, presence, sizes and (unless told not to) SHA-256 of every file.
 
     progress: called from several threads with ("checking", bytes since the last call, bytes in all).
@@ -254,8 +254,11 @@ def open_bundle(
     try:
         raw = manifest_path.read_bytes()
     except FileNotFoundError:
-        hint = "this looks like a checkpoint; run 'pulse-edge export' on it" if (root / "config.json").exists() else (
-            "an export that was interrupted leaves this behind; export again with --force")
+        hint = (
+            "this looks like a checkpoint; run 'pulse-edge export' on it"
+            if (root / "config.json").exists()
+            else ("an export that was interrupted leaves this behind; export again with --force")
+        )
         raise BundleError(f"{root}: no {MANIFEST}, so not a bundle ({hint})") from None
     except OSError as error:
         raise BundleError(f"{manifest_path}: cannot be read ({error.strerror})") from None
@@ -264,9 +267,7 @@ def open_bundle(
     return Bundle(root, manifest)
 
 
-def _check_files(
-    root: Path, manifest: Manifest, check_hashes: bool, progress: Progress | None
-) -> None:
+def _check_files(root: Path, manifest: Manifest, check_hashes: bool, progress: Progress | None) -> None:
     total = sum(f.size for f in manifest.files)
     step = (lambda n: progress("checking", n, total)) if progress else None
 

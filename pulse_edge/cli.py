@@ -65,7 +65,7 @@ def model_options(command: Command) -> Command:
     @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
     @click.option("--threads", default=0, show_default=True, help="CPU threads; 0 lets the engine choose.")
     @click.option("--context", type=int, help="Cap on prompt + answer, in tokens; lowers memory.")
-    @click.option("--prefill-chunk", default=0, show_default=True, help="Prompt tokens at a time; 0 is all; lowers memory.")
+    @click.option("--prefill-chunk", default=0, show_default=True, help="Prompt tokens at a time; 0: all.")
     @functools.wraps(command)
     def wrapped(
         bundle: str | None, device: str, threads: int, context: int | None, prefill_chunk: int, **rest: Any
@@ -102,7 +102,7 @@ def sampling_options(command: Command) -> Command:
         wrapped = click.option(
             "--" + name.replace("_", "-"), type=type(default), default=default, show_default=True, help=help_text
         )(wrapped)
-    return click.option("--stop", multiple=True, help="End the answer before this text; may be given several times.")(wrapped)
+    return click.option("--stop", multiple=True, help="End the answer before this text; repeatable.")(wrapped)
 
 
 @cli.command()
@@ -198,8 +198,8 @@ def describe(bundle: Bundle) -> list[tuple[str, str]]:
         ("seal", bundle.digest),
         ("checkpoint", f"{manifest.checkpoint.name}: {manifest.checkpoint.architecture}, "
          f"{manifest.checkpoint.parameters / 1e6:,.1f} M parameters, {manifest.checkpoint.dtype}"),
-        ("vision", f"{vision.feature_layers} of {vision.layers} layers, width {vision.width}, {vision.image_size} px in "
-         f"patches of {vision.patch_size}; {manifest.model.image.aspect}, {manifest.model.image.merge}"),
+        ("vision", f"{vision.feature_layers} of {vision.layers} layers, width {vision.width}, {vision.image_size} px "
+         f"in patches of {vision.patch_size}; {manifest.model.image.aspect}, {manifest.model.image.merge}"),
         ("decoder", f"{text.layers} layers, width {text.hidden}, {text.heads} heads ({text.kv_heads} KV), "
          f"vocabulary {text.vocab:,}, context {text.context:,}"),
         ("precision", f"{precision.name}: decoder {precision.decoder}, head {precision.head}, vision {precision.vision}"
@@ -240,7 +240,7 @@ def export(
 
 @cli.command()
 @click.argument("bundle")
-@click.option("--against", metavar="CHECKPOINT", type=click.Path(), help="Compare with a reference run of this checkpoint.")
+@click.option("--against", metavar="CHECKPOINT", type=click.Path(), help="Compare with this checkpoint.")
 @click.option("--image", type=click.Path(), help="Page to compare on [default: a drawn test page].")
 @click.option("--tokens", default=64, show_default=True, help="Greedy tokens to compare.")
 @click.option("--threads", default=0, show_default=True)
@@ -252,8 +252,11 @@ def verify(bundle: str, against: str | None, image: str | None, tokens: int, thr
         status.clear()
         if against is None:
             files = len(opened.manifest.files)
-            click.echo(json.dumps({"bundle": opened.digest, "files": files, "intact": True}) if as_json else
-                       f"{opened.path}: intact ({files} files, {size(opened.size)}, seal {opened.digest[:16]}…)")
+            click.echo(
+                json.dumps({"bundle": opened.digest, "files": files, "intact": True})
+                if as_json
+                else f"{opened.path}: intact ({files} files, {size(opened.size)}, seal {opened.digest[:16]}…)"
+            )
             return
         report = exporting("verify").compare(opened, against, image, tokens, threads, status)
     click.echo(json.dumps(dataclasses.asdict(report), indent=2) if as_json else str(report))

@@ -15,7 +15,7 @@ from .prompt import TextStream
 from .sampling import Sampler, SamplingParams
 
 Floats = NDArray[np.float32]
-# eos: the model ended; stop: a stop string; length: max_new_tokens; context: the cache is full; cancelled: the caller left
+# the model ended | a stop string | max_new_tokens | the cache is full | the caller left
 FinishReason = Literal["eos", "stop", "length", "context", "cancelled"]
 
 

@@ -81,7 +81,7 @@ def decode(source: ImageSource, data: bytes | None, name: str) -> Page:
             if width < 1 or height < 1:
                 raise ImageError(f"{name}: the image is {width} x {height} pixels")
             if width * height > MAX_PIXELS:
-                raise ImageError(f"{name}: {width} x {height} pixels, more than the {MAX_PIXELS:,} accepted; scale it down")
+                raise ImageError(f"{name}: {width} x {height} pixels, over the {MAX_PIXELS:,} accepted; scale it down")
             form = image.format or image.mode
             orientation = int(image.getexif().get(ORIENTATION_TAG, 1) or 1)
             rgb = (ImageOps.exif_transpose(image) or image).convert("RGB")
@@ -190,8 +190,9 @@ def normalise_table(spec: ImageSpec) -> NDArray[np.float32]:
 
     Its steps, whose roundings are part of the result: byte / 255 in double, to float32, minus mean, by std in float32.
     """
-    scaled = (np.arange(256, dtype=np.uint8) * (1 / 255)).astype(np.float32)[:, None]
-    table: NDArray[np.float32] = (scaled - np.array(spec.mean, np.float32)) / np.array(spec.std, np.float32)
+    scaled = (np.arange(256, dtype=np.float64) * (1 / 255)).astype(np.float32)[:, None]
+    mean, std = (np.array(values, np.float32) for values in (spec.mean, spec.std))
+    table: NDArray[np.float32] = (scaled - mean) / std
     return table
 
 

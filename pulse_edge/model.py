@@ -7,7 +7,7 @@ import hashlib
 import platform
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -23,9 +23,8 @@ from .bundle import EMBEDDINGS, TOKENIZER, Bundle, Progress, open_bundle
 from .errors import ContextError, ParameterError, PulseEdgeError
 from .generate import Floats, Generation, generate
 from .image import ImageSource
-from .prompt import IMAGE, PromptBuilder, Tokenizer, TextStream
+from .prompt import IMAGE, PromptBuilder, TextStream, Tokenizer
 from .sampling import SamplingParams
-
 
 EMBEDDED = Path(__file__).parent / "assets" / "pulse-nano"  # the bundle that ships with the package
 
@@ -93,7 +92,7 @@ class Model:
         self._prompts = PromptBuilder(self._spec.prompt, self._tokenizer, text.bos, text.eos[0])
         dtype = np.float32 if manifest.precision.embeddings == "fp32" else np.float16
         self._embeddings: NDArray[Any] = np.memmap(bundle.file(EMBEDDINGS), dtype, "r").reshape(-1, text.hidden)
-        self._cached: list[int] = []  # what the engine's cache holds: token ids, and an image's key for each image token
+        self._cached: list[int] = []  # the engine's cache: token ids, and an image's key for each of its tokens
         self._image: _KnownImage | None = None
         self._lock, self._owner = threading.Lock(), 0
 
@@ -117,7 +116,7 @@ class Model:
         encoded, name = (None, "") if image is None else images.read_bytes(image)
         return Stream(self, Request(tuple(ids), prompt, image, encoded, name, params))
 
-    def _run(self, request: Request, stream: Stream) -> Iterator[str]:
+    def _run(self, request: Request, stream: Stream) -> Generator[str, None, None]:
         """One request from the beginning to the end; the generator behind `Stream`."""
         self._acquire()
         stream.started = True
@@ -132,8 +131,9 @@ class Model:
             self._cached = keys
             text = TextStream(self._tokenizer, request.params.stop)
             try:
-                yield from self._collect(generate(
-                    self._engine, self._rows, logits, request.params, self._spec.text.eos, text, out), stream)
+                yield from self._collect(
+                    generate(self._engine, self._rows, logits, request.params, self._spec.text.eos, text, out), stream
+                )
             finally:
                 self._cached = (keys + out.tokens)[: self._engine.length]
                 usage = Usage(len(keys), len(known.tokens) if known else 0, reused, len(out.tokens))
@@ -245,13 +245,13 @@ class Stream:
         self.text = ""
         self.started = False
         self._answer: Answer | None = None
-        self._pieces = model._run(request, self)
+        self._pieces: Generator[str, None, None] = model._run(request, self)
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
-        return next(self._pieces)  # type: ignore[no-any-return, call-overload]
+        return next(self._pieces)
 
     def __enter__(self) -> Stream:
         return self
@@ -260,7 +260,7 @@ class Stream:
         self.close()
 
     def close(self) -> None:
-        self._pieces.close()  # type: ignore[attr-defined]
+        self._pieces.close()
 
     def finish(self, out: Generation, usage: Usage, timings: Timings, provenance: dict[str, Any]) -> None:
         self._answer = Answer(self.text, tuple(out.tokens), out.finish_reason, usage, timings, provenance)

@@ -85,7 +85,7 @@ class Sampler:
 
 
 def penalise(logits: NDArray[np.float32], seen: Iterable[int], penalty: float) -> NDArray[np.float32]:
-    """A copy with seen tokens made less likely: positive logits divided, negative multiplied (CTRL, arXiv 1909.05858)."""
+    """A copy with seen tokens less likely: positive logits divided, negative multiplied (CTRL, arXiv 1909.05858)."""
     logits = logits.copy()
     tokens = np.fromiter(seen, np.int64)
     values = logits[tokens]

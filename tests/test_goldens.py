@@ -18,7 +18,8 @@ import tiny
 from goldens import cases
 from PIL import Image
 from pulse_edge.export import reference
-from pulse_edge.export.checkpoint import VICUNA, Checkpoint
+from pulse_edge.export.checkpoint import Checkpoint
+from pulse_edge.export.config import VICUNA
 from pulse_edge.export.pipeline import export
 
 import pulse_edge

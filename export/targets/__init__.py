@@ -27,9 +27,23 @@ class Cache:
 class Target(Protocol):
     """One way of writing the networks. Values are [batch, rows, features] in `io` floats unless said otherwise."""
 
-    name: str
-    io: type[np.generic]
-    opsets: dict[str, int]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def io(self) -> type[np.generic]:
+        """The graphs' float type."""
+
+    @property
+    def opsets(self) -> dict[str, int]: ...
+
+    @property
+    def storages(self) -> frozenset[str]:
+        """Weight storages it runs, of the precision table's."""
+
+    @property
+    def activations(self) -> str:
+        """What quantized weights are multiplied with, in words."""
 
     def emit_linear(self, graph: Graph, x: str, weight: Weight, bias: NDArray[np.float32] | None, name: str) -> str:
         """y = x W^T + b."""
@@ -38,9 +52,7 @@ class Target(Protocol):
 
     def emit_rms_norm(self, graph: Graph, x: str, weight: str, eps: float, name: str) -> str: ...
 
-    def emit_add_rms_norm(
-        self, graph: Graph, x: str, skip: str, weight: str, eps: float, name: str
-    ) -> tuple[str, str]:
+    def emit_add_rms_norm(self, graph: Graph, x: str, skip: str, weight: str, eps: float, name: str) -> tuple[str, str]:
         """(norm(x + skip), x + skip)."""
 
     def emit_activation(self, graph: Graph, x: str, kind: str, name: str) -> str:
@@ -59,7 +71,7 @@ def get_target(name: str, precision: Precision) -> Target:
     """The target for one precision. Raises `ExportError` for a pair that is not supported."""
     from .contrib import CPU, CUDA  # each target's file names what it supports
 
-    makers = {"cpu": CPU, "cuda": CUDA}
+    makers: dict[str, Target] = {"cpu": CPU, "cuda": CUDA}
     if name not in makers:
         raise ExportError(f"target {name!r} is not one of {', '.join(makers)}")
     target = makers[name]

@@ -34,9 +34,10 @@ class ContribTarget:
 
     def emit_linear(self, graph: Graph, x: str, weight: Weight, bias: NDArray[np.float32] | None, name: str) -> str:
         if isinstance(weight, QuantWeight):
+            codes = graph.weight(f"{name}.codes", pack(weight))
+            scales = graph.weight(f"{name}.scales", weight.scales.astype(self.io))
             y = graph.node(
-                "MatMulNBits",
-                [x, graph.weight(f"{name}.codes", pack(weight)), graph.weight(f"{name}.scales", weight.scales.astype(self.io))],
+                "MatMulNBits", [x, codes, scales],
                 name=name, domain=MS, K=weight.columns, N=weight.codes.shape[0], bits=weight.bits,
                 block_size=weight.block, accuracy_level=self.accuracy_level,
             )  # fmt: skip
@@ -53,9 +54,7 @@ class ContribTarget:
         # ONNX Runtime keeps this contrib operator in the default domain.
         return graph.node("SimplifiedLayerNormalization", [x, weight], name=name, axis=-1, epsilon=eps, stash_type=1)
 
-    def emit_add_rms_norm(
-        self, graph: Graph, x: str, skip: str, weight: str, eps: float, name: str
-    ) -> tuple[str, str]:
+    def emit_add_rms_norm(self, graph: Graph, x: str, skip: str, weight: str, eps: float, name: str) -> tuple[str, str]:
         outputs = graph.nodes(
             "SkipSimplifiedLayerNormalization", [x, skip, weight], [name, "", "", f"{name}.sum"],
             name=name, domain=MS, epsilon=eps,
@@ -81,7 +80,7 @@ class ContribTarget:
         }
         for layer in range(spec.layers):
             for part in ("key", "value"):
-                shape = [1, spec.kv_heads, "capacity", spec.head_size]
+                shape: list[int | str] = [1, spec.kv_heads, "capacity", spec.head_size]
                 names[f"past.{layer}.{part}"] = graph.input(f"past.{layer}.{part}", self.io, shape)
                 graph.output(f"present.{layer}.{part}", self.io, shape)
         return Cache(names)
@@ -90,7 +89,8 @@ class ContribTarget:
         c = cache.names
         return graph.nodes(
             "GroupQueryAttention",
-            [qkv, "", "", c[f"past.{layer}.key"], c[f"past.{layer}.value"], c["seqlens_k"], c["total_length"], c["cos"], c["sin"]],
+            [qkv, "", "", c[f"past.{layer}.key"], c[f"past.{layer}.value"],
+             c["seqlens_k"], c["total_length"], c["cos"], c["sin"]],
             [name, f"present.{layer}.key", f"present.{layer}.value"],
             name=name, domain=MS, num_heads=spec.heads, kv_num_heads=spec.kv_heads, do_rotary=1, rotary_interleaved=0,
         )[0]  # fmt: skip
@@ -103,7 +103,10 @@ CUDA = ContribTarget("cuda", np.float16, frozenset({"fp16", "int8", "int4"}), 0,
 def pack(weight: QuantWeight) -> NDArray[np.uint8]:
     """Codes as `MatMulNBits` wants them: uint8 [rows, blocks, block * bits / 8], 4-bit pairs low nibble first."""
     blocks = weight.codes.reshape(weight.codes.shape[0], -1, weight.block)
-    return blocks if weight.bits == 8 else blocks[..., ::2] | (blocks[..., 1::2] << 4)
+    if weight.bits == 8:
+        return blocks
+    packed: NDArray[np.uint8] = blocks[..., ::2] | (blocks[..., 1::2] << np.uint8(4))
+    return packed
 
 
 def rope_tables(spec: TextSpec) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

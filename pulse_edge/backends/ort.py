@@ -71,7 +71,8 @@ def _why_no_provider(device: str, provider: Provider) -> str:
             "device cuda needs the GPU build of ONNX Runtime, which replaces the CPU one: "
             "pip uninstall -y onnxruntime && pip install 'pulse-edge[gpu]'"
         )
-    return f"this ONNX Runtime {ort.__version__} has no {provider.name}; it has {', '.join(ort.get_available_providers())}"
+    there = ", ".join(ort.get_available_providers())
+    return f"this ONNX Runtime {ort.__version__} has no {provider.name}; it has {there}"
 
 
 def _installed(distribution: str) -> bool:
@@ -126,7 +127,8 @@ class OrtEngine:
                 return ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, self._io))  # pages are taken as they fill
             return ort.OrtValue.ortvalue_from_shape_and_type(shape, self._io, self._provider.device, 0)
         except Exception as error:
-            raise EngineError(f"no memory for a cache of {shape[2]} tokens ({_first_line(error)}); lower context") from None
+            why = _first_line(error)
+            raise EngineError(f"no memory for a cache of {shape[2]} tokens ({why}); lower --context") from None
 
     def encode(self, pixels: Floats) -> Floats:
         try:
@@ -136,6 +138,7 @@ class OrtEngine:
         return features
 
     def prefill(self, embeds: Floats, progress: Progress | None = None) -> Floats:
+        logits: Floats
         start, chunk = self.length, self._options.prefill_chunk or len(embeds)
         try:
             for at in range(0, len(embeds), chunk):
