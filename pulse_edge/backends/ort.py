@@ -138,7 +138,6 @@ class OrtEngine:
         return features
 
     def prefill(self, embeds: Floats, progress: Progress | None = None) -> Floats:
-        logits: Floats
         start, chunk = self.length, self._options.prefill_chunk or len(embeds)
         try:
             for at in range(0, len(embeds), chunk):
@@ -149,7 +148,8 @@ class OrtEngine:
         except BaseException:
             self.length = start
             raise
-        return logits[0]
+        last: Floats = logits[0]
+        return last
 
     def step(self, embeds: Floats) -> Floats:
         rows = len(embeds)

@@ -1,0 +1,35 @@
+# Each target does all its own set-up: Python 3.11 or newer and git are enough.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/.demo
+	@$(BIN)/python -m pulse_nano.demo
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -m "not parity"
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy pulse_edge export
+
+$(VENV)/bin/pip:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(VENV)/bin/pip pyproject.toml
+	$(BIN)/pip install -q -e '.[cpu,export]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/bin/pip pyproject.toml
+	$(BIN)/pip install -q -e '.[test]'
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.test
+	$(BIN)/pip install -q -e '.[lint]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
