@@ -116,9 +116,13 @@ def ask(
     image: str, question: str, as_json: bool, stream: bool, open_model: Callable[[], Model], status: Status,
     params: dict[str, Any],
 ) -> None:  # fmt: skip
-    """Answer a QUESTION about the ECG page IMAGE (PNG, JPEG, TIFF, BMP, WebP)."""
+    """Answer a QUESTION about the ECG page IMAGE (PNG, JPEG, TIFF, BMP, WebP).
+
+    IMAGE may also be a 12-lead recording (DICOM), which is drawn first, as `pulse-edge draw` does.
+    """
     SamplingParams(**params)  # a wrong parameter is refused before the model is loaded
-    pieces = open_model().stream(image, question, **params)
+    page = page_of(image)
+    pieces = open_model().stream(page, question, **params)
     if as_json:
         click.echo(json.dumps(pieces.answer.to_dict(), indent=2))
         return
@@ -131,7 +135,7 @@ def ask(
 @sampling_options
 def chat(image: str, open_model: Callable[[], Model], status: Status, params: dict[str, Any]) -> None:
     """Talk about the ECG page IMAGE. Ctrl-C stops an answer, Ctrl-D ends the chat."""
-    conversation = open_model().chat(image)
+    conversation = open_model().chat(page_of(image))
     click.echo(NOTICE, err=True)
     while True:
         status.clear()
@@ -170,6 +174,35 @@ def footer(answer: Answer) -> str:
         f"[{made['checkpoint']['name']} {made['precision']['name']}, bundle {made['bundle'][:12]}, {engine['engine']} "
         f"{engine['engine_version']} on {engine['device']}; {first}{speed}; ended by {answer.finish_reason}]\n{NOTICE}"
     )
+
+
+def page_of(path: str) -> Any:
+    """An image's path as it is; a recording drawn as a page."""
+    from .waveform import draw_page, is_recording, read_recording
+
+    return draw_page(read_recording(path)) if is_recording(path) else path
+
+
+@cli.command()
+@click.argument("recording", type=click.Path())
+@click.argument("out", type=click.Path())
+@click.option("--layout", type=click.Choice(["3x4", "6x2", "12x1"]), default="3x4", show_default=True)
+@click.option("--speed", type=click.Choice(["25", "50"]), default="25", show_default=True, help="mm/s")
+@click.option("--gain", type=click.Choice(["5", "10", "20"]), default="10", show_default=True, help="mm/mV")
+@click.option("--dpi", default=200, show_default=True)
+@click.option("--header", help="Text above the traces; nothing is printed there otherwise.")
+def draw(recording: str, out: str, layout: str, speed: str, gain: str, dpi: int, header: str | None) -> None:
+    """Draw the 12-lead RECORDING (DICOM waveform) as the ECG page OUT (.png)."""
+    from .waveform import PageStyle, draw_page, read_recording
+
+    style = PageStyle(layout=layout, speed=float(speed), gain=float(gain), dpi=dpi)
+    read = read_recording(recording)
+    try:
+        draw_page(read, style, header).save(out, dpi=(dpi, dpi))
+    except (OSError, ValueError) as error:  # ValueError: a suffix that Pillow does not know
+        raise PulseEdgeError(f"{out}: cannot be written ({error})") from None
+    missing = f"; not recorded: {' '.join(read.missing)}" if read.missing else ""
+    click.echo(f"{out}: {style.size[0]} x {style.size[1]} pixels, {read.duration:.1f} s at {read.rate:g} Hz{missing}")
 
 
 @cli.command()
