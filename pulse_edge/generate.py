@@ -25,6 +25,7 @@ class Generation:
 
     tokens: list[int] = field(default_factory=list)  # without the end token
     finish_reason: FinishReason = "cancelled"  # until another one is known
+    cancelled: bool = False  # set from outside: stop after this token
     first_token_at: float | None = None  # time.perf_counter()
     last_token_at: float | None = None
     step_seconds: list[float] = field(default_factory=list)  # engine time of each decode step
@@ -57,6 +58,8 @@ def generate(
         out.detokenise_seconds += now() - sampled
         if piece:
             yield piece
+        if out.cancelled:
+            return
         reason = _stop_reason(engine, params, text, out)
         if reason:
             out.finish_reason = reason

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import platform
 import threading
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -116,12 +118,12 @@ class Model:
         encoded, name = (None, "") if image is None else images.read_bytes(image)
         return Stream(self, Request(tuple(ids), prompt, image, encoded, name, params))
 
-    def _run(self, request: Request, stream: Stream) -> Generator[str, None, None]:
+    def _run(self, request: Request, state: _State) -> Generator[str, None, None]:
         """One request from the beginning to the end; the generator behind `Stream`."""
         self._acquire()
-        stream.started = True
+        state.running, failed = True, False
         try:
-            start, out = time.perf_counter(), Generation()
+            start, out = time.perf_counter(), state.out
             stages = dict.fromkeys(("decode_image", "preprocess", "vision", "prefill"), 0.0)
             known = self._look_at(request, stages) if request.source is not None else None
             keys = self._keys(request.ids, known)
@@ -131,21 +133,21 @@ class Model:
             self._cached = keys
             text = TextStream(self._tokenizer, request.params.stop)
             try:
-                yield from self._collect(
-                    generate(self._engine, self._rows, logits, request.params, self._spec.text.eos, text, out), stream
-                )
-            finally:
+                for piece in generate(self._engine, self._rows, logits, request.params, self._spec.text.eos, text, out):
+                    state.text += piece
+                    yield piece
+            except Exception:
+                failed = True
+                raise
+            finally:  # also where the caller left
                 self._cached = (keys + out.tokens)[: self._engine.length]
-                usage = Usage(len(keys), len(known.tokens) if known else 0, reused, len(out.tokens))
-                stream.finish(out, usage, _timings(stages, out, start), self._provenance(request, known))
+                if not failed:
+                    usage = Usage(len(keys), len(known.tokens) if known else 0, reused, len(out.tokens))
+                    timings, provenance = _timings(stages, out, start), self._provenance(request, known)
+                    state.answer = Answer(state.text, tuple(out.tokens), out.finish_reason, usage, timings, provenance)
         finally:
+            state.running = False
             self._release()
-
-    @staticmethod
-    def _collect(pieces: Iterator[str], stream: Stream) -> Iterator[str]:
-        for piece in pieces:
-            stream.text += piece
-            yield piece
 
     def _look_at(self, request: Request, stages: dict[str, float]) -> _KnownImage:
         """The request's image as tokens, from memory when it is the one seen last."""
@@ -156,8 +158,10 @@ class Model:
             return known
         with _clock(stages, "decode_image"):
             page = images.decode(request.source, request.encoded, request.name)
-        if known and known.page_sha256 == page.sha256:
-            return known
+        if known and known.page_sha256 == page.sha256:  # the same page, perhaps from another kind of file
+            record = known.record | {"format": page.format, "exif_orientation": page.orientation}
+            self._image = dataclasses.replace(known, encoded_sha256=digest, record=record)
+            return self._image
         with _clock(stages, "preprocess"):
             pixels = images.preprocess(page.image, self._spec)
         with _clock(stages, "vision"):
@@ -216,11 +220,11 @@ class Model:
         return {
             "bundle": self.bundle.digest,
             "checkpoint": dataclasses.asdict(manifest.checkpoint),
-            "image": known.record if known else None,
+            "image": dict(known.record) if known else None,
             "precision": dataclasses.asdict(manifest.precision),
             "target": manifest.target,
             "engine": self._engine.describe(),
-            "versions": _versions(),
+            "versions": dict(_versions()),
             "machine": platform.machine(),
             "prompt": request.prompt,
             "parameters": dataclasses.asdict(request.params),
@@ -237,15 +241,28 @@ class Model:
         self._lock.release()
 
 
+@dataclass
+class _State:
+    """How far a request is. Not part of its `Stream`, which the generator would then keep alive: a stream that is
+    dropped midway (`for … in model.stream(…): break`) must end at once, not at some garbage collection."""
+
+    out: Generation = field(default_factory=Generation)
+    text: str = ""
+    running: bool = False
+    answer: Answer | None = None
+
+
 class Stream:
     """A lazy answer. Iterate for text; `.answer` drains; `close()` (or leaving a `with`) cancels within one token."""
 
     def __init__(self, model: Model, request: Request) -> None:
-        self.request = request
-        self.text = ""
-        self.started = False
-        self._answer: Answer | None = None
-        self._pieces: Generator[str, None, None] = model._run(request, self)
+        self.request, self._state = request, _State()
+        self._pieces: Generator[str, None, None] = model._run(request, self._state)
+
+    @property
+    def text(self) -> str:
+        """What was received so far."""
+        return self._state.text
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -260,19 +277,19 @@ class Stream:
         self.close()
 
     def close(self) -> None:
-        self._pieces.close()
-
-    def finish(self, out: Generation, usage: Usage, timings: Timings, provenance: dict[str, Any]) -> None:
-        self._answer = Answer(self.text, tuple(out.tokens), out.finish_reason, usage, timings, provenance)
+        """Cancel. Also from another thread than the one that iterates, which then stops after its current token."""
+        self._state.out.cancelled = True
+        with suppress(ValueError):  # "generator already executing", in that other thread
+            self._pieces.close()
 
     @property
     def answer(self) -> Answer:
         """The whole answer; what was cancelled has `finish_reason` "cancelled". Raises what the request raises."""
         for _ in self._pieces:
             pass
-        if self._answer is None:
+        if self._state.answer is None:
             raise PulseEdgeError("this answer was closed before it began, or failed")
-        return self._answer
+        return self._state.answer
 
 
 class Chat:
@@ -280,12 +297,12 @@ class Chat:
 
     def __init__(self, model: Model, image: ImageSource | None) -> None:
         self._model = model
-        # Read once: a later turn must see the same image even if the file has changed.
+        # Read once: a later turn must see the same image even if the file or the array has changed.
         encoded = None if image is None else images.read_bytes(image)[0]
-        self._source: ImageSource | None = image if encoded is None else encoded
+        self._source: ImageSource | None = image.copy() if isinstance(image, np.ndarray) else encoded or image
         self._ids: list[int] = []
         self._prompt = ""
-        self._last: Stream | None = None
+        self._last: tuple[Request, _State] | None = None
 
     def ask(self, question: str, **params: Any) -> Answer:
         return self.stream(question, **params).answer
@@ -299,19 +316,20 @@ class Chat:
         else:
             has_image = self._source is not None
             ids, prompt = prompts.first_turn(question, has_image), prompts.text(question, has_image)
-        self._last = model._start(ids, prompt, self._source, _params(params))
-        return self._last
+        stream = model._start(ids, prompt, self._source, _params(params))
+        self._last = stream.request, stream._state
+        return stream
 
     def _settle(self) -> None:
         """Take the last turn into the conversation."""
         if self._last is None:
             return
-        answer = self._last._answer
-        if answer is not None and answer.finish_reason != "cancelled":
-            self._ids = [*self._last.request.ids, *answer.token_ids]
-            self._prompt = f"{self._last.request.prompt} {answer.text}"
-        elif answer is None and self._last.started:
+        request, state = self._last
+        if state.running:
             raise ParameterError("the turn before is still being streamed; finish or close it first")
+        if state.answer is not None and state.answer.finish_reason != "cancelled":
+            self._ids = [*request.ids, *state.answer.token_ids]
+            self._prompt = f"{request.prompt} {state.answer.text}"
         self._last = None
 
 
@@ -349,6 +367,7 @@ def _timings(stages: dict[str, float], out: Generation, start: float) -> Timings
     )
 
 
+@functools.cache
 def _versions() -> dict[str, str]:
     names = ("pulse-edge", "numpy", "pillow", "sentencepiece")
     return {name: version(name) for name in names} | {"python": platform.python_version()}
