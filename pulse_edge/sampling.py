@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ParameterError
+from .errors import EngineError, ParameterError
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class SamplingParams:
     stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        stop = (self.stop,) if isinstance(self.stop, str) or not isinstance(self.stop, Iterable) else tuple(self.stop)
         object.__setattr__(self, "stop", stop)
         for name, ok, wanted in (
             ("max_new_tokens", _whole(self.max_new_tokens) and self.max_new_tokens >= 1, "a whole number from 1"),
@@ -43,6 +43,10 @@ class SamplingParams:
         ):
             if not ok:
                 raise ParameterError(f"{name} is {getattr(self, name)!r}, but must be {wanted}")
+        for name in ("max_new_tokens", "temperature", "top_p", "top_k", "repetition_penalty", "seed"):
+            value = getattr(self, name)
+            if isinstance(value, np.generic):  # provenance is JSON, which knows no numpy
+                object.__setattr__(self, name, value.item())
 
 
 def _whole(value: object) -> bool:
@@ -50,7 +54,7 @@ def _whole(value: object) -> bool:
 
 
 def _real(value: object) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 
 class Sampler:
@@ -62,8 +66,13 @@ class Sampler:
         self._seen: set[int] = set()
 
     def __call__(self, logits: NDArray[np.float32]) -> int:
-        """Next token for `logits` [vocab]. Order of steps is Hugging Face's: penalty, temperature, top-k, top-p."""
+        """Next token for `logits` [vocab]. Order of steps is Hugging Face's: penalty, temperature, top-k, top-p.
+
+        Raises `EngineError` for logits that hold a NaN or are infinite.
+        """
         params = self._params
+        if not np.isfinite(logits.max()):
+            raise EngineError("the model's logits are not finite; its numbers may be too large for this precision")
         if params.repetition_penalty != 1 and self._seen:
             logits = penalise(logits, self._seen, params.repetition_penalty)
         token = int(logits.argmax()) if params.temperature == 0 else self._draw(logits)
@@ -72,11 +81,12 @@ class Sampler:
 
     def _draw(self, logits: NDArray[np.float32]) -> int:
         params = self._params
-        scores = logits.astype(np.float64) / params.temperature
-        order = np.argsort(-scores, kind="stable")
+        order = np.argsort(-logits, kind="stable")
         if params.top_k:
             order = order[: params.top_k]
-        weights = np.exp(scores[order] - scores[order[0]])
+        below = logits[order].astype(np.float64) - float(logits[order[0]])  # the best is 0: nothing overflows upwards
+        with np.errstate(over="ignore"):
+            weights = np.exp(below / params.temperature)
         weights /= weights.sum()
         if params.top_p < 1:  # the smallest set whose mass reaches top_p
             kept = int(np.searchsorted(np.cumsum(weights), params.top_p)) + 1
