@@ -55,10 +55,14 @@ def read_bytes(source: ImageSource) -> tuple[bytes | None, str]:
     if isinstance(source, (str, os.PathLike)):
         try:
             return Path(source).read_bytes(), os.fspath(source)
-        except OSError as error:
-            raise ImageError(f"{os.fspath(source)}: cannot be read ({error.strerror})") from None
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+            reason = getattr(error, "strerror", None) or error
+            raise ImageError(f"{os.fspath(source)}: cannot be read ({reason})") from None
     if hasattr(source, "read"):
-        data = source.read()
+        try:
+            data = source.read()
+        except (OSError, ValueError) as error:  # ValueError: it is closed
+            raise ImageError(f"the image's file object cannot be read ({error})") from None
         if not isinstance(data, bytes):
             raise ImageError("the image's file object returns text; open it in binary mode ('rb')")
         return data, str(getattr(source, "name", "file object"))
@@ -83,7 +87,8 @@ def decode(source: ImageSource, data: bytes | None, name: str) -> Page:
             if width * height > MAX_PIXELS:
                 raise ImageError(f"{name}: {width} x {height} pixels, over the {MAX_PIXELS:,} accepted; scale it down")
             form = image.format or image.mode
-            orientation = int(image.getexif().get(ORIENTATION_TAG, 1) or 1)
+            orientation = image.getexif().get(ORIENTATION_TAG, 1)
+            orientation = int(orientation) if orientation in range(1, 9) else 1  # others are not applied
             rgb = (ImageOps.exif_transpose(image) or image).convert("RGB")
     except ImageError:
         raise
@@ -154,11 +159,21 @@ def letterbox(image: Image.Image, target: tuple[int, int]) -> Image.Image:
 def _square_pad(image: Image.Image, mean: tuple[float, float, float]) -> Image.Image:
     """Centre on a square of the mean colour (`expand2square`, LLaVA-1.5's `image_aspect_ratio: pad`)."""
     side = max(image.size)
+    _check_elongation(image, side * side)
     if image.size == (side, side):
         return image
     page = Image.new("RGB", (side, side), tuple(int(m * 255) for m in mean))
     page.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
     return page
+
+
+def _check_elongation(image: Image.Image, pixels: int) -> None:
+    """LLaVA-1.5's geometry makes many pixels of few where a page is a thin line. Raises `ImageError`."""
+    if pixels > MAX_PIXELS:
+        raise ImageError(
+            f"a page of {image.width} x {image.height} pixels is too elongated for this model, which would make "
+            f"{pixels:,} pixels of it, over the {MAX_PIXELS:,} accepted; crop it"
+        )
 
 
 def _clip_crop(image: Image.Image, side: int) -> Image.Image:
@@ -167,6 +182,7 @@ def _clip_crop(image: Image.Image, side: int) -> Image.Image:
     short, long = min(width, height), max(width, height)
     if short != side:
         scaled = int(side * long / short)
+        _check_elongation(image, side * scaled)
         image = image.resize((side, scaled) if width <= height else (scaled, side), Image.Resampling.BICUBIC)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return image.crop((left, top, left + side, top + side))
