@@ -179,14 +179,16 @@ class _Run:
         self._embeds: NDArray[Any] = np.empty((1, rows, engine._text.hidden), engine._io)
         self._seqlens = np.zeros(1, np.int32)
         self._total = np.zeros((), np.int32)
+        self._wanted = np.arange(rows - wanted, rows)
         self._logits: Floats = np.empty((wanted, engine._text.vocab), np.float32)
         self._binding = engine._decoder.io_binding()
-        # On the CPU these OrtValues are views of the arrays: writing the array is writing the input.
+        # On the CPU these OrtValues are views of the arrays: writing the array is writing the input. The arrays are
+        # attributes because not every version's binding keeps them alive.
         bind = ort.OrtValue.ortvalue_from_numpy
         self._binding.bind_ortvalue_input("inputs_embeds", bind(self._embeds))
         self._binding.bind_ortvalue_input("seqlens_k", bind(self._seqlens))
         self._binding.bind_ortvalue_input("total_length", bind(self._total))
-        self._binding.bind_ortvalue_input("logit_rows", bind(np.arange(rows - wanted, rows)))
+        self._binding.bind_ortvalue_input("logit_rows", bind(self._wanted))
         self._binding.bind_ortvalue_output("logits", bind(self._logits))
         for name, value in engine._cache.items():  # input and output are one buffer: the operator appends in place
             self._binding.bind_ortvalue_input(f"past.{name}", value)
@@ -195,6 +197,8 @@ class _Run:
     def __call__(self, embeds: Floats) -> Floats:
         engine = self._engine
         total = engine.length + self._rows
+        if total > engine.capacity:  # the operator would grow the cache, or write beyond it
+            raise EngineError(f"{total} tokens do not fit a cache of {engine.capacity}")
         self._embeds[0] = embeds
         self._seqlens[0] = total - 1
         self._total[...] = total
