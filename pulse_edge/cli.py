@@ -18,6 +18,7 @@ import click
 
 from . import __version__
 from .answer import Answer
+from .backends import PREFILL_CHUNK
 from .bundle import NOTICE, Bundle, open_bundle
 from .errors import ExportError, PulseEdgeError
 from .model import EMBEDDED, Model, Stream, load
@@ -65,7 +66,7 @@ def model_options(command: Command) -> Command:
     @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
     @click.option("--threads", default=0, show_default=True, help="CPU threads; 0 lets the engine choose.")
     @click.option("--context", type=int, help="Cap on prompt + answer, in tokens; lowers memory.")
-    @click.option("--prefill-chunk", default=0, show_default=True, help="Prompt tokens at a time; 0: all.")
+    @click.option("--prefill-chunk", default=PREFILL_CHUNK, show_default=True, help="Prompt tokens at a time; 0: all.")
     @functools.wraps(command)
     def wrapped(
         bundle: str | None, device: str, threads: int, context: int | None, prefill_chunk: int, **rest: Any

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from . import image as images
 from .answer import Answer, Timings, Usage
-from .backends import Engine, EngineOptions, open_engine
+from .backends import PREFILL_CHUNK, Engine, EngineOptions, open_engine
 from .bundle import EMBEDDINGS, TOKENIZER, Bundle, Progress, open_bundle
 from .errors import ContextError, ParameterError, PulseEdgeError
 from .generate import Floats, Generation, generate
@@ -37,7 +37,7 @@ def load(
     *,
     threads: int = 0,
     context: int | None = None,
-    prefill_chunk: int = 0,
+    prefill_chunk: int = PREFILL_CHUNK,
     check_hashes: bool = True,
     progress: Progress | None = None,
 ) -> Model:

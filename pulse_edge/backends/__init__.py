@@ -13,6 +13,9 @@ from ..bundle import Bundle, Progress
 from ..errors import EngineError, ParameterError
 
 Floats = NDArray[np.float32]
+# At 7B width 512 tokens at a time prefill 2,933 as fast as all at once (247 against 237 tokens/s on two layers), and
+# the attention's scores take 0.2 GB instead of 1.1 GB.
+PREFILL_CHUNK = 512
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class EngineOptions:
     device: str = "auto"
     threads: int = 0
     context: int | None = None
-    prefill_chunk: int = 0
+    prefill_chunk: int = PREFILL_CHUNK
 
     def __post_init__(self) -> None:
         for name in ("threads", "prefill_chunk"):

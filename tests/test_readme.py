@@ -1,0 +1,66 @@
+"""Every command and snippet of the README, run as a user would, on a tiny checkpoint of the same architecture."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+
+README = Path(__file__).parents[1] / "README.md"
+SAMPLE = README.parent / "pulse_edge" / "assets" / "sample.png"
+BIN = Path(sys.executable).parent
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README.read_text(), re.M | re.S)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the README takes as given: a checkpoint, a page and a recording; the commands run in order."""
+    pydicom = pytest.importorskip("pydicom")
+    root = tmp_path_factory.mktemp("readme")
+    tiny.make_checkpoint(root / "PULSE-7B", dtype="bfloat16", shards=3, context=4096)
+    shutil.copy(SAMPLE, root / "page.png")
+    shutil.copy(pydicom.data.get_testdata_file("waveform_ecg.dcm"), root / "recording.dcm")
+    return root
+
+
+def test_commands_run_in_order(folder: Path) -> None:
+    lines = [line for block in blocks("sh") for line in block.splitlines() if line.strip()]
+    assert len(lines) >= 10
+    for line in lines:
+        command, _, comment = line.partition("#")
+        program, *arguments = shlex.split(command)
+        done = subprocess.run([BIN / program, *arguments], cwd=folder, capture_output=True, text=True)
+        if "needs a GPU" in comment:  # here it must say so, not fail anyhow
+            assert done.returncode == 6, f"{line}\n{done.stderr}"
+            assert "pulse-edge[gpu]" in done.stderr
+        else:
+            assert done.returncode == 0, f"{line}\n{done.stderr}"
+
+
+def test_python_snippets_run(folder: Path) -> None:
+    if not (folder / "pulse-int4").exists():
+        export = [BIN / "pulse-edge", "export", "PULSE-7B", "pulse-int4", "--precision", "int4"]
+        subprocess.run(export, cwd=folder, check=True, capture_output=True)
+    snippets = blocks("python")
+    assert snippets
+    for snippet in snippets:
+        done = subprocess.run([sys.executable, "-c", snippet], cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+def test_options_in_the_text_exist() -> None:
+    """`--option` in the README is an option of some command."""
+    from pulse_edge.cli import cli
+
+    known = {o for command in cli.commands.values() for p in command.params for o in (*p.opts, *p.secondary_opts)}
+    named = set(re.findall(r"--[a-z][a-z-]+", README.read_text()))
+    assert named <= known | {"--version", "--help"}
