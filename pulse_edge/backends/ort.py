@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -57,6 +59,10 @@ def open_engine(bundle: Bundle, options: EngineOptions) -> OrtEngine:
         )
     if provider.name not in ort.get_available_providers():
         raise EngineError(_why_no_provider(device, provider))
+    ort.set_default_logger_severity(4)  # what fails raises; ONNX Runtime's own log would only repeat it
+    if provider.device == "cuda":
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find, which may not be needed
+            ort.preload_dlls()  # CUDA and cuDNN from their wheels, where no system path leads
     return OrtEngine(bundle, options, device, provider)
 
 
@@ -95,12 +101,6 @@ class OrtEngine:
         self.length = 0
         self._vision = self._session(bundle, VISION_GRAPH)
         self._decoder = self._session(bundle, DECODER_GRAPH)
-        if provider.name not in self._decoder.get_providers():
-            # ONNX Runtime falls back to the CPU in silence when a provider's libraries or driver do not load.
-            raise EngineError(
-                f"{provider.name} did not start on this machine (no NVIDIA GPU, or its driver, CUDA 13 or cuDNN 9 "
-                "libraries are missing); run with ORT logging, or use a bundle exported with --target cpu"
-            )
         shape = [1, self._text.kv_heads, self.capacity, self._text.head_size]
         self._cache = {
             f"{layer}.{part}": self._empty_cache(shape)
@@ -115,11 +115,18 @@ class OrtEngine:
         settings.enable_mem_pattern = False  # patterns are kept for every prompt length that ever ran
         settings.log_severity_level = 4  # what fails raises; nothing else is a user's concern
         try:
-            return ort.InferenceSession(
+            session = ort.InferenceSession(
                 str(bundle.file(graph)), settings, providers=[(self._provider.name, self._provider.options)]
             )
         except Exception as error:  # pybind's exceptions share no base below Exception
             raise EngineError(f"{bundle.file(graph)}: ONNX Runtime cannot load it ({_first_line(error)})") from None
+        if self._provider.name not in session.get_providers():
+            # ONNX Runtime falls back to the CPU in silence when a provider's libraries or driver do not load.
+            raise EngineError(
+                f"{self._provider.name} did not start: no NVIDIA GPU, or its driver, CUDA 13 or cuDNN 9 is missing; "
+                "see nvidia-smi and pip install 'pulse-edge[gpu]', or use a bundle exported with --target cpu"
+            )
+        return session
 
     def _empty_cache(self, shape: list[int]) -> Any:
         try:
