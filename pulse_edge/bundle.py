@@ -201,7 +201,7 @@ def loads(raw: bytes, where: str = MANIFEST) -> Manifest:
     version = data.get("schema_version") if isinstance(data, dict) else None
     if version != SCHEMA_VERSION:
         raise BundleError(
-            f"{where}: schema version {version!r}, this pulse-edge reads {SCHEMA_VERSION}; "
+            f"{where}: schema version {version!r:.60}, this pulse-edge reads {SCHEMA_VERSION}; "
             "export the checkpoint again with this version, or install the version that wrote it"
         )
     manifest: Manifest = _decode(Manifest, data, where)
@@ -252,6 +252,8 @@ def open_bundle(path: str | Path, check_hashes: bool = True, progress: Progress 
     if not root.is_dir():
         raise BundleError(f"no bundle at {root}: not a directory; make one with 'pulse-edge export CHECKPOINT {root}'")
     try:
+        if manifest_path.exists() and not manifest_path.is_file():
+            raise BundleError(f"{manifest_path}: cannot be read (not a regular file)")
         raw = manifest_path.read_bytes()
     except FileNotFoundError:
         hint = (
@@ -273,10 +275,12 @@ def _check_files(root: Path, manifest: Manifest, check_hashes: bool, progress: P
 
     def check(entry: FileEntry) -> str | None:
         path = root / entry.path
-        if Path(entry.path).name != entry.path:
+        if Path(entry.path).name != entry.path or not entry.path.isprintable() or entry.path in ("", ".."):
             return f"{MANIFEST} lists {entry.path!r}, which is not a plain file name"
         try:
             size = path.stat().st_size
+            if not path.is_file():  # reading a pipe or a device might never end
+                return f"{path}: not a regular file"
             if size != entry.size:
                 return f"{path}: {size} bytes, {MANIFEST} says {entry.size}"
             if check_hashes and sha256_file(path, step) != entry.sha256:

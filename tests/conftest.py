@@ -37,9 +37,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory, checkpoints: Checkpoints) 
 
     made: dict[str, Path] = {}
 
-    def make(
-        precision: str = "fp32", block_size: int | None = None, target: str = "cpu", **options: Any
-    ) -> Path:
+    def make(precision: str = "fp32", block_size: int | None = None, target: str = "cpu", **options: Any) -> Path:
         key = repr((precision, block_size, target, sorted(options.items())))
         if key not in made:
             out = tmp_path_factory.mktemp("bundle") / f"tiny-{precision}"
