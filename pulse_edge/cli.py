@@ -16,7 +16,6 @@ from typing import Any
 
 import click
 
-from . import __version__
 from .answer import Answer
 from .backends import PREFILL_CHUNK
 from .bundle import NOTICE, Bundle, open_bundle
@@ -51,7 +50,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(__version__, prog_name="pulse-edge")
+@click.version_option(package_name="pulse-edge", prog_name="pulse-edge")
 def cli() -> None:
     """Answer questions about ECG images, on a device.
 

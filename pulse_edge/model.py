@@ -11,7 +11,6 @@ import time
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -369,5 +368,7 @@ def _timings(stages: dict[str, float], out: Generation, start: float) -> Timings
 
 @functools.cache
 def _versions() -> dict[str, str]:
+    from importlib.metadata import version  # 50 ms of imports that only an answer needs
+
     names = ("pulse-edge", "numpy", "pillow", "sentencepiece")
     return {name: version(name) for name in names} | {"python": platform.python_version()}
