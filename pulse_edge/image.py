@@ -79,7 +79,7 @@ def decode(source: ImageSource, data: bytes | None, name: str) -> Page:
     start = time.perf_counter()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size check below is stricter
+            warnings.simplefilter("ignore")  # of large and of damaged files: they pass the checks below, or raise
             image = _open(source, data)
             width, height = image.size
             if width < 1 or height < 1:
