@@ -60,10 +60,19 @@ def views(image: Image.Image, spec: ModelSpec) -> list[Image.Image]:
         fitted[1] = min(grid[1], math.ceil(image.height * scale_w))
     else:
         fitted[0] = min(grid[0], math.ceil(image.width * scale_h))
-    page = _centred(image.resize((fitted[0], fitted[1]), Image.Resampling.BICUBIC), grid, (0, 0, 0))
+    page = _centred(_resized(image, (fitted[0], fitted[1])), grid, (0, 0, 0))
     corners = [(x, y) for y in range(0, grid[1], side) for x in range(0, grid[0], side)]
     tiles = [page.crop((x, y, x + side, y + side)) for x, y in corners]
-    return [image.resize((side, side), Image.Resampling.BICUBIC), *tiles]
+    return [_resized(image, (side, side)), *tiles]
+
+
+def _resized(image: Image.Image, size: Size) -> Image.Image:
+    """Bicubic, rows first, then columns: `Image.resize` up to Pillow 12.1, which upstream ran with, to the bit.
+
+    Each pass rounds to bytes. Pillow 12.2 and 13 choose another order for some tall pages, so it is spelled out here.
+    """
+    bicubic = Image.Resampling.BICUBIC
+    return image.resize((size[0], image.height), bicubic).resize(size, bicubic)
 
 
 def _centred(image: Image.Image, size: Size, colour: tuple[int, ...]) -> Image.Image:
@@ -77,7 +86,7 @@ def _shortest_edge_crop(image: Image.Image, side: int) -> Image.Image:
     short, long = sorted(image.size)
     other = int(side * long / short)
     size = (side, other) if image.width <= image.height else (other, side)
-    resized = image.resize(size, Image.Resampling.BICUBIC)
+    resized = _resized(image, size)
     x, y = (resized.width - side) // 2, (resized.height - side) // 2
     return resized.crop((x, y, x + side, y + side))
 

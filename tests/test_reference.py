@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tiny
 from PIL import Image
+
 from pulse_edge.export import reference
 from pulse_edge.export.checkpoint import Checkpoint
 

@@ -5,10 +5,12 @@
 UPSTREAM is a checkout of AIMedLab/PULSE (the goldens here: commit a439b6c). The environment, on Python 3.11:
 
     pip install torch==2.13.0
-    pip install 'transformers==4.37.2' 'tokenizers<0.16' 'protobuf<5' 'numpy<2' \
-        sentencepiece pillow safetensors accelerate einops requests
+    pip install 'transformers==4.37.2' 'tokenizers<0.16' 'protobuf<5' 'numpy<2' 'pillow==10.4.0' \
+        sentencepiece safetensors accelerate einops requests
 
-`cases.py` says what goes in. Nothing of upstream's is kept but its answers:
+Pillow is of the time when PULSE was trained and evaluated: since 12.2 it resizes some tall pages in another order of
+passes, which moves up to a quarter of the base view's bytes, by up to ten levels. `cases.py` says what goes in.
+Nothing of upstream's is kept but its answers:
 
 * images.json: SHA-256 of `process_images`' float32 pixels, grids and token counts;
 * prompts.json: ids of `tokenizer_image_token`, with the tokenizer's `legacy` true and false;
