@@ -345,7 +345,8 @@ class Status:
             if stage != self._stage or self._done >= total:
                 self._stage, self._done, self._since = stage, 0, time.monotonic()
             self._done += amount
-            if stage == "vision" or time.monotonic() - self._since > self.PATIENCE:
+            # Nothing done yet: the announcement of something that cannot tell how far it is.
+            if amount == 0 or time.monotonic() - self._since > self.PATIENCE:
                 share = self._done / max(1, total)
                 bar = "#" * int(30 * share)
                 click.echo(f"\r\033[K{stage:<10} [{bar:<30}] {share:4.0%}", nl=False, err=True)

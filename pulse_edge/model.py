@@ -51,6 +51,8 @@ def load(
     """
     options = EngineOptions(device, threads, context, prefill_chunk)
     opened = open_bundle(EMBEDDED if bundle is None else bundle, check_hashes, progress)
+    if progress:
+        progress("loading", 0, 1)
     return Model(opened, open_engine(opened, options), progress)
 
 

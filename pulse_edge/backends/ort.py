@@ -147,6 +147,8 @@ class OrtEngine:
 
     def prefill(self, embeds: Floats, progress: Progress | None = None) -> Floats:
         start, chunk = self.length, self._options.prefill_chunk or len(embeds)
+        if progress:
+            progress("prefill", 0, len(embeds))
         try:
             for at in range(0, len(embeds), chunk):
                 part = embeds[at : at + chunk]
