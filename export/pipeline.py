@@ -10,8 +10,8 @@ from __future__ import annotations
 import errno
 import os
 import platform
-import resource
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -106,8 +106,20 @@ def export(
         checkpoint_size=source.size,
         files={f.path: f.size for f in manifest.files},
         seconds=time.perf_counter() - start,
-        peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        peak_memory=peak_memory(),
     )
+
+
+def peak_memory() -> int:
+    """Largest resident set of this process so far, in bytes."""
+    try:
+        # Not ru_maxrss, which starts from the parent's where a large process started this one.
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    except (OSError, IndexError):
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _write(staging: Path, source: Checkpoint, row: Precision, target: Target, block: int, step: Progress) -> Manifest:
