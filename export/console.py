@@ -13,7 +13,8 @@ from . import pipeline
 def export_with_progress(checkpoint: str, out: str, **options: Any) -> pipeline.Summary:
     """`pipeline.export`, showing a bar on stderr where that is a terminal."""
     columns = (TextColumn("exporting"), BarColumn(), DownloadColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
 
         def start(total: int) -> pipeline.Progress:
             task = bar.add_task("export", total=total)
