@@ -1,0 +1,194 @@
+"""Parameters and the choice of a token, against a plain transcription of Hugging Face's logits processors."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import pulse_edge
+from pulse_edge.errors import EngineError, ParameterError
+from pulse_edge.sampling import Sampler, SamplingParams
+
+
+def distribution(
+    logits: np.ndarray, seen: list[int], temperature: float, top_k: int, top_p: float, penalty: float
+) -> dict[int, float]:
+    """Token -> probability, one plain loop per step of transformers 4.37.2 (RepetitionPenalty, Temperature, TopK and
+    TopP LogitsWarper, the last in its own direction: from the least likely, drop while the mass is at most 1 - top_p)."""
+    scores = {i: float(x) for i, x in enumerate(logits)}
+    for token in set(seen):
+        scores[token] = scores[token] * penalty if scores[token] < 0 else scores[token] / penalty
+    scores = {i: x / temperature for i, x in scores.items()}
+    if top_k:
+        kept = sorted(scores, key=lambda i: -scores[i])[:top_k]
+        scores = {i: scores[i] for i in kept}
+    total = math.fsum(math.exp(x) for x in scores.values())
+    mass, dropped = 0.0, []
+    for token in sorted(scores, key=lambda i: scores[i])[:-1]:  # one is always kept
+        mass += math.exp(scores[token]) / total
+        if mass <= 1 - top_p:
+            dropped.append(token)
+    scores = {i: x for i, x in scores.items() if i not in dropped}
+    total = math.fsum(math.exp(x) for x in scores.values())
+    return {i: math.exp(x) / total for i, x in scores.items()}
+
+
+def draws(logits: np.ndarray, seen: list[int], count: int, **params: Any) -> np.ndarray:
+    """How often each token was chosen as the next one after `seen`."""
+    sampler = Sampler(SamplingParams(**params))
+    counts = np.zeros(len(logits), int)
+    for _ in range(count):
+        sampler._seen = set(seen)
+        counts[sampler(logits)] += 1
+    return counts
+
+
+LOGITS = np.array([1.5, -0.5, 0.3, 2.0, -3.0, 0.9, -1.2, 1.1], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("temperature", "top_k", "top_p", "penalty"),
+    [
+        (1.0, 0, 1.0, 1.0),
+        (0.5, 0, 1.0, 1.0),
+        (3.0, 0, 1.0, 1.0),
+        (1.0, 3, 1.0, 1.0),
+        (1.0, 100, 1.0, 1.0),
+        (1.0, 0, 0.8, 1.0),
+        (0.7, 5, 0.9, 1.0),  # top-p of what top-k left, after the temperature
+        (1.0, 0, 1.0, 1.8),
+        (1.3, 4, 0.7, 1.4),  # the penalty reorders what top-k sees
+        (2.0, 6, 0.85, 0.5),
+    ],
+)
+def test_draws_follow_hugging_faces_distribution(temperature: float, top_k: int, top_p: float, penalty: float) -> None:
+    seen = [3, 4, 7]
+    params = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    expected = distribution(LOGITS, seen, penalty=penalty, **params)
+    count = 4000
+    counts = draws(LOGITS, seen, count, repetition_penalty=penalty, seed=1, **params)
+    assert set(np.flatnonzero(counts)) == {i for i, p in expected.items() if p * count > 1}
+    chi_square = sum((counts[i] - p * count) ** 2 / (p * count) for i, p in expected.items())
+    degrees = len(expected) - 1
+    assert chi_square < degrees + 4 * math.sqrt(2 * degrees) + 1e-9
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.integers(-30, 30), min_size=1, max_size=12, unique=True),
+    st.floats(0.1, 5),
+    st.integers(0, 14),
+    st.floats(0.01, 1),
+    st.floats(0.2, 5),
+)
+def test_only_tokens_that_hugging_face_keeps(
+    values: list[int], temperature: float, top_k: int, top_p: float, penalty: float
+) -> None:
+    logits, seen = np.array(values, np.float32) / 4, [0, len(values) - 1]
+    params = {"temperature": temperature, "top_k": top_k}
+    # Cumulative sums are rounded differently: what is kept at a slightly larger top_p may be kept.
+    legal = distribution(logits, seen, top_p=min(top_p + 1e-9, 1), penalty=penalty, **params)
+    counts = draws(logits, seen, 20, top_p=top_p, repetition_penalty=penalty, **params)
+    assert set(np.flatnonzero(counts)) <= set(legal)
+
+
+def test_greedy_takes_the_first_of_the_best() -> None:
+    assert Sampler(SamplingParams())(np.array([0, 3, 1, 3], np.float32)) == 1
+
+
+@pytest.mark.parametrize(("logits", "chosen"), [([2, 1.5, 0], [0, 1, 0, 0]), ([-1, -1.5, -9], [0, 1, 0, 0])])
+def test_greedy_with_a_penalty(logits: list[float], chosen: list[int]) -> None:
+    """Seen tokens are penalised once, however often they were seen, and the logits are left as they were."""
+    sampler, array = Sampler(SamplingParams(repetition_penalty=1.6)), np.array(logits, np.float32)
+    assert [sampler(array) for _ in chosen] == chosen
+    assert array.tolist() == logits
+
+
+def test_small_temperatures_approach_greedy() -> None:
+    for temperature in (1e-3, 1e-30, 5e-324):
+        assert draws(LOGITS, [], 20, temperature=temperature)[3] == 20
+
+
+def test_large_logits_do_not_overflow() -> None:
+    logits = np.array([3e38, -3e38, 3e38, -np.inf], np.float32)
+    counts = draws(logits, [], 100, temperature=0.01)
+    assert counts[[0, 2]].min() > 20
+    assert counts.sum() == counts[[0, 2]].sum()
+
+
+def test_a_small_top_p_keeps_the_best() -> None:
+    assert draws(LOGITS, [], 30, temperature=5.0, top_p=1e-12)[3] == 30
+
+
+def test_seeds() -> None:
+    def sequence(seed: int) -> list[int]:
+        sampler = Sampler(SamplingParams(temperature=2.0, seed=seed))
+        return [sampler(LOGITS) for _ in range(40)]
+
+    assert sequence(5) == sequence(5)
+    assert len({tuple(sequence(seed)) for seed in (0, 1, 2, 10**30)}) == 4
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_logits_that_are_not_finite_are_an_error_and_no_token(bad: float, temperature: float) -> None:
+    logits = LOGITS.copy()
+    logits[2] = bad
+    with pytest.raises(EngineError, match="not finite"):
+        Sampler(SamplingParams(temperature=temperature))(logits)
+
+
+# --- parameters --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "wanted"),
+    [
+        ("max_new_tokens", [0, -1, 1.0, True, "5", None, math.inf], "a whole number from 1"),
+        ("temperature", [-0.1, 101, math.nan, math.inf, True, "1", None, 1j, np.complex64(1)], "from 0 to 100"),
+        ("top_p", [0, -1, 1.01, math.nan, False, None, np.float32(math.nan)], "over 0, up to 1"),
+        ("top_k", [-1, 1.5, True, None], "a whole number from 0"),
+        ("repetition_penalty", [0, -1, 101, math.nan, math.inf, True, "1"], "over 0"),
+        ("seed", [-1, 0.5, True, None, "x"], "a whole number from 0"),
+        ("stop", ["", [""], ["a", ""], [1], None, 5, b"ab", ["a", None]], "strings that are not empty"),
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(name: str, values: list[Any], wanted: str) -> None:
+    for value in values:
+        with pytest.raises(ParameterError, match=f"^{name} is .* must be .*{wanted}"):
+            SamplingParams(**{name: value})
+
+
+def test_legal_bounds_are_accepted() -> None:
+    SamplingParams(max_new_tokens=1, temperature=100, top_p=1, top_k=0, repetition_penalty=100, seed=0, stop=())
+    SamplingParams(temperature=5e-324, top_p=5e-324, repetition_penalty=5e-324, seed=10**30, stop=("\n", " "))
+
+
+def test_one_stop_string_needs_no_list() -> None:
+    assert SamplingParams(stop="abc").stop == ("abc",)  # type: ignore[arg-type]
+    assert SamplingParams(stop=["abc", "d"]).stop == ("abc", "d")  # type: ignore[arg-type]
+    assert SamplingParams(stop=(s for s in "ab")).stop == ("a", "b")  # type: ignore[arg-type]
+
+
+def test_numpys_numbers_become_pythons() -> None:
+    params = SamplingParams(
+        max_new_tokens=np.int64(5),  # type: ignore[arg-type]
+        temperature=np.float32(0.5),  # type: ignore[arg-type]
+        top_k=np.uint8(3),  # type: ignore[arg-type]
+        top_p=np.float64(0.9),
+        seed=np.uint64(2**64 - 1),  # type: ignore[arg-type]
+    )
+    assert json.loads(json.dumps(dataclasses.asdict(params)))["seed"] == 2**64 - 1
+    assert {type(v) for v in dataclasses.asdict(params).values()} == {int, float, tuple}
+
+
+def test_unknown_parameters_are_refused_with_the_list(model: pulse_edge.Model) -> None:
+    with pytest.raises(ParameterError, match="unknown parameter max_tokens, topp; there are max_new_tokens, temp"):
+        model.ask(None, "rate?", topp=0.5, max_tokens=5)
