@@ -143,6 +143,16 @@ def select_grid(size: tuple[int, int], grids: tuple[tuple[int, int], ...]) -> tu
     return best
 
 
+def _resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Bicubic, across and then down: what `Image.resize` does up to Pillow 12.1, upstream's, to the bit.
+
+    Each pass rounds to bytes, and since 12.2 Pillow picks another order for some tall pages.
+    """
+    _check_elongation(image, size[0] * image.height)
+    bicubic = Image.Resampling.BICUBIC
+    return image.resize((size[0], image.height), bicubic).resize(size, bicubic)
+
+
 def letterbox(image: Image.Image, target: tuple[int, int]) -> Image.Image:
     """Resize to fit, pasted centred on black (`resize_and_pad_image`)."""
     (width, height), (target_width, target_height) = image.size, target
@@ -152,7 +162,7 @@ def letterbox(image: Image.Image, target: tuple[int, int]) -> Image.Image:
     else:
         new = min(math.ceil(width * scale_h), target_width), target_height
     page = Image.new("RGB", target, (0, 0, 0))
-    page.paste(image.resize(new), ((target_width - new[0]) // 2, (target_height - new[1]) // 2))
+    page.paste(_resize(image, new), ((target_width - new[0]) // 2, (target_height - new[1]) // 2))
     return page
 
 
@@ -168,7 +178,7 @@ def _square_pad(image: Image.Image, mean: tuple[float, float, float]) -> Image.I
 
 
 def _check_elongation(image: Image.Image, pixels: int) -> None:
-    """LLaVA-1.5's geometry makes many pixels of few where a page is a thin line. Raises `ImageError`."""
+    """Resizing makes many pixels of few where a page is a thin line. Raises `ImageError`."""
     if pixels > MAX_PIXELS:
         raise ImageError(
             f"a page of {image.width} x {image.height} pixels is too elongated for this model, which would make "
@@ -183,7 +193,7 @@ def _clip_crop(image: Image.Image, side: int) -> Image.Image:
     if short != side:
         scaled = int(side * long / short)
         _check_elongation(image, side * scaled)
-        image = image.resize((side, scaled) if width <= height else (scaled, side), Image.Resampling.BICUBIC)
+        image = _resize(image, (side, scaled) if width <= height else (scaled, side))
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return image.crop((left, top, left + side, top + side))
 
@@ -198,7 +208,7 @@ def cut_views(image: Image.Image, spec: ImageSpec, side: int) -> list[Image.Imag
     tiles = [
         page.crop((x, y, x + side, y + side)) for y in range(0, page.height, side) for x in range(0, page.width, side)
     ]
-    return [image.resize((side, side)), *tiles]
+    return [_resize(image, (side, side)), *tiles]
 
 
 def normalise_table(spec: ImageSpec) -> NDArray[np.float32]:
