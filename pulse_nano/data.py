@@ -1,0 +1,104 @@
+"""Shards of drawn pages -> training batches. Batch `i` depends only on the seed and `i`, so a run can be resumed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from .pages import Page, Shard, compose, no_ecg, sample_look, views_of
+from .targets import attribute_targets, dense_target
+
+SHARD_PAGES = 200
+WINDOW = 4  # shards that are shuffled together
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    return folder / f"{number:04d}.shard"
+
+
+@dataclass
+class Batch:
+    """`views` float32 (pages, 4 or 5, 3, 336, 336); targets as `targets.losses` takes them; labels, None: no ECG."""
+
+    number: int
+    views: Tensor
+    dense: Tensor
+    heads: dict[str, Tensor]
+    labels: list[dict[str, Any] | None]
+
+
+@dataclass
+class Pages(IterableDataset[Batch]):
+    """Endless batches from `start` on. Waits for shards that are still being written (first epoch: in order)."""
+
+    folder: Path
+    shards: int
+    batch: int
+    patch: int
+    seed: int
+    start: int = 0
+    base: bool = False
+    empty: float = 0.05  # share of images without an ECG
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self._open: dict[int, Shard] = {}
+
+    def _shard(self, number: int) -> Shard:
+        path = shard_path(self.folder, number)
+        while not path.exists():
+            time.sleep(2)
+        if number not in self._open:
+            if len(self._open) >= 2 * WINDOW:
+                self._open.clear()
+            self._open[number] = Shard(path)
+        return self._open[number]
+
+    def page(self, position: int) -> Page:
+        """Page at this place of the endless sequence of epochs."""
+        epoch, at = divmod(position, self.shards * SHARD_PAGES)
+        order: NDArray[np.int64] = np.arange(self.shards)
+        if epoch:
+            order = np.random.default_rng([self.seed, epoch]).permutation(self.shards)
+        window, within = divmod(at, WINDOW * SHARD_PAGES)
+        group = order[window * WINDOW:(window + 1) * WINDOW]
+        pick = int(np.random.default_rng([self.seed, epoch, window, 1]).permutation(len(group) * SHARD_PAGES)[within])
+        return self._shard(int(group[pick // SHARD_PAGES]))[pick % SHARD_PAGES]
+
+    def make(self, number: int) -> Batch:
+        views, dense, heads, labels = [], [], [], []
+        for slot in range(self.batch):
+            rng = np.random.default_rng([self.seed, number, slot, 2])
+            if rng.random() < self.empty:
+                views.append(views_of(no_ecg(rng), self.base))
+                labels.append(None)
+                dense.append(None)  # zeros below, once the shape is known
+            else:
+                page = self.page(number * self.batch + slot)
+                views.append(compose(page, sample_look(rng), rng, self.base))
+                dense.append(dense_target(page, self.patch))
+                labels.append(page.labels)
+            heads.append(attribute_targets(labels[-1]))
+        shape = next(d.shape for d in dense if d is not None)
+        stacked = np.stack([np.zeros(shape, np.float32) if d is None else d for d in dense])
+        for slot, label in enumerate(labels):
+            if label is None:
+                stacked[slot, :, -4:] = np.nan
+        joined = {name: torch.from_numpy(np.stack([h[name] for h in heads])) for name in heads[0]}
+        return Batch(number, torch.from_numpy(np.stack(views)), torch.from_numpy(stacked), joined, labels)
+
+    def __iter__(self) -> Iterator[Batch]:
+        torch.set_num_threads(1)
+        number = self.start
+        while True:
+            yield self.make(number)
+            number += 1

@@ -1,0 +1,102 @@
+"""Labels of a page as training targets for the heads beside the tower, and their losses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .model import BINS, DENSE, LOCAL
+from .pages import CANVAS, EVENT_COLUMNS, P_WAVE, SIDE, SPIKE, Page
+from .simulate import AXES, CONDUCTION, ECTOPY, RHYTHMS, ST_CHANGES
+
+F32 = NDArray[np.float32]
+UNITS = {"pr_s": 0.2, "st_mm": 2.0, "rr_s": 0.8, "qrs_s": 0.1}  # what a target of 1 means
+
+
+def dense_target(page: Page, patch: int) -> F32:
+    """float32 (4 * patches, DENSE): heat maps in 0..1 with soft neighbours, then local values; NaN: no loss there."""
+    grid = SIDE // patch
+    out = np.zeros((4 * grid * grid, DENSE), np.float32)
+    out[:, -len(LOCAL):] = np.nan
+    first = dict(zip(BINS, np.cumsum([0, *BINS.values()])[:-1].tolist(), strict=True))
+    events = page.events[(page.events[:, 0] >= 0) & (page.events[:, 0] < CANVAS)]
+
+    def cell(x: float, y: float) -> tuple[int, int]:
+        column, row = int(x) // patch, min(int(y), CANVAS - 1) // patch
+        tile = (row // grid) * 2 + column // grid
+        return tile * grid * grid + (row % grid) * grid + column % grid, column * patch
+
+    def mark(x: float, y: float, name: str) -> None:
+        width = patch / BINS[name]
+        for offset, value in ((-1.0, 0.35), (1.0, 0.35), (0.0, 1.0)):
+            if 0 <= (at := x + offset * width) < CANVAS:
+                index, left = cell(at, y)
+                place = (index, first[name] + min(int((at - left) / width), BINS[name] - 1))
+                out[place] = max(out[place], value)
+
+    for event in events:
+        x, y, kind = float(event[0]), float(event[1]), int(event[2])
+        if kind == P_WAVE:
+            mark(x, y, "p")
+        elif kind == SPIKE:
+            mark(x, y, "spike")
+        else:
+            mark(x, y, "qrs")
+            if kind == 1:
+                mark(x, y, "pvc")
+            index, _ = cell(x, y)
+            for number, name in enumerate(LOCAL):
+                out[index, DENSE - len(LOCAL) + number] = event[EVENT_COLUMNS.index(name)] / UNITS[name]
+    return out
+
+
+def attribute_targets(labels: dict[str, Any] | None) -> dict[str, F32]:
+    """Labels -> one vector per head (class index, or values); None stands for an image without ECG. NaN: no loss."""
+    nan = float("nan")
+    if labels is None:
+        values: dict[str, Any] = {"rhythm": nan, "conduction": [nan] * len(CONDUCTION), "ectopy": nan, "st": nan,
+                                  "lvh": nan, "axis": nan, "rate": nan, "pr": nan, "qrs": nan, "readable": 0.0}
+    else:
+        pr = labels["pr_ms"]
+        values = {"rhythm": RHYTHMS.index(labels["rhythm"]),
+                  "conduction": [float(name in labels["conduction"]) for name in CONDUCTION],
+                  "ectopy": ECTOPY.index(labels["ectopy"]), "st": ST_CHANGES.index(labels["st"]),
+                  "lvh": float(labels["lvh"]), "axis": AXES.index(labels["axis"]),
+                  "rate": float(np.log(labels["rate_bpm"] / 75)) / 0.35, "pr": nan if pr is None else (pr - 180) / 50,
+                  "qrs": (labels["qrs_ms"] - 110) / 30, "readable": 1.0}
+    return {name: np.atleast_1d(np.array(value, np.float32)) for name, value in values.items()}
+
+
+BCE_HEADS, CE_HEADS, VALUE_HEADS = ("conduction", "lvh", "readable"), ("rhythm", "ectopy", "st", "axis"), ("rate", "pr", "qrs")
+WEIGHTS = {"rhythm": 1.0, "conduction": 3.0, "ectopy": 1.0, "st": 1.5, "lvh": 0.6, "axis": 0.5, "rate": 2.0, "pr": 1.0,
+           "qrs": 0.6, "readable": 0.5}
+
+
+def losses(dense: Tensor, heads: dict[str, Tensor], dense_t: Tensor, heads_t: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weighted terms; their sum is what stage A minimises. Shapes as `Heads.forward` and the functions above."""
+    out: dict[str, Tensor] = {}
+    split = DENSE - len(LOCAL)
+    weight = 1 + 7 * dense_t[..., :split]
+    out["events"] = 12 * F.binary_cross_entropy_with_logits(dense[..., :split], dense_t[..., :split], weight)
+    local, known = dense_t[..., split:], torch.isfinite(dense_t[..., split:])
+    error = F.smooth_l1_loss(dense[..., split:], torch.nan_to_num(local), beta=0.1, reduction="none") * known
+    scale = torch.tensor([2.0, 2.0, 2.0, 1.0])
+    out["local"] = (error.sum((0, 1)) / known.sum((0, 1)).clamp(min=1) * scale).sum()
+    for name, logits in heads.items():
+        target = heads_t[name]
+        good = torch.isfinite(target[:, 0])
+        count = good.sum().clamp(min=1)
+        safe = torch.nan_to_num(target)
+        if name in CE_HEADS:
+            each = F.cross_entropy(logits, safe[:, 0].long(), reduction="none")
+        elif name in BCE_HEADS:
+            each = F.binary_cross_entropy_with_logits(logits, safe, reduction="none").mean(1)
+        else:
+            each = F.smooth_l1_loss(logits, safe, beta=0.1, reduction="none").mean(1)
+        out[name] = WEIGHTS[name] * (each * good).sum() / count
+    return out
