@@ -107,9 +107,7 @@ def test_a_file_that_is_no_tokenizer(tmp_path: Path) -> None:
 
 def certain(data: bytes) -> str:
     """What of `data`'s text no further byte can change: what all ways to go on have in common."""
-    if (
-        data[-2:-1] == b"\xed" and data[-1:] >= b"\xa0"
-    ):  # half a surrogate: Python waits for the other half to refuse it
+    if data[-2:-1] == b"\xed" and b"\xa0" <= data[-1:] <= b"\xbf":  # Python refuses a surrogate at its last byte
         data = data[:-2]
     ways = [(data + more).decode(errors="replace") for more in (b"A", b"\x80\x80\x80", b"\xbf\xbf\xbf")]
     return next(ways[0][:n] for n in range(len(ways[0]), -1, -1) if all(w.startswith(ways[0][:n]) for w in ways))

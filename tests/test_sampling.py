@@ -20,8 +20,8 @@ from pulse_edge.sampling import Sampler, SamplingParams
 def distribution(
     logits: np.ndarray, seen: list[int], temperature: float, top_k: int, top_p: float, penalty: float
 ) -> dict[int, float]:
-    """Token -> probability, one plain loop per step of transformers 4.37.2 (RepetitionPenalty, Temperature, TopK and
-    TopP LogitsWarper, the last in its own direction: from the least likely, drop while the mass is at most 1 - top_p)."""
+    """Token -> probability, one plain loop per step of transformers 4.37.2 (RepetitionPenalty, Temperature, TopK,
+    TopP; the last in its own direction: from the least likely, drop while the mass is at most 1 - top_p)."""
     scores = {i: float(x) for i, x in enumerate(logits)}
     for token in set(seen):
         scores[token] = scores[token] * penalty if scores[token] < 0 else scores[token] / penalty
