@@ -22,9 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pulse_edge.bundle import TOKENIZER, CheckpointInfo, ModelSpec
-from pulse_edge.errors import CheckpointError
+from pulse_edge.errors import BundleError, CheckpointError
+from pulse_edge.prompt import Tokenizer
 
-from .config import hf_spec, published_spec, read_json
+from .config import architecture, hf_spec, is_tied, published_spec, read_json
 
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 WIDTHS = {"F32": 4, "F16": 2, "BF16": 2}  # bytes
@@ -76,19 +77,19 @@ class Checkpoint:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         config = _read_config(self.path)
-        architecture = (config.get("architectures") or [None])[0]
-        if architecture == "LlavaLlamaForCausalLM" or config.get("model_type") in ("llava_llama", "llava"):
-            architecture = architecture or "LlavaLlamaForCausalLM"
-        if architecture not in LAYOUTS:
+        where = str(self.path / "config.json")
+        self.architecture = architecture(config, where)
+        if self.architecture not in LAYOUTS:
             raise CheckpointError(
-                f"{self.path}: architecture {architecture!r} is not supported; supported are {', '.join(LAYOUTS)}"
+                f"{self.path}: architecture {self.architecture!r:.60} is not supported; "
+                f"supported are {', '.join(LAYOUTS)}"
             )
-        self.architecture: str = architecture
-        published = architecture == "LlavaLlamaForCausalLM"
+        published = self.architecture == "LlavaLlamaForCausalLM"
         self.spec = (published_spec if published else hf_spec)(config, self.path)
-        self.tied = bool((config if published else config.get("text_config", {})).get("tie_word_embeddings", False))
+        self.tied = is_tied(config, where)
+        _check_tokenizer(self.path / TOKENIZER, self.spec)
         self._where = _index_tensors(self.path)
-        self._names = self._resolve(LAYOUTS[architecture])
+        self._names = self._resolve(LAYOUTS[self.architecture])
         self._digests: dict[str, bytes] = {}
 
     def _resolve(self, layout: Layout) -> dict[str, str]:
@@ -261,14 +262,28 @@ def _read_config(path: Path) -> dict[str, Any]:
     return read_json(path / "config.json")
 
 
+def _check_tokenizer(path: Path, spec: ModelSpec) -> None:
+    try:
+        pieces = Tokenizer(path, spec.prompt.legacy).size
+    except BundleError as error:
+        raise CheckpointError(str(error)) from None
+    if pieces > spec.text.vocab:
+        raise CheckpointError(f"{path}: {pieces} pieces, but config.json says vocab_size {spec.text.vocab}")
+
+
 def _index_tensors(path: Path) -> dict[str, _Stored]:
     """Stored name -> file, dtype, shape, for one file or the shards that the index lists."""
     from safetensors import SafetensorError, safe_open
 
     index = path / "model.safetensors.index.json"
     if index.exists():
-        weight_map = read_json(index).get("weight_map", {})
-        files = sorted({path / str(f) for f in weight_map.values()})
+        weight_map = read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise CheckpointError(f"{index}: no weight_map that names the shards")
+        odd = [f for f in weight_map.values() if not isinstance(f, str) or not f.isprintable() or Path(f).name != f]
+        if odd:
+            raise CheckpointError(f"{index}: {odd[0]!r:.60} is not the name of a file beside it")
+        files = sorted({path / f for f in weight_map.values()})
     else:
         weight_map, files = {}, sorted(path.glob("*.safetensors"))
     if not files:
