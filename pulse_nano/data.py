@@ -70,7 +70,7 @@ class Pages(IterableDataset[Batch]):
         if epoch:
             order = np.random.default_rng([self.seed, epoch]).permutation(self.shards)
         window, within = divmod(at, WINDOW * SHARD_PAGES)
-        group = order[window * WINDOW:(window + 1) * WINDOW]
+        group = order[window * WINDOW : (window + 1) * WINDOW]
         pick = int(np.random.default_rng([self.seed, epoch, window, 1]).permutation(len(group) * SHARD_PAGES)[within])
         return self._shard(int(group[pick // SHARD_PAGES]))[pick % SHARD_PAGES]
 

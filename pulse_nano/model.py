@@ -47,8 +47,18 @@ SHEET = (1.86, 1.65, 1.75)  # normalised colour of a printed sheet, averaged ove
 BINS = {"qrs": 14, "p": 14, "pvc": 7, "spike": 7}  # x-bins per patch of the event heat maps
 LOCAL = ("pr_s", "st_mm", "rr_s", "qrs_s")  # regressed where a QRS complex lies
 DENSE = sum(BINS.values()) + len(LOCAL)
-HEADS = {"rhythm": len(RHYTHMS), "conduction": len(CONDUCTION), "ectopy": len(ECTOPY), "st": len(ST_CHANGES), "lvh": 1,
-         "axis": len(AXES), "rate": 1, "pr": 1, "qrs": 1, "readable": 1}
+HEADS = {
+    "rhythm": len(RHYTHMS),
+    "conduction": len(CONDUCTION),
+    "ectopy": len(ECTOPY),
+    "st": len(ST_CHANGES),
+    "lvh": 1,
+    "axis": len(AXES),
+    "rate": 1,
+    "pr": 1,
+    "qrs": 1,
+    "readable": 1,
+}
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -148,8 +158,9 @@ class Heads(nn.Module):
         self.kv = nn.Linear(w, 4 * w)
         self.asks = nn.ModuleList(nn.Linear(w, w) for _ in range(2))
         self.outs = nn.ModuleList(nn.Linear(w, w) for _ in range(2))
-        self.mlps = nn.ModuleList(nn.Sequential(nn.LayerNorm(w), nn.Linear(w, 2 * w), nn.GELU(), nn.Linear(2 * w, w))
-                                  for _ in range(2))
+        self.mlps = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(w), nn.Linear(w, 2 * w), nn.GELU(), nn.Linear(2 * w, w)) for _ in range(2)
+        )
         self.norms = nn.ModuleList(nn.LayerNorm(w) for _ in range(3))
         self.answers = nn.ModuleDict({name: nn.Linear(2 * w, n) for name, n in HEADS.items()})
 
@@ -160,7 +171,9 @@ class Heads(nn.Module):
         heads = 6
         k1, v1, k2, v2 = self.kv(x + self.place).view(b, n, 4, heads, w // heads).permute(2, 0, 3, 1, 4)
         q = self.query.expand(b, -1, -1)
-        for ask, out, mlp, norm, k, v in zip(self.asks, self.outs, self.mlps, self.norms, (k1, k2), (v1, v2), strict=False):
+        for ask, out, mlp, norm, k, v in zip(
+            self.asks, self.outs, self.mlps, self.norms, (k1, k2), (v1, v2), strict=False
+        ):
             heads_q = ask(norm(q)).view(b, -1, heads, w // heads).transpose(1, 2)
             q = q + out(attend(heads_q, k, v).transpose(1, 2).reshape(b, -1, w))
             q = q + mlp(q)
@@ -226,7 +239,9 @@ class Decoder(nn.Module):
         angle = torch.arange(size.positions)[:, None] * 10000.0 ** (-torch.arange(0, d, 2) / d)
         self.register_buffer("angle", torch.cat([angle, angle], dim=1).float(), persistent=False)
 
-    def forward(self, x: Tensor, positions: Tensor, mask: Tensor | None, caches: list[list[Tensor]] | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, positions: Tensor, mask: Tensor | None, caches: list[list[Tensor]] | None = None
+    ) -> Tensor:
         """x (b, n, width), positions (b or 1, n) int64, mask broadcast to (b, heads, n, m), added to the scores."""
         angle = self.angle[positions][:, None]  # type: ignore[index]
         cos, sin = angle.cos(), angle.sin()

@@ -67,18 +67,33 @@ def sample_style(rng: np.random.Generator) -> PageStyle:
     speed = 50 if rng.random() < 0.04 else 25
     gain = int(rng.choice([5, 20])) if rng.random() < 0.08 else 10
     strips = (("II", "V1", "II")[int(rng.integers(3))],) if layout == "6x2" and rng.random() < 0.5 else None
-    return replace(style, speed=speed, gain=gain, width_in=float(width), height_in=float(height), strips=strips,
-                   label_mm=float(rng.uniform(-8, -5)), trace_pt=float(rng.uniform(0.6, 1.1)),
-                   text_pt=float(rng.uniform(9, 12)), show_calibration=bool(rng.random() < 0.9),
-                   show_separators=bool(rng.random() < 0.7), show_scale=bool(rng.random() < 0.9))
+    return replace(
+        style,
+        speed=speed,
+        gain=gain,
+        width_in=float(width),
+        height_in=float(height),
+        strips=strips,
+        label_mm=float(rng.uniform(-8, -5)),
+        trace_pt=float(rng.uniform(0.6, 1.1)),
+        text_pt=float(rng.uniform(9, 12)),
+        show_calibration=bool(rng.random() < 0.9),
+        show_separators=bool(rng.random() < 0.7),
+        show_scale=bool(rng.random() < 0.9),
+    )
 
 
 def sample_header(rng: np.random.Generator) -> str | None:
     if rng.random() < 0.65:
         return None
-    lines = [f"ID {rng.integers(1000, 999999)}", f"{rng.choice(['Male', 'Female'])} {rng.integers(18, 95)} years",
-             f"{rng.integers(1, 29):02d}.{rng.integers(1, 13):02d}.20{rng.integers(10, 26)}", "Simulated recording",
-             f"{rng.choice(['40', '100', '150'])} Hz filter", "Ward " + str(rng.integers(1, 12))]
+    lines = [
+        f"ID {rng.integers(1000, 999999)}",
+        f"{rng.choice(['Male', 'Female'])} {rng.integers(18, 95)} years",
+        f"{rng.integers(1, 29):02d}.{rng.integers(1, 13):02d}.20{rng.integers(10, 26)}",
+        "Simulated recording",
+        f"{rng.choice(['40', '100', '150'])} Hz filter",
+        "Ward " + str(rng.integers(1, 12)),
+    ]
     count = int(rng.integers(1, 4))
     return "   ".join(str(line) for line in rng.permutation(lines)[:count])
 
@@ -147,10 +162,20 @@ def draw_training_page(ecg: Ecg, style: PageStyle, header: str | None = None) ->
     image = draw_ink(Recording(ecg.signal.astype(np.float32), ecg.hz, LEADS), small, header)
     height = math.ceil(style.size[1] * CANVAS / style.size[0])
     ink = np.asarray(image.resize((CANVAS, height)))
-    labels = asdict(ecg.spec) | {"axis": ecg.spec.axis, "rate_bpm": ecg.rate_bpm, "layout": style.layout,
-                                 "conduction": list(ecg.spec.conduction), "ectopy": shown_ectopy(ecg)}
-    return Page(ink, np.asarray(image.resize((SIDE, SIDE))), grid_profiles(style, height),
-                find_events(ecg, style, (CANVAS - height) // 2), labels)
+    labels = asdict(ecg.spec) | {
+        "axis": ecg.spec.axis,
+        "rate_bpm": ecg.rate_bpm,
+        "layout": style.layout,
+        "conduction": list(ecg.spec.conduction),
+        "ectopy": shown_ectopy(ecg),
+    }
+    return Page(
+        ink,
+        np.asarray(image.resize((SIDE, SIDE))),
+        grid_profiles(style, height),
+        find_events(ecg, style, (CANVAS - height) // 2),
+        labels,
+    )
 
 
 def shown_ectopy(ecg: Ecg) -> str:
@@ -180,9 +205,12 @@ def write_shard(path: Path, seed: int, start: int, count: int) -> None:
     index: list[dict[str, Any]] = []
     for number in range(start, start + count):
         page = make_page(seed, number)
-        parts = [zlib.compress(page.ink.tobytes(), 1), zlib.compress(page.base.tobytes(), 1),
-                 np.concatenate([page.grid[k] for k in sorted(page.grid)]).astype(np.float16).tobytes(),
-                 page.events.tobytes()]
+        parts = [
+            zlib.compress(page.ink.tobytes(), 1),
+            zlib.compress(page.base.tobytes(), 1),
+            np.concatenate([page.grid[k] for k in sorted(page.grid)]).astype(np.float16).tobytes(),
+            page.events.tobytes(),
+        ]
         index.append({"height": page.ink.shape[0], "sizes": [len(p) for p in parts], "labels": page.labels})
         blobs += parts
     head = json.dumps(index).encode()
@@ -197,7 +225,7 @@ class Shard:
     def __init__(self, path: Path) -> None:
         raw = path.read_bytes()
         size = int.from_bytes(raw[:8], "little")
-        self._raw, self.index = raw, json.loads(raw[8:8 + size])
+        self._raw, self.index = raw, json.loads(raw[8 : 8 + size])
         self._at: list[int] = []
         at = 8 + size
         for entry in self.index:
@@ -211,7 +239,7 @@ class Shard:
         entry, at = self.index[number], self._at[number]
         parts = []
         for size in entry["sizes"]:
-            parts.append(self._raw[at:at + size])
+            parts.append(self._raw[at : at + size])
             at += size
         height = entry["height"]
         ink = np.frombuffer(zlib.decompress(parts[0]), np.uint8).reshape(height, CANVAS)
@@ -222,7 +250,7 @@ class Shard:
             for lines in ("all", "major"):
                 for where in ("base", "canvas"):
                     length = SIDE if where == "base" else CANVAS if axis == "x" else height
-                    grid[f"{axis} {lines} {where}"] = flat[start:start + length]
+                    grid[f"{axis} {lines} {where}"] = flat[start : start + length]
                     start += length
         events = np.frombuffer(parts[3], np.float32).reshape(-1, len(EVENT_COLUMNS))
         return Page(ink, base, grid, events, entry["labels"])
@@ -252,16 +280,24 @@ def sample_look(rng: np.random.Generator) -> Look:
         return look
     tint = rng.uniform(0.86, 1.0)
     paper = (1.0, float(rng.uniform(tint, 1)), float(tint))
-    hue = np.array([(1, 0, 0), (0.9, 0.35, 0.3), (0.3, 0.45, 0.9), (0.25, 0.65, 0.35), (0.5, 0.5, 0.5), (0.85, 0.5, 0.1)]
-                   )[int(rng.integers(6))]
+    hue = np.array(
+        [(1, 0, 0), (0.9, 0.35, 0.3), (0.3, 0.45, 0.9), (0.25, 0.65, 0.35), (0.5, 0.5, 0.5), (0.85, 0.5, 0.1)]
+    )[int(rng.integers(6))]
     strength = rng.uniform(0.35, 1.0)
     major, minor = ((1 - s * (1 - hue)) * paper for s in (strength, strength * rng.uniform(0.1, 0.4)))
     if rng.random() < 0.12:
         major = minor = np.array(paper)
     dark = rng.uniform(0, 0.3)
     ink = (dark, dark, float(dark + rng.uniform(0, 0.35) * (rng.random() < 0.4)))
-    return Look(paper, ink, tuple(major.tolist()), tuple(minor.tolist()), float(rng.uniform(0, 0.04)),
-                float(rng.uniform(0, 0.3) * (rng.random() < 0.5)), float(rng.uniform(0, 360)))
+    return Look(
+        paper,
+        ink,
+        tuple(major.tolist()),
+        tuple(minor.tolist()),
+        float(rng.uniform(0, 0.04)),
+        float(rng.uniform(0, 0.3) * (rng.random() < 0.5)),
+        float(rng.uniform(0, 360)),
+    )
 
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIPImageProcessor's, see `pulse_edge.image`
@@ -304,7 +340,7 @@ def _paint(ink: U8, grid: dict[str, F32], where: str, look: Look, rng: np.random
     return out
 
 
-def compose(page: Page, look: Look = Look(), rng: np.random.Generator | None = None, base: bool = True) -> F32:  # noqa: B008
+def compose(page: Page, look: Look = Look(), rng: np.random.Generator | None = None, base: bool = True) -> F32:
     """Normalised views float32 (5, 3, 336, 336): base view, then the tiles row by row, as `image.preprocess` has them.
 
     `base=False` leaves the base view out: (4, 3, 336, 336). Without `rng` the look's noise is left out.
@@ -318,7 +354,7 @@ def tile(page: F32) -> F32:
     canvas = np.empty((3, CANVAS, CANVAS), np.float32)
     canvas[:] = np.array(BLACK, np.float32)[:, None, None]
     top = (CANVAS - page.shape[1]) // 2
-    canvas[:, top:top + page.shape[1]] = page
+    canvas[:, top : top + page.shape[1]] = page
     return canvas.reshape(3, 2, SIDE, 2, SIDE).transpose(1, 3, 0, 2, 4).reshape(4, 3, SIDE, SIDE)
 
 
@@ -342,6 +378,7 @@ def no_ecg(rng: np.random.Generator) -> Image.Image:
     kind = int(rng.integers(5))
     if kind == 0:
         from pulse_edge.waveform import draw_grid
+
         style = PageStyle(dpi=100)
         look = sample_look(rng)
         return draw_grid(replace(style, paper=look.paper, grid_major=look.major, grid_minor=look.minor))
@@ -359,10 +396,10 @@ def no_ecg(rng: np.random.Generator) -> Image.Image:
         cells = rng.random((2**octave, 2**octave, 3), dtype=np.float32)
         image = Image.fromarray((cells * 255).astype(np.uint8)).resize((width // 2, height // 2))
         out += np.asarray(image, np.float32) / 2**octave
-    y, x = np.mgrid[:height // 2, :width // 2]
+    y, x = np.mgrid[: height // 2, : width // 2]
     for _ in range(int(rng.integers(0, 7))):
         cy, cx, ry, rx = rng.random(4) * [height / 2, width / 2, height / 6, width / 6] + [0, 0, 8, 8]
         power = rng.choice([2, 8])
-        inside = np.abs((y - cy) / ry)**power + np.abs((x - cx) / rx)**power < 1
+        inside = np.abs((y - cy) / ry) ** power + np.abs((x - cx) / rx) ** power < 1
         out[inside] = rng.integers(0, 256, 3) * 0.8 + 0.2 * out[inside]
     return Image.fromarray(np.clip(out, 0, 255).astype(np.uint8)).resize((width, height))

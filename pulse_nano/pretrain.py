@@ -57,7 +57,9 @@ def score_heads(tower: Any, heads: Any, pages: Pages, batches: int) -> dict[str,
     for number in range(batches):
         batch = pages.make(number)
         n = batch.views.shape[0]
-        features = tower(batch.views[:, -4:].reshape(-1, *batch.views.shape[2:])).reshape(n, -1, tower.size.vision_width)
+        features = tower(batch.views[:, -4:].reshape(-1, *batch.views.shape[2:])).reshape(
+            n, -1, tower.size.vision_width
+        )
         _, answers = heads(features)
         for name, value in answers.items():
             outs.setdefault(name, []).append(value)
@@ -92,12 +94,16 @@ def rate_at(progress: float, peak: float, step: int) -> float:
     return peak * min(1.0, (step + 1) / 150) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
 
 
-def parameter_groups(parameters: list[torch.nn.Parameter], patch: torch.nn.Parameter) -> list[dict[str, Any]]:
-    """AdamW groups: no decay for vectors; the patch filters, with their thousands of inputs each, learn slower."""
+def parameter_groups(
+    parameters: list[torch.nn.Parameter], patch: torch.nn.Parameter, share: float = 1.0
+) -> list[dict[str, Any]]:
+    """AdamW groups at `share` of the learning rate: no decay for vectors; the patch filters learn slower."""
     rest = [p for p in parameters if p is not patch]
-    return [{"params": [p for p in rest if p.dim() > 1], "weight_decay": 0.02, "share": 1.0},
-            {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0, "share": 1.0},
-            {"params": [patch], "weight_decay": 0.02, "share": 0.2}]
+    groups = [
+        {"params": [p for p in rest if p.dim() > 1], "weight_decay": 0.02, "share": share},
+        {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0, "share": share},
+    ]
+    return groups + [{"params": [p], "weight_decay": 0.02, "share": 0.2 * share} for p in parameters if p is patch]
 
 
 @click.command()
@@ -111,14 +117,26 @@ def parameter_groups(parameters: list[torch.nn.Parameter], patch: torch.nn.Param
 @click.option("--workers", default=1)
 @click.option("--steps", default=0, help="Stop after so many steps (smoke test); 0: by time only.")
 @click.option("--compile/--no-compile", "compiled", default=True)
-def main(state: Path, minutes: float, shards: int, batch: int, patch: int, peak: float, seed: int, workers: int,
-         steps: int, compiled: bool) -> None:
+def main(
+    state: Path,
+    minutes: float,
+    shards: int,
+    batch: int,
+    patch: int,
+    peak: float,
+    seed: int,
+    workers: int,
+    steps: int,
+    compiled: bool,
+) -> None:
     """Train the tower in STATE, resuming what is there."""
     torch.manual_seed(seed)
     size = Size(patch=patch)
     tower, heads = Tower(size), Heads(size)
     parameters = [*tower.parameters(), *heads.parameters()]
-    optimizer = torch.optim.AdamW(parameter_groups(parameters, tower.patch_embedding.weight), lr=peak, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(
+        parameter_groups(parameters, tower.patch_embedding.weight), lr=peak, betas=(0.9, 0.98)
+    )
     saved, step, spent = state / "tower.pt", 0, 0.0
     if saved.exists():
         had = torch.load(saved, weights_only=True)
@@ -140,8 +158,17 @@ def main(state: Path, minutes: float, shards: int, batch: int, patch: int, peak:
 
     def save() -> None:
         partial = saved.with_suffix(".tmp")
-        torch.save({"tower": tower.state_dict(), "heads": heads.state_dict(), "optimizer": optimizer.state_dict(),
-                    "step": step, "spent": spent, "size": size.asdict()}, partial)
+        torch.save(
+            {
+                "tower": tower.state_dict(),
+                "heads": heads.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "step": step,
+                "spent": spent,
+                "size": size.asdict(),
+            },
+            partial,
+        )
         os.replace(partial, saved)
 
     def validate() -> None:

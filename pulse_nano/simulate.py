@@ -19,10 +19,22 @@ from numpy.typing import NDArray
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 SECONDS = 10.0
 
-RHYTHMS = ("sinus rhythm", "sinus bradycardia", "sinus tachycardia", "sinus arrhythmia",
-           "atrial fibrillation", "atrial flutter", "ventricular paced rhythm")
-CONDUCTION = ("first-degree AV block", "second-degree AV block", "third-degree AV block",
-              "left bundle branch block", "right bundle branch block")
+RHYTHMS = (
+    "sinus rhythm",
+    "sinus bradycardia",
+    "sinus tachycardia",
+    "sinus arrhythmia",
+    "atrial fibrillation",
+    "atrial flutter",
+    "ventricular paced rhythm",
+)
+CONDUCTION = (
+    "first-degree AV block",
+    "second-degree AV block",
+    "third-degree AV block",
+    "left bundle branch block",
+    "right bundle branch block",
+)
 ECTOPY = ("none", "premature ventricular contractions", "ventricular bigeminy", "premature atrial contractions")
 ST_CHANGES = ("none", "anterior ST elevation", "inferior ST elevation", "lateral ST elevation", "ST depression")
 AXES = ("normal axis", "left axis deviation", "right axis deviation")
@@ -151,8 +163,12 @@ class _Heart:
         self.t_axis = rng.uniform(30, 60)
         if spec.lvh:
             tall = rng.uniform(1.0, 1.3)
-            self.chest = (self.chest[0], np.array([0.1, 0.2, 0.6, 2.0, 2.7, 2.3]) * tall,
-                          np.array([-2.0, -2.3, -1.6, -0.7, -0.2, 0]) * tall, self.chest[3] * 0.8)
+            self.chest = (
+                self.chest[0],
+                np.array([0.1, 0.2, 0.6, 2.0, 2.7, 2.3]) * tall,
+                np.array([-2.0, -2.3, -1.6, -0.7, -0.2, 0]) * tall,
+                self.chest[3] * 0.8,
+            )
             self.r_mag = rng.uniform(1.5, 2.1)
         self.p_mag = rng.uniform(0.11, 0.2)
         self.p_axis = rng.uniform(40, 70)
@@ -190,15 +206,23 @@ class _Heart:
             late = _vector(0.45 * r_mag, axis + 150, np.array([0.95, 0.55, 0.1, -0.35, -0.45, -0.5]) * r[3])
             early = np.array([0.25, 0.35, 0.6, 1.0, 1.1, 0.9]) * r[3] * 0.9
             down = np.array([-0.45, -0.8, -0.7, -0.4, -0.15, 0]) * r[3] * 0.8
-            waves = _waves((0.22 * d, 0.075 * d, _vector(r_mag, axis, early)),
-                           (0.42 * d, 0.075 * d, _vector(0.15 * r_mag, axis + 180, down)),
-                           (0.70 * d, 0.12 * d, late),
-                           (t, t_sigma, _vector(limb_t, t_axis, tw * np.array([-6, -0.7, 0.3, 0.9, 1, 1]) + [-.1, 0, 0, 0, 0, 0])))
+            waves = _waves(
+                (0.22 * d, 0.075 * d, _vector(r_mag, axis, early)),
+                (0.42 * d, 0.075 * d, _vector(0.15 * r_mag, axis + 180, down)),
+                (0.70 * d, 0.12 * d, late),
+                (
+                    t,
+                    t_sigma,
+                    _vector(limb_t, t_axis, tw * np.array([-6, -0.7, 0.3, 0.9, 1, 1]) + [-0.1, 0, 0, 0, 0, 0]),
+                ),
+            )
             return _Beat(*waves, self.st, d, t)
-        waves = _waves((0.20 * d, 0.08 * d, _vector(0.08 * r_mag, axis + 190, q)),
-                       (0.45 * d, 0.12 * d, _vector(r_mag, axis, r)),
-                       (0.75 * d, 0.10 * d, _vector(0.18 * r_mag, axis + 160, s)),
-                       (t, t_sigma, _vector(limb_t, t_axis, tw)))
+        waves = _waves(
+            (0.20 * d, 0.08 * d, _vector(0.08 * r_mag, axis + 190, q)),
+            (0.45 * d, 0.12 * d, _vector(r_mag, axis, r)),
+            (0.75 * d, 0.10 * d, _vector(0.18 * r_mag, axis + 160, s)),
+            (t, t_sigma, _vector(limb_t, t_axis, tw)),
+        )
         return _Beat(*waves, self.st, d, t)
 
     def wide(self, rr: float, duration: float, axis: float, sign: float) -> _Beat:
@@ -351,7 +375,7 @@ def simulate(spec: EcgSpec, seed: int, hz: int = 500) -> Ecg:
     spike = _vector(heart.spike, spec.axis_deg, heart.spike * np.array([-0.8, -1, -0.9, -0.7, -0.5, -0.4]))
     for at in line.spikes:
         at_sample = int(round(at * hz))
-        out[:, max(0, at_sample):max(0, min(n, at_sample + max(1, hz // 250)))] += spike[:, None]
+        out[:, max(0, at_sample) : max(0, min(n, at_sample + max(1, hz // 250)))] += spike[:, None]
     if spec.rhythm == "atrial fibrillation":
         out += _fibrillation(time, rng)
     if spec.rhythm == "atrial flutter":
@@ -363,19 +387,30 @@ def simulate(spec: EcgSpec, seed: int, hz: int = 500) -> Ecg:
     rate = 60 * (len(shown) - 1) / (shown[-1] - shown[0]) if len(shown) > 1 else spec.rate_bpm
     p = np.sort(np.array(line.p + line.ectopic_p, dtype=np.float64))
     wide_or_special = LBBB in spec.conduction or spec.rhythm == "ventricular paced rhythm"
-    return Ecg(spec, hz, _TO_12 @ out, float(rate), shown, np.array(widths)[seen],
-               np.array([b[1] for b in line.beats], dtype=np.int64)[seen],
-               np.array([b[2] for b in line.beats])[seen], p[(p >= 0) & (p < SECONDS)],
-               np.array([s for s in line.spikes if 0 <= s < SECONDS]),
-               np.zeros(12) if wide_or_special else _TO_12 @ heart.st)
+    return Ecg(
+        spec,
+        hz,
+        _TO_12 @ out,
+        float(rate),
+        shown,
+        np.array(widths)[seen],
+        np.array([b[1] for b in line.beats], dtype=np.int64)[seen],
+        np.array([b[2] for b in line.beats])[seen],
+        p[(p >= 0) & (p < SECONDS)],
+        np.array([s for s in line.spikes if 0 <= s < SECONDS]),
+        np.zeros(12) if wide_or_special else _TO_12 @ heart.st,
+    )
 
 
 def _fibrillation(time: Floats, rng: np.random.Generator) -> Floats:
     """(8, n) fibrillatory waves, 5-8 Hz with a wandering phase, largest in V1."""
     out = np.zeros((8, time.size))
     for _ in range(3):
-        phase = 2 * np.pi * (rng.uniform(5, 8) * time + 0.35 * np.sin(2 * np.pi * rng.uniform(0.3, 1.1) * time
-                                                                       + rng.uniform(0, 6.3)))
+        phase = (
+            2
+            * np.pi
+            * (rng.uniform(5, 8) * time + 0.35 * np.sin(2 * np.pi * rng.uniform(0.3, 1.1) * time + rng.uniform(0, 6.3)))
+        )
         scale = rng.uniform(0.012, 0.035) * np.array([0.6, 1, 1.6, 1.0, 0.6, 0.4, 0.4, 0.4])
         out += scale[:, None] * np.sin(phase + rng.uniform(0, 6.3))
     return out
@@ -388,8 +423,10 @@ def _flutter(time: Floats, spec: EcgSpec, line: _Timeline, rng: np.random.Genera
     cycles = np.interp(time, onsets, np.arange(onsets.size) * ratio) + rng.uniform(0, 1)
     saw = cycles % 1.0
     wave = np.where(saw < 0.7, -saw / 0.7, (saw - 1) / 0.3) + 0.5  # slow down-slope, fast up-stroke
-    return _vector(rng.uniform(0.2, 0.32), 85, rng.uniform(0.12, 0.2) * np.array([-1, -0.5, 0.2, 0.3, 0.4, 0.4])
-                   )[:, None] * wave
+    return (
+        _vector(rng.uniform(0.2, 0.32), 85, rng.uniform(0.12, 0.2) * np.array([-1, -0.5, 0.2, 0.3, 0.4, 0.4]))[:, None]
+        * wave
+    )
 
 
 @dataclass(frozen=True)
@@ -402,7 +439,7 @@ class Noise:
     burst: float = 0.08
 
 
-def add_noise(ecg: Ecg, seed: int, noise: Noise = Noise()) -> Ecg:  # noqa: B008 - frozen
+def add_noise(ecg: Ecg, seed: int, noise: Noise = Noise()) -> Ecg:
     """The same recording with wander, muscle noise, hum and, sometimes, a burst of movement in one lead."""
     rng = np.random.default_rng([seed, 2])
     n = ecg.signal.shape[1]
@@ -421,30 +458,47 @@ def add_noise(ecg: Ecg, seed: int, noise: Noise = Noise()) -> Ecg:  # noqa: B008
 
 def sample_spec(rng: np.random.Generator) -> EcgSpec:
     """A random combination of findings that can occur together, balanced for training rather than as in a clinic."""
+
     def pick(names: tuple[str, ...], weights: tuple[float, ...]) -> str:
         return names[int(rng.choice(len(names), p=np.array(weights) / sum(weights)))]
 
     axis = pick(AXES, (0.6, 0.22, 0.18))
     axis_deg = {AXES[0]: rng.uniform(-10, 80), AXES[1]: rng.uniform(-75, -42), AXES[2]: rng.uniform(105, 145)}[axis]
-    spec = EcgSpec(rate_bpm=rng.uniform(62, 98), pr_ms=rng.uniform(125, 185), qrs_ms=rng.uniform(76, 104),
-                   axis_deg=float(axis_deg))
+    spec = EcgSpec(
+        rate_bpm=rng.uniform(62, 98), pr_ms=rng.uniform(125, 185), qrs_ms=rng.uniform(76, 104), axis_deg=float(axis_deg)
+    )
     if rng.random() < 0.08:
         return replace(spec, axis_deg=float(rng.uniform(-10, 80)))  # entirely normal
     kind = pick(("sinus", "fibrillation", "flutter", "paced", "second", "third"), (0.62, 0.12, 0.09, 0.06, 0.06, 0.05))
     if kind == "paced":
-        return replace(spec, rhythm="ventricular paced rhythm", rate_bpm=rng.uniform(55, 90), pr_ms=None,
-                       qrs_ms=rng.uniform(145, 180), axis_deg=float(rng.uniform(-80, -55)))
+        return replace(
+            spec,
+            rhythm="ventricular paced rhythm",
+            rate_bpm=rng.uniform(55, 90),
+            pr_ms=None,
+            qrs_ms=rng.uniform(145, 180),
+            axis_deg=float(rng.uniform(-80, -55)),
+        )
     if kind == "third":
         wide = rng.random() < 0.5
-        return replace(spec, rhythm="sinus rhythm", rate_bpm=rng.uniform(30, 48), pr_ms=None, conduction=(THIRD,),
-                       qrs_ms=rng.uniform(130, 165) if wide else spec.qrs_ms)
+        return replace(
+            spec,
+            rhythm="sinus rhythm",
+            rate_bpm=rng.uniform(30, 48),
+            pr_ms=None,
+            conduction=(THIRD,),
+            qrs_ms=rng.uniform(130, 165) if wide else spec.qrs_ms,
+        )
     if kind == "second":
         return replace(spec, rate_bpm=rng.uniform(45, 78), pr_ms=None, conduction=(SECOND,))
     conduction: list[str] = []
     if kind == "sinus":
         rhythm = pick(RHYTHMS[:4], (0.44, 0.2, 0.2, 0.16))
-        rate = {RHYTHMS[1]: rng.uniform(40, 57), RHYTHMS[2]: rng.uniform(104, 145),
-                RHYTHMS[3]: rng.uniform(62, 90)}.get(rhythm, rng.uniform(62, 97))
+        rate = {
+            RHYTHMS[1]: rng.uniform(40, 57),
+            RHYTHMS[2]: rng.uniform(104, 145),
+            RHYTHMS[3]: rng.uniform(62, 90),
+        }.get(rhythm, rng.uniform(62, 97))
         spec = replace(spec, rhythm=rhythm, rate_bpm=float(rate))
         if rng.random() < 0.35 and rate < 120:
             conduction.append(FIRST)

@@ -22,7 +22,7 @@ def dense_target(page: Page, patch: int) -> F32:
     """float32 (4 * patches, DENSE): heat maps in 0..1 with soft neighbours, then local values; NaN: no loss there."""
     grid = SIDE // patch
     out = np.zeros((4 * grid * grid, DENSE), np.float32)
-    out[:, -len(LOCAL):] = np.nan
+    out[:, -len(LOCAL) :] = np.nan
     first = dict(zip(BINS, np.cumsum([0, *BINS.values()])[:-1].tolist(), strict=True))
     events = page.events[(page.events[:, 0] >= 0) & (page.events[:, 0] < CANVAS)]
 
@@ -59,22 +59,52 @@ def attribute_targets(labels: dict[str, Any] | None) -> dict[str, F32]:
     """Labels -> one vector per head (class index, or values); None stands for an image without ECG. NaN: no loss."""
     nan = float("nan")
     if labels is None:
-        values: dict[str, Any] = {"rhythm": nan, "conduction": [nan] * len(CONDUCTION), "ectopy": nan, "st": nan,
-                                  "lvh": nan, "axis": nan, "rate": nan, "pr": nan, "qrs": nan, "readable": 0.0}
+        values: dict[str, Any] = {
+            "rhythm": nan,
+            "conduction": [nan] * len(CONDUCTION),
+            "ectopy": nan,
+            "st": nan,
+            "lvh": nan,
+            "axis": nan,
+            "rate": nan,
+            "pr": nan,
+            "qrs": nan,
+            "readable": 0.0,
+        }
     else:
         pr = labels["pr_ms"]
-        values = {"rhythm": RHYTHMS.index(labels["rhythm"]),
-                  "conduction": [float(name in labels["conduction"]) for name in CONDUCTION],
-                  "ectopy": ECTOPY.index(labels["ectopy"]), "st": ST_CHANGES.index(labels["st"]),
-                  "lvh": float(labels["lvh"]), "axis": AXES.index(labels["axis"]),
-                  "rate": float(np.log(labels["rate_bpm"] / 75)) / 0.35, "pr": nan if pr is None else (pr - 180) / 50,
-                  "qrs": (labels["qrs_ms"] - 110) / 30, "readable": 1.0}
+        values = {
+            "rhythm": RHYTHMS.index(labels["rhythm"]),
+            "conduction": [float(name in labels["conduction"]) for name in CONDUCTION],
+            "ectopy": ECTOPY.index(labels["ectopy"]),
+            "st": ST_CHANGES.index(labels["st"]),
+            "lvh": float(labels["lvh"]),
+            "axis": AXES.index(labels["axis"]),
+            "rate": float(np.log(labels["rate_bpm"] / 75)) / 0.35,
+            "pr": nan if pr is None else (pr - 180) / 50,
+            "qrs": (labels["qrs_ms"] - 110) / 30,
+            "readable": 1.0,
+        }
     return {name: np.atleast_1d(np.array(value, np.float32)) for name, value in values.items()}
 
 
-BCE_HEADS, CE_HEADS, VALUE_HEADS = ("conduction", "lvh", "readable"), ("rhythm", "ectopy", "st", "axis"), ("rate", "pr", "qrs")
-WEIGHTS = {"rhythm": 1.0, "conduction": 3.0, "ectopy": 1.0, "st": 1.5, "lvh": 0.6, "axis": 0.5, "rate": 2.0, "pr": 1.0,
-           "qrs": 0.6, "readable": 0.5}
+BCE_HEADS, CE_HEADS, VALUE_HEADS = (
+    ("conduction", "lvh", "readable"),
+    ("rhythm", "ectopy", "st", "axis"),
+    ("rate", "pr", "qrs"),
+)
+WEIGHTS = {
+    "rhythm": 1.0,
+    "conduction": 3.0,
+    "ectopy": 1.0,
+    "st": 1.5,
+    "lvh": 0.6,
+    "axis": 0.5,
+    "rate": 2.0,
+    "pr": 1.0,
+    "qrs": 0.6,
+    "readable": 0.5,
+}
 
 
 def losses(dense: Tensor, heads: dict[str, Tensor], dense_t: Tensor, heads_t: dict[str, Tensor]) -> dict[str, Tensor]:

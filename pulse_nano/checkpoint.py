@@ -1,0 +1,99 @@
+"""Writes pulse-nano in exactly the published LLaVA layout, fp16, and trains its tokenizer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .model import Nano, Size
+
+SYSTEM = (
+    "A chat between a curious human and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the human's questions."
+)
+GRIDS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
+NUMBERS = range(30, 341)  # rates and durations are one token each, so that their loss can know what is near
+
+
+def train_tokenizer(path: Path, texts: Iterable[str], vocab: int) -> None:
+    """SentencePiece BPE with Llama's conventions: byte fallback, dummy prefix, ids 0 unk, 1 bos, 2 eos.
+
+    Beyond Llama's: the whole numbers of `NUMBERS` are pieces of their own.
+    """
+    import sentencepiece
+
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts), model_prefix=str(path.with_suffix("")), vocab_size=vocab, model_type="bpe",
+        byte_fallback=True, character_coverage=0.9999, normalization_rule_name="identity", split_digits=True,
+        add_dummy_prefix=True, remove_extra_whitespaces=False, allow_whitespace_only_pieces=True, unk_id=0, bos_id=1,
+        eos_id=2, pad_id=-1, user_defined_symbols=[str(n) for n in NUMBERS], hard_vocab_limit=True, num_threads=1,
+        minloglevel=2,
+    )  # fmt: skip
+
+
+def config(size: Size) -> dict[str, Any]:
+    """config.json, with the fields of llava-v1.6-vicuna-7b."""
+    return {
+        "architectures": ["LlavaLlamaForCausalLM"], "model_type": "llava_llama", "bos_token_id": 1, "eos_token_id": 2,
+        "hidden_act": "silu", "hidden_size": size.width, "intermediate_size": size.ffn,
+        "num_hidden_layers": size.layers, "num_attention_heads": size.heads, "num_key_value_heads": size.heads,
+        "max_position_embeddings": size.positions, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "rope_scaling": None,
+        "vocab_size": size.vocab, "tie_word_embeddings": False, "torch_dtype": "float16",
+        "image_aspect_ratio": "anyres", "image_grid_pinpoints": GRIDS, "mm_patch_merge_type": "flat",
+        "mm_hidden_size": size.vision_width, "mm_projector_type": "mlp2x_gelu", "mm_vision_select_layer": -2,
+        "mm_vision_select_feature": "patch", "mm_use_im_start_end": False, "mm_use_im_patch_token": False,
+        "mm_vision_tower": "pulse-nano-vision", "unfreeze_mm_vision_tower": True, "use_mm_proj": True,
+    }  # fmt: skip
+
+
+def vision_config(size: Size) -> dict[str, Any]:
+    """vision_config.json: CLIPVisionConfig of the small tower."""
+    return {
+        "model_type": "clip_vision_model", "hidden_size": size.vision_width, "intermediate_size": size.vision_mlp,
+        "num_hidden_layers": size.vision_layers, "num_attention_heads": size.vision_heads, "num_channels": 3,
+        "image_size": size.image, "patch_size": size.patch, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5,
+        "projection_dim": size.vision_width,
+    }  # fmt: skip
+
+
+def tensors(nano: Nano) -> dict[str, NDArray[np.float16]]:
+    """Published names -> float16 arrays."""
+    size, tower = nano.size, nano.tower
+    p = size.patch
+    out: dict[str, Any] = {}
+    vision = "model.vision_tower.vision_tower.vision_model."
+    out[vision + "embeddings.class_embedding"] = tower.class_embedding
+    out[vision + "embeddings.patch_embedding.weight"] = tower.patch_embedding.weight.view(size.vision_width, 3, p, p)
+    out[vision + "embeddings.position_embedding.weight"] = tower.folded_positions()
+    for name in ("weight", "bias"):
+        out[f"{vision}pre_layrnorm.{name}"] = getattr(tower.pre_layrnorm, name)
+    for name, value in tower.layers.named_parameters():
+        number, rest = name.split(".", 1)
+        part = "self_attn." if "_proj" in rest else "mlp." if rest.startswith("fc") else ""
+        out[f"{vision}encoder.layers.{number}.{part}{rest}"] = value
+    for name, value in nano.projector.named_parameters():
+        out[f"model.mm_projector.{name}"] = value
+    for name, value in nano.decoder.named_parameters():
+        if name.startswith("layers."):
+            _, number, rest = name.split(".", 2)
+            attention = rest.split("_")[0] in ("q", "k", "v", "o")
+            part = "self_attn." if attention else "mlp." if "_proj" in rest else ""
+            name = f"layers.{number}.{part}{rest}"
+        out[name if name.startswith("lm_head") else f"model.{name}"] = value
+    return {name: value.detach().to("cpu").numpy().astype(np.float16) for name, value in out.items()}
+
+
+def save(nano: Nano, folder: Path, tokenizer: Path) -> None:
+    """Write config.json, vision_config.json, model.safetensors and tokenizer.model."""
+    from safetensors.numpy import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, value in (("config.json", config(nano.size)), ("vision_config.json", vision_config(nano.size))):
+        (folder / name).write_text(json.dumps(value, indent=2) + "\n")
+    save_file({k: np.ascontiguousarray(v) for k, v in tensors(nano).items()}, folder / "model.safetensors")
+    (folder / "tokenizer.model").write_bytes(tokenizer.read_bytes())

@@ -1,0 +1,264 @@
+"""The accuracy gate: a fixed, seeded held-out set of simulated pages, four tasks and refusals, scored from text.
+
+    python -m pulse_nano.evaluate BUNDLE [BUNDLE ...] --pages 1000
+
+The pages are drawn by `pulse_edge.waveform.draw_page` at 200 dpi, with other seeds and other noise than in training.
+Several bundles are shown side by side, with the difference to the first. Scoring knows nothing of the runtime: it takes
+any function from an image and a question to a text. Simulated data only: no score says anything about patients.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pulse_edge.waveform import LEADS, Recording, draw_page
+
+from .pages import make_ecg, no_ecg, sample_header, sample_look, sample_style, shown_ectopy
+from .questions import CHOICES, LABELS, NO_ECG, NORMAL, Findings, Item, ask, find, number, parse_report
+from .simulate import CONDUCTION, ECTOPY, RHYTHMS, ST_CHANGES, Noise
+
+SEED = 99001  # training uses other ones
+NOISE = Noise(wander=0.13, white=0.032, hum=0.015, burst=0.12)
+RATE_BPM, INTERVAL_MS = 5, 20  # tolerances
+TOPICS = ("rhythm", "rate", "conduction", "ectopy", "st")
+
+Ask = Callable[[Image.Image, str], str]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A held-out image with its truth (None: no ECG) and its questions."""
+
+    image: Image.Image
+    truth: Findings | None
+    items: tuple[Item, ...]
+
+
+def heldout(count: int, seed: int = SEED, empty: float = 0.05) -> Iterator[Case]:
+    """`count` pages and then `empty` of that many images without an ECG; the same arguments give the same cases."""
+    for index in range(count):
+        rng = np.random.default_rng([seed, index, 5])
+        ecg = make_ecg(seed, index, NOISE, hz=500)
+        look = sample_look(rng)
+        style = replace(sample_style(rng), paper=look.paper, ink=look.ink, grid_major=look.major, grid_minor=look.minor)
+        recording = Recording(ecg.signal.astype(np.float32), ecg.hz, LEADS)
+        image = draw_page(recording, style, sample_header(rng))
+        labels = {**ecg.spec.__dict__, "axis": ecg.spec.axis, "rate_bpm": ecg.rate_bpm, "ectopy": shown_ectopy(ecg)}
+        yield Case(image, Findings.of(labels), questions_for(Findings.of(labels), rng))
+    for index in range(round(count * empty)):
+        rng = np.random.default_rng([seed, index, 6])
+        yield Case(no_ecg(rng), None, questions_for(None, rng))
+
+
+def questions_for(truth: Findings | None, rng: np.random.Generator) -> tuple[Item, ...]:
+    """The report, five questions, one detection, one choice of each kind, one that an ECG cannot answer."""
+    items = [ask(truth, "report", rng), *(ask(truth, "question", rng, topic) for topic in TOPICS)]
+    items += [ask(truth, "detection", rng), *(ask(truth, "choice", rng, topic) for topic in CHOICES)]
+    return (*items, ask(truth, "refusal", rng))
+
+
+# ---- scoring -----------------------------------------------------------------------------------------------
+
+
+def named(text: str, names: tuple[str, ...]) -> frozenset[str]:
+    """All of the names that occur in a text."""
+    low = text.lower()
+    return frozenset(name for name in names if name.lower() in low)
+
+
+def report_right(text: str, truth: Findings) -> bool:
+    """Every statement right: words exactly, rate within 5 bpm, PR and QRS within 20 ms."""
+    said = parse_report(text)
+    if said is None or abs(said.rate - truth.rate) > RATE_BPM or abs(said.qrs - truth.qrs) > INTERVAL_MS:
+        return False
+    if (said.pr is None) != (truth.pr is None) or (said.pr and truth.pr and abs(said.pr - truth.pr) > INTERVAL_MS):
+        return False
+    return replace(said, rate=truth.rate, pr=truth.pr, qrs=truth.qrs) == truth
+
+
+@dataclass
+class Scores:
+    """Answers collected case by case; every list has one entry per case that has an ECG, `refused_*` per image."""
+
+    rhythm: list[tuple[str, str | None]] = field(default_factory=list)
+    conduction: list[tuple[frozenset[str], frozenset[str]]] = field(default_factory=list)
+    ectopy: list[tuple[str, str]] = field(default_factory=list)
+    st: list[tuple[str, str]] = field(default_factory=list)
+    rate: list[tuple[int, int | None]] = field(default_factory=list)
+    choice: list[float] = field(default_factory=list)
+    detection: list[tuple[frozenset[str], frozenset[str]]] = field(default_factory=list)
+    report: list[bool] = field(default_factory=list)
+    refused_ecg: list[bool] = field(default_factory=list)
+    refused_empty: list[bool] = field(default_factory=list)
+
+    def add(self, case: Case, texts: list[str]) -> None:
+        """Score one case's answers, in the order of its items."""
+        by_topic = {(item.task, item.key): text for item, text in zip(case.items, texts, strict=True)}
+        refused = [NO_ECG.lower().rstrip(".") in text.lower() for text in texts]
+        if case.truth is None:
+            self.refused_empty.append(bool(np.mean(refused) > 0.5))
+            return
+        truth = case.truth
+        said = {topic: by_topic[("question", topic)] for topic in TOPICS}
+        self.refused_ecg.append(bool(np.mean(refused) > 0.5))
+        self.rhythm.append((truth.rhythm, find(said["rhythm"], RHYTHMS)))
+        self.conduction.append((frozenset(truth.conduction), named(said["conduction"], CONDUCTION)))
+        self.ectopy.append((truth.ectopy, find(said["ectopy"], ECTOPY[1:]) or "none"))
+        self.st.append((truth.st, find(said["st"], ST_CHANGES[1:]) or "none"))
+        self.rate.append((truth.rate, number(said["rate"], "bpm")))
+        pairs = list(zip(case.items, texts, strict=True))
+        self.choice.append(float(np.mean([t.strip()[:1] == i.key for i, t in pairs if i.task == "choice"])))
+        self.detection += [
+            (frozenset(truth.labels or (NORMAL,)), named(t, (*LABELS, NORMAL)))
+            for i, t in pairs
+            if i.task == "detection"
+        ]
+        self.report += [report_right(t, truth) for i, t in pairs if i.task == "report"]
+
+
+def balanced(pairs: list[tuple[Any, Any]]) -> float:
+    """Mean recall over the classes that occur."""
+    hits: dict[Any, list[bool]] = {}
+    for truth, said in pairs:
+        hits.setdefault(truth, []).append(truth == said)
+    return float(np.mean([np.mean(h) for h in hits.values()])) if hits else float("nan")
+
+
+def set_recall(pairs: list[tuple[frozenset[str], frozenset[str]]]) -> float:
+    """Mean recall over labels; a page without any belongs to a class of its own, right when none is named."""
+    hits: dict[str, list[bool]] = {}
+    for truth, said in pairs:
+        for label in truth:
+            hits.setdefault(label, []).append(label in said)
+        if not truth:
+            hits.setdefault("", []).append(not said)
+    return float(np.mean([np.mean(h) for h in hits.values()])) if hits else float("nan")
+
+
+def macro_f1(pairs: list[tuple[frozenset[str], frozenset[str]]]) -> float:
+    """Mean F1 over the labels that occur."""
+    scores = []
+    for label in {name for truth, _ in pairs for name in truth}:
+        both = sum(label in t and label in s for t, s in pairs)
+        scores.append(2 * both / sum((label in t) + (label in s) for t, s in pairs))
+    return float(np.mean(scores)) if scores else float("nan")
+
+
+def first_degree(pairs: list[tuple[frozenset[str], frozenset[str]]]) -> float:
+    return set_recall([(t & {CONDUCTION[0]}, s) for t, s in pairs if CONDUCTION[0] in t])
+
+
+def within(pairs: list[tuple[int, int | None]]) -> float:
+    good = [said is not None and abs(said - truth) <= RATE_BPM for truth, said in pairs]
+    return float(np.mean(good)) if good else float("nan")
+
+
+def share(values: list[Any]) -> float:
+    return float(np.mean(values)) if values else float("nan")
+
+
+# name -> (field of Scores, figure made of it, counts for the mean of the tasks)
+METRICS: dict[str, tuple[str, Callable[[list[Any]], float], bool]] = {
+    "rhythm, macro recall": ("rhythm", balanced, True),
+    "conduction, macro recall": ("conduction", set_recall, True),
+    "first-degree AV block, recall": ("conduction", first_degree, False),
+    "ectopy, accuracy": ("ectopy", lambda pairs: share([t == s for t, s in pairs]), True),
+    "ST change, balanced accuracy": ("st", balanced, True),
+    "heart rate within 5 bpm": ("rate", within, True),
+    "multiple choice, accuracy": ("choice", share, True),
+    "detection, macro F1": ("detection", macro_f1, True),
+    "report, every statement right": ("report", share, True),
+    "no ECG: says so": ("refused_empty", share, False),
+    "ECG: wrongly refused": ("refused_ecg", share, False),
+}
+
+
+def summary(scores: Scores, draws: int = 300, seed: int = 0) -> dict[str, dict[str, float]]:
+    """Metric -> value, low, high: the 95 % bootstrap interval over pages. "mean of the tasks" has a value only."""
+    out: dict[str, dict[str, float]] = {}
+    for name, (source, figure, _) in METRICS.items():
+        values = getattr(scores, source)
+        rng = np.random.default_rng(seed)
+        tries: NDArray[np.float64] = np.array(
+            [
+                figure([values[i] for i in rng.integers(0, len(values), len(values))])
+                for _ in range(draws if values else 0)
+            ]
+        )
+        low, high = np.nanpercentile(tries, [2.5, 97.5]) if values else (float("nan"),) * 2
+        out[name] = {"value": figure(values), "low": float(low), "high": float(high)}
+    mean = share([out[name]["value"] for name, (_, _, counts) in METRICS.items() if counts])
+    out["mean of the tasks"] = {"value": mean}
+    return out
+
+
+def confusion(pairs: list[tuple[str, str | None]], names: tuple[str, ...]) -> NDArray[np.int64]:
+    """(truth, said) counts; the last column is anything else."""
+    table = np.zeros((len(names), len(names) + 1), np.int64)
+    for truth, said in pairs:
+        table[names.index(truth), names.index(said) if said in names else len(names)] += 1
+    return table
+
+
+def evaluate(ask_model: Ask, cases: Iterator[Case]) -> Scores:
+    """Ask every question of every case, page by page, so that a runtime can keep the page it has read."""
+    scores = Scores()
+    for case in cases:
+        scores.add(case, [ask_model(case.image, item.question) for item in case.items])
+    return scores
+
+
+def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
+    """Markdown, a column per bundle, with the difference to the first in points."""
+    first = next(iter(results.values()))
+    lines = ["| | " + " | ".join(results) + " |", "| --- |" + " --- |" * len(results)]
+    for name in [*METRICS, "mean of the tasks"]:
+        cells = []
+        for result in results.values():
+            cell = result[name]
+            text = f"{cell['value']:.3f}" + (f" ({cell['low']:.3f}-{cell['high']:.3f})" if "low" in cell else "")
+            if result is not first:
+                text += f" {100 * (cell['value'] - first[name]['value']):+.1f}"
+            cells.append(text)
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+@click.command()
+@click.argument("bundles", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--pages", default=1000, show_default=True)
+@click.option("--seed", default=SEED, show_default=True)
+@click.option("--json", "out", type=click.Path(path_type=Path), help="Also write the figures to this file.")
+def main(bundles: tuple[Path, ...], pages: int, seed: int, out: Path | None) -> None:
+    """Score BUNDLES on the held-out set."""
+    import pulse_edge
+
+    results, confusions = {}, {}
+    for path in bundles:
+        model = pulse_edge.load(path)
+
+        def ask_model(image: Image.Image, question: str, model: Any = model) -> str:
+            return str(model.ask(image, question, max_new_tokens=160).text)
+
+        scores = evaluate(ask_model, heldout(pages, seed))
+        results[path.name] = summary(scores)
+        confusions[path.name] = {"rhythm": confusion(scores.rhythm, RHYTHMS).tolist(),
+                                 "st": confusion(list(scores.st), ST_CHANGES).tolist(),
+                                 "ectopy": confusion(list(scores.ectopy), ECTOPY).tolist()}  # fmt: skip
+    click.echo(table(results))
+    click.echo("\nSimulated pages only. Research use only.")
+    if out:
+        out.write_text(json.dumps({"pages": pages, "seed": seed, "scores": results, "confusion": confusions}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""Stage B: tower, projector and decoder together, on the pages and the questions about them.
+
+    python -m pulse_nano.train STATE_DIR OUT_DIR --minutes 40
+
+Starts from STATE_DIR/tower.pt (stage A, see pretrain.py), keeps joint.pt and joint.jsonl there, continues what it finds,
+and writes the checkpoint to OUT_DIR. One page gives one sequence: the image, then a report and five questions, each of
+which attends to the image and itself only and has the positions that single-turn inference gives it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .checkpoint import NUMBERS, SYSTEM, save, train_tokenizer
+from .data import Batch, Pages
+from .model import Nano, Size
+from .pretrain import loader, parameter_groups, rate_at
+from .questions import Findings, Item, random_findings, training_items
+from .targets import losses
+
+BOS, EOS = 1, 2
+IGNORE = -100
+
+
+class Prompts:
+    """Ids around the image slot, as `pulse_edge.prompt.PromptBuilder` makes them."""
+
+    def __init__(self, path: Path) -> None:
+        import sentencepiece
+
+        self.sp = sentencepiece.SentencePieceProcessor(model_file=str(path))
+        self.head = [BOS, *self.sp.encode(f"{SYSTEM} USER: ")]
+        self.near = self._near()
+
+    def question(self, item: Item) -> tuple[list[int], list[int]]:
+        """Ids after the image up to "ASSISTANT:", and ids of the answer with its end."""
+        return list(self.sp.encode(f"\n{item.question} ASSISTANT:")), [*self.sp.encode(item.answer), EOS]
+
+    def _near(self) -> Tensor:
+        """(vocab, vocab) target distributions: numbers spread over their neighbours, everything else is one-hot."""
+        near = torch.eye(self.sp.get_piece_size())
+        ids = torch.tensor([self.sp.piece_to_id(str(n)) for n in NUMBERS])
+        values = torch.tensor(list(NUMBERS), dtype=torch.float32)
+        spread = torch.exp(-0.5 * ((values[:, None] - values) / 2.0) ** 2)
+        near[ids[:, None], ids] = spread / spread.sum(1, keepdim=True)
+        return near
+
+
+@dataclass
+class Packed:
+    """A batch of packed text: `ids` (b, n), `positions` (b, n), `block` (b, n), `labels` (b, n), IGNORE: no loss.
+
+    block 0 is the template before the image, blocks 1.. the questions; -1 is padding.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    block: Tensor
+    labels: Tensor
+
+
+def pack(prompts: Prompts, items: list[list[Item]], image_tokens: int) -> Packed:
+    """Questions after the image slot; label i is the token that should follow position i."""
+    start = len(prompts.head) + image_tokens
+    rows: list[tuple[list[int], list[int], list[int], list[int]]] = []
+    for page in items:
+        ids: list[int] = []
+        positions: list[int] = []
+        block: list[int] = []
+        labels: list[int] = []
+        for number, item in enumerate(page, 1):
+            question, answer = prompts.question(item)
+            whole = question + answer[:-1]
+            ids += whole
+            positions += range(start, start + len(whole))
+            block += [number] * len(whole)
+            labels += [IGNORE] * (len(question) - 1) + answer
+        rows.append((ids, positions, block, labels))
+    n = max(len(row[0]) for row in rows)
+    padded = [[row[k] + [fill] * (n - len(row[0])) for row in rows] for k, fill in enumerate((0, 0, -1, IGNORE))]
+    return Packed(*(torch.tensor(value) for value in padded))
+
+
+def packed_mask(block: Tensor, prefix: int) -> Tensor:
+    """(b, n) blocks after a shared prefix -> (b, 1, prefix + n, prefix + n) added mask: 0 or -inf-like."""
+    b, n = block.shape
+    whole = torch.cat([torch.zeros(b, prefix, dtype=block.dtype), block], dim=1)
+    causal = torch.ones(prefix + n, prefix + n, dtype=torch.bool).tril()
+    same = (whole[:, :, None] == whole[:, None, :]) | (whole[:, None, :] == 0)
+    return torch.where(causal & same, 0.0, -1e9)[:, None]
+
+
+def text_loss(nano: Nano, prompts: Prompts, features: Tensor, packed: Packed) -> tuple[Tensor, Tensor]:
+    """Soft cross-entropy over the answers, and the share of answer tokens whose greedy choice is right."""
+    b = features.shape[0]
+    head = torch.tensor(prompts.head).expand(b, -1)
+    embed = nano.decoder.embed_tokens
+    x = torch.cat([embed(head), nano.projector(features), embed(packed.ids)], dim=1)
+    prefix = head.shape[1] + features.shape[1]
+    positions = torch.cat([torch.arange(prefix).expand(b, -1), packed.positions], dim=1)
+    hidden = nano.decoder(x, positions, packed_mask(packed.block, prefix))[:, prefix:]
+    known = packed.labels != IGNORE
+    logits, target = nano.decoder.lm_head(hidden[known]), packed.labels[known]
+    loss = F.cross_entropy(logits, prompts.near[target])
+    return loss, (logits.argmax(-1) == target).float().mean()
+
+
+def items_of(batch: Batch, seed: int) -> list[list[Item]]:
+    """The questions of a batch; they depend on the seed, the batch's number and the slot."""
+    return [
+        training_items(
+            None if labels is None else Findings.of(labels), np.random.default_rng([seed, batch.number, slot, 3])
+        )
+        for slot, labels in enumerate(batch.labels)
+    ]
+
+
+def make_tokenizer(path: Path, vocab: int, seed: int) -> None:
+    rng = np.random.default_rng([seed, 4])
+    texts = [f"{SYSTEM} USER:"] * 40
+    for number in range(1500):
+        findings = random_findings(rng) if number % 20 else None
+        texts += [f"{item.question} ASSISTANT: {item.answer}" for item in training_items(findings, rng)]
+    train_tokenizer(path, texts, vocab)
+
+
+@click.command()
+@click.argument("state", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--minutes", default=40.0, help="Time for the whole stage, over all calls.")
+@click.option("--shards", default=150, help="Shards of 200 pages to train on.")
+@click.option("--batch", default=16)
+@click.option("--peak", default=1.5e-3, help="Learning rate; the tower's is a quarter of it.")
+@click.option("--seed", default=20261124)
+@click.option("--workers", default=1)
+@click.option("--steps", default=0, help="Stop after so many steps (smoke test); 0: by time only.")
+def main(
+    state: Path, out: Path, minutes: float, shards: int, batch: int, peak: float, seed: int, workers: int, steps: int
+) -> None:
+    """Train everything in STATE, resuming what is there; write the checkpoint to OUT."""
+    torch.manual_seed(seed)
+    tower_state = torch.load(state / "tower.pt", weights_only=True)
+    size = Size(**tower_state["size"])
+    nano = Nano(size)
+    nano.tower.load_state_dict(tower_state["tower"])
+    nano.heads.load_state_dict(tower_state["heads"])
+    tokenizer = state / "tokenizer.model"
+    if not tokenizer.exists():
+        make_tokenizer(tokenizer, size.vocab, seed)
+    prompts = Prompts(tokenizer)
+    groups = [
+        group
+        for module, share in ((nano.tower, 0.25), (nano.heads, 0.5), (nano.projector, 1.0), (nano.decoder, 1.0))
+        for group in parameter_groups(list(module.parameters()), nano.tower.patch_embedding.weight, share)
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.98))
+    saved, step, spent = state / "joint.pt", 0, 0.0
+    if saved.exists():
+        had = torch.load(saved, weights_only=True)
+        nano.load_state_dict(had["nano"])
+        optimizer.load_state_dict(had["optimizer"])
+        step, spent = had["step"], had["spent"]
+    source: Any = loader(Pages(state / "pages", shards, batch, size.patch, seed, start=step, base=True), workers)
+    begun = last = time.time()
+    before, sums, count = spent, np.zeros(3), 0
+    log = (state / "joint.jsonl").open("a")
+
+    def keep() -> None:
+        partial = saved.with_suffix(".tmp")
+        torch.save(
+            {"nano": nano.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "spent": spent}, partial
+        )
+        os.replace(partial, saved)
+        save(nano, out, tokenizer)
+
+    while spent < minutes * 60 and not (steps and step >= steps):
+        data = next(source)
+        for group in optimizer.param_groups:
+            group["lr"] = rate_at(spent / (minutes * 60), peak, step) * group["share"]
+        features = nano.see(data.views)
+        loss, right = text_loss(nano, prompts, features, pack(prompts, items_of(data, seed), features.shape[1]))
+        aside = sum(losses(*nano.heads(features[:, size.grid**2 :]), data.dense, data.heads).values())
+        optimizer.zero_grad(set_to_none=True)
+        (3 * loss + 0.5 * aside).backward()
+        torch.nn.utils.clip_grad_norm_(nano.parameters(), 1.0)
+        optimizer.step()
+        step, spent, count = step + 1, before + time.time() - begun, count + 1
+        sums += [loss.item(), right.item(), float(aside)]
+        if count == 25:
+            names = ("text loss", "tokens right", "aside")
+            row = {name: round(float(v) / count, 4) for name, v in zip(names, sums, strict=True)}
+            log.write(json.dumps({"step": step, "spent": round(spent, 1), **row}) + "\n")
+            log.flush()
+            sums, count = np.zeros(3), 0
+        if time.time() - last > 180:
+            keep()
+            last = time.time()
+    keep()
+
+
+if __name__ == "__main__":
+    main()
