@@ -8,13 +8,16 @@ does not load, so an export that is killed at any moment leaves nothing that doe
 from __future__ import annotations
 
 import errno
+import fcntl
+import glob
 import os
 import platform
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -46,6 +49,9 @@ from .net import Net
 from .precision import BITS, BLOCK_SIZES, PRECISIONS, Precision
 from .targets import Target, get_target
 from .vision import write_vision
+
+PENDING = f"{MANIFEST}.pending"  # the manifest's name until everything else is in place
+PARTS = {VISION_GRAPH, f"{VISION_GRAPH}.data", DECODER_GRAPH, f"{DECODER_GRAPH}.data", EMBEDDINGS, TOKENIZER}
 
 Progress = Callable[[int], None]  # bytes of the checkpoint handled since the last call
 
@@ -91,16 +97,16 @@ def export(
         raise ExportError(f"block size {block_size} must be {legal}")
     emitter = get_target(target, row)
     source = Checkpoint(checkpoint)
-    out = Path(out)
+    shown, out = str(out), Path(os.path.abspath(out))
     _check_output(out, force)
-    _check_space(out.resolve().parent, source, row)
+    _check_space(out.parent, source, row)
     step = progress(source.size) if progress else lambda _: None
     with _staging(out) as staging:
         block = block_size or row.block_size
         manifest = _write(staging, source, row, emitter, block, step)
-        _publish(staging, manifest, out)
+        _publish(staging, manifest, out, force)
     return Summary(
-        path=str(out),
+        path=shown,
         precision=precision,
         target=target,
         checkpoint_size=source.size,
@@ -181,14 +187,17 @@ def _write_embeddings(path: Path, source: Checkpoint, tensors: Callable[[str], A
 
 
 def _check_output(out: Path, force: bool) -> None:
-    if not out.resolve().parent.is_dir():
-        raise ExportError(f"{out.resolve().parent}: no such directory to put the bundle in")
-    if os.path.lexists(out):
-        if not force:
-            raise ExportError(f"{out} exists; choose another name, or --force to replace it")
-        is_bundle = out.is_dir() and ((out / MANIFEST).exists() or (out / DECODER_GRAPH).exists())
-        if not is_bundle and not (out.is_dir() and not any(out.iterdir())):
-            raise ExportError(f"{out} exists and is not a bundle, so --force does not remove it; choose another name")
+    if not out.parent.is_dir():
+        raise ExportError(f"{out.parent}: no such directory to put the bundle in")
+    if not os.path.lexists(out):
+        return
+    if not force:
+        raise ExportError(f"{out} exists; choose another name, or --force to replace it")
+    names = {p.name for p in out.iterdir()} if out.is_dir() else {out.name}
+    foreign = sorted(names - PARTS - {MANIFEST, PENDING})
+    if foreign or (names and not names & {MANIFEST, PENDING, DECODER_GRAPH}):
+        what = f"holds {foreign[0]}, which is no part of one" if foreign and out.is_dir() else "is not one"
+        raise ExportError(f"{out}: --force replaces bundles only, and this {what}; choose another name")
 
 
 def _check_space(parent: Path, source: Checkpoint, row: Precision) -> None:
@@ -204,43 +213,60 @@ def _check_space(parent: Path, source: Checkpoint, row: Precision) -> None:
 
 @contextmanager
 def _staging(out: Path) -> Iterator[Path]:
-    """A hidden directory beside `out` that is gone afterwards; also removes those of exports that were killed."""
-    parent = out.resolve().parent
-    for stale in parent.glob(f".{out.name}.partial-*"):
-        if not _alive(stale.name.rsplit("-", 1)[1]):
-            shutil.rmtree(stale, ignore_errors=True)
-    staging = parent / f".{out.name}.partial-{os.getpid()}"
+    """A directory inside a hidden one beside `out`, which is gone afterwards; so are those of exports that were killed.
+
+    Whoever writes into it holds a lock on it, which ends with its process however that ends. (A process id would not
+    do: inside a container every export may have the same one.)
+    """
+    parent = out.parent
     try:
-        staging.mkdir()
-        yield staging
+        for stale in parent.glob(f".{glob.escape(out.name)}.partial-*"):
+            with suppress(FileNotFoundError), _locked(stale) as free:
+                if free:
+                    shutil.rmtree(stale, ignore_errors=True)
+        hidden = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=parent))
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise ExportError(f"{parent}: the disk is full; nothing was left behind") from None
-        raise ExportError(f"{error.filename or staging}: {error.strerror}") from None
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _alive(pid: str) -> bool:
+        raise ExportError(f"{parent}: cannot be written to ({error.strerror})") from None
     try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, ValueError):
-        return True
-    return True
+        with _locked(hidden):
+            (hidden / "bundle").mkdir()
+            yield hidden / "bundle"
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ExportError(f"{parent}: the disk is full; nothing was left behind") from None
+        raise ExportError(f"{error.filename or parent}: {error.strerror}") from None
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
 
 
-def _publish(staging: Path, manifest: Manifest, out: Path) -> None:
+@contextmanager
+def _locked(directory: Path) -> Iterator[bool]:
+    """Whether the directory's lock was free; if so it is held inside."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        free = True
+    except OSError:  # held by another; or a file system without locks, where nothing is known to be stale
+        free = False
+    try:
+        yield free
+    finally:
+        os.close(handle)
+
+
+def _publish(staging: Path, manifest: Manifest, out: Path, force: bool) -> None:
     """Make the staged files durable, then a bundle. The rename of the manifest is the moment it becomes one."""
-    pending = staging / f"{MANIFEST}.pending"
+    pending = staging / PENDING
     pending.write_bytes(dumps(manifest))
     for file in (*staging.iterdir(), staging):
         handle = os.open(file, os.O_RDONLY)
         os.fsync(handle)
         os.close(handle)
-    if os.path.lexists(out):  # --force: the old bundle stops being one first
+    _check_output(out, force)  # again: it may have come into being meanwhile
+    if out.is_symlink():  # --force: the link goes, what it leads to stays
+        out.unlink()
+    elif out.exists():  # --force: the old bundle stops being one first, and is never seen half removed
         (out / MANIFEST).unlink(missing_ok=True)
-        shutil.rmtree(out) if not out.is_symlink() else out.unlink()
+        out.rename(staging.with_name("old"))
     staging.rename(out)
-    (out / pending.name).rename(out / MANIFEST)
+    (out / PENDING).rename(out / MANIFEST)
