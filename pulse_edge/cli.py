@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
+import io
 import json
 import os
 import sys
@@ -32,10 +33,13 @@ Command = Callable[..., Any]
 
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point: runs a command, prints its error in one line, exits with the error's code."""
+    for stream in (sys.stdout, sys.stderr):  # a character that the terminal cannot show is no reason to fail
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = cli.main(args, prog_name="pulse-edge", standalone_mode=False) or 0
     except PulseEdgeError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {' '.join(str(error).splitlines())}", err=True)
         code = error.exit_code
     except click.ClickException as error:
         error.show()
