@@ -96,6 +96,7 @@ def _quantize_rows(weight: NDArray[np.float32], bits: int, block: int) -> tuple[
     extreme = np.where(high > -low, high, low)  # signed element of largest magnitude
     half = 1 << (bits - 1)
     scale = (extreme / -half).astype(np.float32)
+    scale[np.abs(scale) < np.finfo(np.float32).tiny] = 0  # subnormal: its inverse would overflow
     inverse = np.divide(1, scale, out=np.zeros_like(scale), where=scale != 0)
     codes = grouped * inverse[..., None]
     np.rint(codes, out=codes)
