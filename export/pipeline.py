@@ -130,13 +130,13 @@ def peak_memory() -> int:
 
 def _write(staging: Path, source: Checkpoint, row: Precision, target: Target, block: int, step: Progress) -> Manifest:
     """All of a bundle's files but the manifest, which is returned."""
-    tensors = _reporting(source, step)
+    tensors = _reporting(source, step, target.io)
     for file, write in ((VISION_GRAPH, write_vision), (DECODER_GRAPH, write_decoder)):
         graph = Graph(staging / file, target.opsets)
         write(Net(graph, target, row, block, tensors), source.spec)
         graph.save()
     embeddings = np.float32 if row.name == "fp32" else np.float16
-    _write_embeddings(staging / EMBEDDINGS, source, tensors, embeddings)
+    _write_embeddings(staging / EMBEDDINGS, source, _reporting(source, step, embeddings), embeddings)
     shutil.copyfile(source.path / TOKENIZER, staging / TOKENIZER)
     io: Literal["fp32", "fp16"] = "fp32" if target.io == np.float32 else "fp16"
     return Manifest(
@@ -163,13 +163,18 @@ def _write(staging: Path, source: Checkpoint, row: Precision, target: Target, bl
     ).sealed()
 
 
-def _reporting(source: Checkpoint, step: Progress) -> Callable[[str], NDArray[np.float32]]:
-    """`source.tensor`, counting, and refusing weights that are not numbers."""
+def _reporting(source: Checkpoint, step: Progress, dtype: type[np.generic]) -> Callable[[str], NDArray[np.float32]]:
+    """`source.tensor`, counting, and refusing weights that are not numbers, or not in `dtype`."""
+    largest = float(np.finfo(dtype).max)
 
     def read(name: str) -> NDArray[np.float32]:
         tensor = source.tensor(name)
         if not np.isfinite(tensor.sum()) and not np.isfinite(tensor).all():
             raise CheckpointError(f"{source.path}: tensor {name} holds values that are not finite")
+        if max(tensor.max(), -tensor.min()) > largest:
+            raise CheckpointError(
+                f"{source.path}: tensor {name} holds values over {largest:.0f}, too large for float16"
+            )
         step(source.stored_size(name))
         return tensor
 

@@ -318,3 +318,19 @@ def test_weights_that_are_no_numbers_are_refused(copy: Path, tmp_path: Path, nam
         pipeline.export(copy, tmp_path / "out", precision="int8")
     assert name.removeprefix("model.").replace("mm_projector", "projector") in str(caught.value)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["copy"]
+
+
+@pytest.mark.parametrize("name", ["embed_tokens.weight", "layers.0.mlp.up_proj.weight", "norm.weight"])
+def test_weights_too_large_for_half_precision_are_refused(copy: Path, tmp_path: Path, name: str) -> None:
+    """They would become infinite; only the embeddings are half precision in an int8 bundle for the CPU."""
+    from pulse_edge.export.pipeline import export
+
+    rewrite(copy, lambda t: t[f"model.{name}"].reshape(-1).__setitem__(3, -70000))
+    with pytest.raises(CheckpointError, match=f"tensor {name} holds values over 65504"):
+        export(copy, tmp_path / "out", precision="fp16", target="cuda")
+    export(copy, tmp_path / "out", precision="fp32")
+    if name == "embed_tokens.weight":
+        with pytest.raises(CheckpointError, match="65504"):
+            export(copy, tmp_path / "int8", precision="int8")
+    else:
+        export(copy, tmp_path / "int8", precision="int8")
