@@ -165,7 +165,7 @@ def _write(staging: Path, source: Checkpoint, row: Precision, target: Target, bl
 
 def _reporting(source: Checkpoint, step: Progress, dtype: type[np.generic]) -> Callable[[str], NDArray[np.float32]]:
     """`source.tensor`, counting, and refusing weights that are not numbers, or not in `dtype`."""
-    largest = float(np.finfo(dtype).max)
+    largest = float(np.finfo(dtype).max)  # type: ignore[type-var]
 
     def read(name: str) -> NDArray[np.float32]:
         tensor = source.tensor(name)
