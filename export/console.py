@@ -12,9 +12,11 @@ from . import pipeline
 
 def export_with_progress(checkpoint: str, out: str, **options: Any) -> pipeline.Summary:
     """`pipeline.export`, showing a bar on stderr where that is a terminal."""
-    columns = (TextColumn("exporting"), BarColumn(), DownloadColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    if not console.is_terminal:
+        return pipeline.export(checkpoint, out, **options)
+    columns = (TextColumn("exporting"), BarColumn(), DownloadColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
 
         def start(total: int) -> pipeline.Progress:
             task = bar.add_task("export", total=total)

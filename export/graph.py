@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 ALIGNMENT = 4096  # of each external tensor, so that a runtime can map it
 INLINE_BYTES = 1024  # smaller constants stay inside the .onnx
-IR_VERSION = 11
+IR_VERSION = 10  # that of opset 21
 NUMPY_TO_ONNX = {
     np.dtype(np.float32): TensorProto.FLOAT,
     np.dtype(np.float16): TensorProto.FLOAT16,
