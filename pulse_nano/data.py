@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from .pages import Page, Shard, compose, no_ecg, sample_look, views_of
+from .model import DENSE
+from .pages import F32, SIDE, Page, Shard, compose, no_ecg, sample_look, views_of
 from .targets import attribute_targets, dense_target
 
 SHARD_PAGES = 200
@@ -75,7 +76,10 @@ class Pages(IterableDataset[Batch]):
         return self._shard(int(group[pick // SHARD_PAGES]))[pick % SHARD_PAGES]
 
     def make(self, number: int) -> Batch:
-        views, dense, heads, labels = [], [], [], []
+        views: list[F32] = []
+        dense: list[F32 | None] = []
+        heads: list[dict[str, F32]] = []
+        labels: list[dict[str, Any] | None] = []
         for slot in range(self.batch):
             rng = np.random.default_rng([self.seed, number, slot, 2])
             if rng.random() < self.empty:
@@ -88,7 +92,7 @@ class Pages(IterableDataset[Batch]):
                 dense.append(dense_target(page, self.patch))
                 labels.append(page.labels)
             heads.append(attribute_targets(labels[-1]))
-        shape = next(d.shape for d in dense if d is not None)
+        shape = (4 * (SIDE // self.patch) ** 2, DENSE)
         stacked = np.stack([np.zeros(shape, np.float32) if d is None else d for d in dense])
         for slot, label in enumerate(labels):
             if label is None:

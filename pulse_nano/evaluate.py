@@ -29,6 +29,7 @@ from .simulate import CONDUCTION, ECTOPY, RHYTHMS, ST_CHANGES, Noise
 SEED = 99001  # training uses other ones
 NOISE = Noise(wander=0.13, white=0.032, hum=0.015, burst=0.12)
 RATE_BPM, INTERVAL_MS = 5, 20  # tolerances
+NONE = frozenset({"no conduction abnormality"})
 TOPICS = ("rhythm", "rate", "conduction", "ectopy", "st")
 
 Ask = Callable[[Image.Image, str], str]
@@ -75,6 +76,11 @@ def named(text: str, names: tuple[str, ...]) -> frozenset[str]:
     return frozenset(name for name in names if name.lower() in low)
 
 
+def finding(text: str, absent: str, names: tuple[str, ...]) -> str | None:
+    """The name that a text states, "none" when it says so in words, None for neither: silence is not an answer."""
+    return find(text, names) or ("none" if absent.lower() in text.lower() else None)
+
+
 def report_right(text: str, truth: Findings) -> bool:
     """Every statement right: words exactly, rate within 5 bpm, PR and QRS within 20 ms."""
     said = parse_report(text)
@@ -91,8 +97,8 @@ class Scores:
 
     rhythm: list[tuple[str, str | None]] = field(default_factory=list)
     conduction: list[tuple[frozenset[str], frozenset[str]]] = field(default_factory=list)
-    ectopy: list[tuple[str, str]] = field(default_factory=list)
-    st: list[tuple[str, str]] = field(default_factory=list)
+    ectopy: list[tuple[str, str | None]] = field(default_factory=list)
+    st: list[tuple[str, str | None]] = field(default_factory=list)
     rate: list[tuple[int, int | None]] = field(default_factory=list)
     choice: list[float] = field(default_factory=list)
     detection: list[tuple[frozenset[str], frozenset[str]]] = field(default_factory=list)
@@ -111,9 +117,9 @@ class Scores:
         said = {topic: by_topic[("question", topic)] for topic in TOPICS}
         self.refused_ecg.append(bool(np.mean(refused) > 0.5))
         self.rhythm.append((truth.rhythm, find(said["rhythm"], RHYTHMS)))
-        self.conduction.append((frozenset(truth.conduction), named(said["conduction"], CONDUCTION)))
-        self.ectopy.append((truth.ectopy, find(said["ectopy"], ECTOPY[1:]) or "none"))
-        self.st.append((truth.st, find(said["st"], ST_CHANGES[1:]) or "none"))
+        self.conduction.append((frozenset(truth.conduction) or NONE, named(said["conduction"], (*CONDUCTION, *NONE))))
+        self.ectopy.append((truth.ectopy, finding(said["ectopy"], "no ectopic beats", ECTOPY[1:])))
+        self.st.append((truth.st, finding(said["st"], "no ST change", ST_CHANGES[1:])))
         self.rate.append((truth.rate, number(said["rate"], "bpm")))
         pairs = list(zip(case.items, texts, strict=True))
         self.choice.append(float(np.mean([t.strip()[:1] == i.key for i, t in pairs if i.task == "choice"])))
@@ -134,13 +140,11 @@ def balanced(pairs: list[tuple[Any, Any]]) -> float:
 
 
 def set_recall(pairs: list[tuple[frozenset[str], frozenset[str]]]) -> float:
-    """Mean recall over labels; a page without any belongs to a class of its own, right when none is named."""
+    """Mean recall over labels."""
     hits: dict[str, list[bool]] = {}
     for truth, said in pairs:
         for label in truth:
             hits.setdefault(label, []).append(label in said)
-        if not truth:
-            hits.setdefault("", []).append(not said)
     return float(np.mean([np.mean(h) for h in hits.values()])) if hits else float("nan")
 
 
@@ -194,7 +198,7 @@ def summary(scores: Scores, draws: int = 300, seed: int = 0) -> dict[str, dict[s
                 for _ in range(draws if values else 0)
             ]
         )
-        low, high = np.nanpercentile(tries, [2.5, 97.5]) if values else (float("nan"),) * 2
+        low, high = np.nanpercentile(tries, [2.5, 97.5]) if np.isfinite(tries).any() else (float("nan"),) * 2
         out[name] = {"value": figure(values), "low": float(low), "high": float(high)}
     mean = share([out[name]["value"] for name, (_, _, counts) in METRICS.items() if counts])
     out["mean of the tasks"] = {"value": mean}
@@ -252,8 +256,8 @@ def main(bundles: tuple[Path, ...], pages: int, seed: int, out: Path | None) -> 
         scores = evaluate(ask_model, heldout(pages, seed))
         results[path.name] = summary(scores)
         confusions[path.name] = {"rhythm": confusion(scores.rhythm, RHYTHMS).tolist(),
-                                 "st": confusion(list(scores.st), ST_CHANGES).tolist(),
-                                 "ectopy": confusion(list(scores.ectopy), ECTOPY).tolist()}  # fmt: skip
+                                 "st": confusion(scores.st, ST_CHANGES).tolist(),
+                                 "ectopy": confusion(scores.ectopy, ECTOPY).tolist()}  # fmt: skip
     click.echo(table(results))
     click.echo("\nSimulated pages only. Research use only.")
     if out:

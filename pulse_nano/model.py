@@ -1,4 +1,4 @@
-"""pulse-nano in torch: a CLIP vision tower, LLaVA's projector and a Llama decoder, with training-only heads beside them.
+"""pulse-nano in torch: CLIP vision tower, LLaVA's projector, Llama decoder, and training-only heads beside them.
 
 Parameter names end as the published checkpoint's do (`checkpoint.py` only adds prefixes). Attention is written as
 matmul, softmax, matmul: on a CPU at these sizes that is faster than the fused kernel. The tower keeps one layer more
@@ -64,7 +64,8 @@ HEADS = {
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """(batch, heads, n, d) x (batch, heads, m, d) -> (batch, heads, n, d); `mask` is added to the scores."""
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-    return torch.softmax(scores if mask is None else scores + mask, dim=-1) @ v
+    weights: Tensor = torch.softmax(scores if mask is None else scores + mask, dim=-1)
+    return weights @ v
 
 
 class VisionLayer(nn.Module):
@@ -86,7 +87,8 @@ class VisionLayer(nn.Module):
         q, k, v = F.linear(y, weight, bias).view(b, n, 3, self.heads, w // self.heads).permute(2, 0, 3, 1, 4)
         x = x + self.out_proj(attend(q, k, v).transpose(1, 2).reshape(b, n, w))
         y = self.fc1(self.layer_norm2(x))
-        return x + self.fc2(y * torch.sigmoid(1.702 * y))
+        out: Tensor = x + self.fc2(y * torch.sigmoid(1.702 * y))
+        return out
 
 
 class Tower(nn.Module):
@@ -110,6 +112,7 @@ class Tower(nn.Module):
             for name in ("out_proj", "fc2"):
                 nn.init.normal_(getattr(layer, name).weight, std=0.02)
         sheet = torch.tensor(SHEET).view(1, 1, 3, 1).expand(1, 1, 3, p * p).reshape(1, 1, -1)
+        self.sheet: Tensor
         self.register_buffer("sheet", sheet, persistent=False)
         self._init_filters()
 
@@ -117,7 +120,7 @@ class Tower(nn.Module):
     def folded_positions(self) -> Tensor:
         """(patches + 1, width) position embedding for a tower that does not subtract the sheet."""
         out = self.position_embedding.clone()
-        out[1:] -= self.patch_embedding(self.sheet)[0]  # type: ignore[operator]
+        out[1:] -= self.patch_embedding(self.sheet)[0]
         return out
 
     @torch.no_grad()
@@ -137,16 +140,17 @@ class Tower(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         views, g, p = pixels.shape[0], self.size.grid, self.size.patch
         patches = pixels.view(views, 3, g, p, g, p).permute(0, 2, 4, 1, 3, 5).reshape(views, g * g, 3 * p * p)
-        x = self.patch_embedding(patches - self.sheet)  # type: ignore[operator]
+        x = self.patch_embedding(patches - self.sheet)
         x = torch.cat([self.class_embedding.expand(views, 1, -1), x], dim=1) + self.position_embedding
         x = self.pre_layrnorm(x)
         for layer in list(self.layers)[:-1]:
             x = layer(x)
-        return x[:, 1:]
+        out: Tensor = x[:, 1:]
+        return out
 
 
 class Heads(nn.Module):
-    """Training only: dense event maps from each patch of the tiles, attributes from learned queries over all of them."""
+    """Training only: event maps from each patch of the tiles, attributes from learned queries over all of them."""
 
     def __init__(self, size: Size) -> None:
         super().__init__()
@@ -187,7 +191,8 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5) * self.weight
+        out: Tensor = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5) * self.weight
+        return out
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -218,7 +223,8 @@ class DecoderLayer(nn.Module):
             cache[:] = [k, v]
         x = x + self.o_proj(attend(q, k, v, mask).transpose(1, 2).reshape(b, n, w))
         y = self.post_attention_layernorm(x)
-        return x + self.down_proj(F.silu(self.gate_proj(y)) * self.up_proj(y))
+        out: Tensor = x + self.down_proj(F.silu(self.gate_proj(y)) * self.up_proj(y))
+        return out
 
 
 class Decoder(nn.Module):
@@ -237,17 +243,19 @@ class Decoder(nn.Module):
         nn.init.normal_(self.embed_tokens.weight, std=0.5)
         d = size.width // size.heads
         angle = torch.arange(size.positions)[:, None] * 10000.0 ** (-torch.arange(0, d, 2) / d)
+        self.angle: Tensor
         self.register_buffer("angle", torch.cat([angle, angle], dim=1).float(), persistent=False)
 
     def forward(
         self, x: Tensor, positions: Tensor, mask: Tensor | None, caches: list[list[Tensor]] | None = None
     ) -> Tensor:
         """x (b, n, width), positions (b or 1, n) int64, mask broadcast to (b, heads, n, m), added to the scores."""
-        angle = self.angle[positions][:, None]  # type: ignore[index]
+        angle = self.angle[positions][:, None]
         cos, sin = angle.cos(), angle.sin()
         for number, layer in enumerate(self.layers):
             x = layer(x, cos, sin, mask, None if caches is None else caches[number])
-        return self.norm(x)
+        out: Tensor = self.norm(x)
+        return out
 
 
 class Projector(nn.Sequential):
@@ -268,5 +276,5 @@ class Nano(nn.Module):
 
     def see(self, views: Tensor) -> Tensor:
         """Views (pages, v, 3, 336, 336) -> features (pages, v * patches, vision width), merged `flat`."""
-        pages, v = views.shape[:2]
-        return self.tower(views.flatten(0, 1)).reshape(pages, -1, self.size.vision_width)
+        features: Tensor = self.tower(views.flatten(0, 1))
+        return features.reshape(views.shape[0], -1, self.size.vision_width)

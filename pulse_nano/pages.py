@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pulse_edge.waveform import LEADS, PageStyle, Recording, draw_ink, page_cells
+from pulse_edge.waveform import LEADS, Cell, PageStyle, Recording, draw_ink, page_cells
 
 from .simulate import LBBB, Ecg, EcgSpec, Noise, add_noise, sample_spec, simulate
 
@@ -54,7 +54,7 @@ class Page:
     @property
     def top(self) -> int:
         """Canvas row where the letterboxed page begins."""
-        return (CANVAS - self.ink.shape[0]) // 2
+        return (CANVAS - int(self.ink.shape[0])) // 2
 
 
 def sample_style(rng: np.random.Generator) -> PageStyle:
@@ -116,7 +116,8 @@ def _profile(length: int, px_per_mm: float, half: float, from_end: bool) -> dict
 def _shrink(vector: F32, length: int) -> F32:
     """Bicubic reduction of a vector, with Pillow's filter."""
     image = Image.fromarray(np.ascontiguousarray(np.repeat(vector[None], 2, axis=0)), mode="F")
-    return np.asarray(image.resize((length, 2)), np.float32)[0].astype(np.float32)
+    out: F32 = np.asarray(image.resize((length, 2)), np.float32)[0].copy()
+    return out
 
 
 def grid_profiles(style: PageStyle, height: int) -> dict[str, F32]:
@@ -140,7 +141,7 @@ def find_events(ecg: Ecg, style: PageStyle, top: int) -> F32:
         lead = LEADS.index(cell.lead)
         y = cell.y * scale + top
 
-        def x(time: float, cell: Any = cell) -> float:
+        def x(time: float, cell: Cell = cell) -> float:
             return (cell.x + (time - cell.start) * style.px_per_second) * scale
 
         previous = nan

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from .data import Pages, shard_path
-from .model import Heads, Size, Tower
+from .model import SHEET, Heads, Size, Tower
 from .simulate import CONDUCTION, ECTOPY, RHYTHMS, ST_CHANGES
 from .targets import losses
 
@@ -94,9 +94,7 @@ def rate_at(progress: float, peak: float, step: int) -> float:
     return peak * min(1.0, (step + 1) / 150) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
 
 
-def parameter_groups(
-    parameters: list[torch.nn.Parameter], patch: torch.nn.Parameter, share: float = 1.0
-) -> list[dict[str, Any]]:
+def parameter_groups(parameters: list[torch.nn.Parameter], patch: Tensor, share: float = 1.0) -> list[dict[str, Any]]:
     """AdamW groups at `share` of the learning rate: no decay for vectors; the patch filters learn slower."""
     rest = [p for p in parameters if p is not patch]
     groups = [
@@ -140,6 +138,8 @@ def main(
     saved, step, spent = state / "tower.pt", 0, 0.0
     if saved.exists():
         had = torch.load(saved, weights_only=True)
+        if had.get("sheet") != list(SHEET):
+            raise click.ClickException(f"{saved} is from a tower that saw other pixels; move it and tower.jsonl away")
         tower.load_state_dict(had["tower"])
         heads.load_state_dict(had["heads"])
         optimizer.load_state_dict(had["optimizer"])
@@ -149,7 +149,8 @@ def main(
     source = loader(pages, workers)
     valid = Pages(state / "valid", 2, 20, patch, 5)
     begun = last_saved = last_valid = time.time()
-    before, sums, count = spent, {}, 0
+    before, count = spent, 0
+    sums: dict[str, float] = {}
     log = (state / "tower.jsonl").open("a")
 
     def note(row: dict[str, Any]) -> None:
@@ -166,6 +167,7 @@ def main(
                 "step": step,
                 "spent": spent,
                 "size": size.asdict(),
+                "sheet": list(SHEET),
             },
             partial,
         )
@@ -181,7 +183,8 @@ def main(
         for group in optimizer.param_groups:
             group["lr"] = rate * group["share"]
         features = run_tower(data.views.flatten(0, 1)).reshape(batch, -1, size.vision_width)
-        terms = losses(*heads(features), data.dense, data.heads)
+        dense, attributes = heads(features)
+        terms = losses(dense, attributes, data.dense, data.heads)
         optimizer.zero_grad(set_to_none=True)
         sum(terms.values()).backward()  # type: ignore[union-attr]
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)

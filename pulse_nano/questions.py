@@ -103,7 +103,8 @@ def parse_report(text: str) -> Findings | None:
     pr = re.search(r"PR interval (\d+) ms", text)
     low = text.lower()
     return Findings(
-        rate, rhythm, int(pr[1]) if pr else None, int(qrs[1]), tuple(name for name in CONDUCTION if name.lower() in low),
+        rate, rhythm, int(pr[1]) if pr else None, int(qrs[1]),
+        tuple(name for name in CONDUCTION if name.lower() in low),
         find(text, ECTOPY[1:]) or "none", find(text, ST_CHANGES[1:]) or "none",
         "left ventricular hypertrophy" in low, axis,
     )  # fmt: skip

@@ -374,7 +374,7 @@ def simulate(spec: EcgSpec, seed: int, hz: int = 500) -> Ecg:
         bump(at, heart.p_s * 0.85, heart.p_wave() * np.array([1, -0.4, 1.4, 1, 1, 1, 1, 1]))
     spike = _vector(heart.spike, spec.axis_deg, heart.spike * np.array([-0.8, -1, -0.9, -0.7, -0.5, -0.4]))
     for at in line.spikes:
-        at_sample = int(round(at * hz))
+        at_sample = round(at * hz)
         out[:, max(0, at_sample) : max(0, min(n, at_sample + max(1, hz // 250)))] += spike[:, None]
     if spec.rhythm == "atrial fibrillation":
         out += _fibrillation(time, rng)

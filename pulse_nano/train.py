@@ -2,9 +2,9 @@
 
     python -m pulse_nano.train STATE_DIR OUT_DIR --minutes 40
 
-Starts from STATE_DIR/tower.pt (stage A, see pretrain.py), keeps joint.pt and joint.jsonl there, continues what it finds,
-and writes the checkpoint to OUT_DIR. One page gives one sequence: the image, then a report and five questions, each of
-which attends to the image and itself only and has the positions that single-turn inference gives it.
+Starts from STATE_DIR/tower.pt (stage A, see pretrain.py), keeps joint.pt and joint.jsonl there, continues what it
+finds, and writes the checkpoint to OUT_DIR. One page gives one sequence: the image, then a report and five questions,
+each of which attends to the image and itself only and has the positions that single-turn inference gives it.
 """
 
 from __future__ import annotations
@@ -190,13 +190,14 @@ def main(
             group["lr"] = rate_at(spent / (minutes * 60), peak, step) * group["share"]
         features = nano.see(data.views)
         loss, right = text_loss(nano, prompts, features, pack(prompts, items_of(data, seed), features.shape[1]))
-        aside = sum(losses(*nano.heads(features[:, size.grid**2 :]), data.dense, data.heads).values())
+        dense, heads = nano.heads(features[:, size.grid**2 :])
+        aside = torch.stack(list(losses(dense, heads, data.dense, data.heads).values())).sum()
         optimizer.zero_grad(set_to_none=True)
-        (3 * loss + 0.5 * aside).backward()
+        (3 * loss + 0.5 * aside).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(nano.parameters(), 1.0)
         optimizer.step()
         step, spent, count = step + 1, before + time.time() - begun, count + 1
-        sums += [loss.item(), right.item(), float(aside)]
+        sums += [loss.item(), right.item(), aside.item()]
         if count == 25:
             names = ("text loss", "tokens right", "aside")
             row = {name: round(float(v) / count, 4) for name, v in zip(names, sums, strict=True)}

@@ -1,4 +1,4 @@
-"""The simulator does what it is asked: intervals are measured on noise-free signals, independently of its event lists."""
+"""The simulator does what it is asked: intervals are measured on noise-free signals, not read from its events."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 CliRunner = pytest.importorskip("click.testing").CliRunner
 
 from pulse_nano import data, pretrain, train  # noqa: E402
+from pulse_nano.checkpoint import SYSTEM  # noqa: E402
 from pulse_nano.model import Nano, Size  # noqa: E402
 from pulse_nano.pages import write_shard  # noqa: E402
 from pulse_nano.questions import random_findings, training_items  # noqa: E402
@@ -36,23 +37,22 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def test_layout(trained: tuple[Path, Path]) -> None:
-    from pulse_edge.export.checkpoint import Checkpoint
+    Checkpoint = pytest.importorskip("pulse_edge.export.checkpoint").Checkpoint
 
     _, out = trained
     checkpoint = Checkpoint(out)
-    assert checkpoint.model.vision.grid == 8
+    assert checkpoint.spec.vision.grid == 8
     assert json.loads((out / "config.json").read_text())["model_type"] == "llava_llama"
     assert sum(file.stat().st_size for file in out.iterdir()) < 12e6
 
 
 def test_prompt_is_the_runtimes(trained: tuple[Path, Path]) -> None:
     from pulse_edge.bundle import PromptSpec
-    from pulse_edge.export.config import VICUNA
     from pulse_edge.prompt import IMAGE, PromptBuilder, Tokenizer
 
     path = trained[1] / "tokenizer.model"
     prompts = train.Prompts(path)
-    builder = PromptBuilder(PromptSpec(**VICUNA, legacy=True), Tokenizer(path, True), 1, 2)
+    builder = PromptBuilder(PromptSpec("llava_v1", SYSTEM, "USER", "ASSISTANT", True), Tokenizer(path, True), 1, 2)
     for item in training_items(random_findings(np.random.default_rng(0)), np.random.default_rng(0)):
         assert builder.first_turn(item.question) == [*prompts.head, IMAGE, *prompts.question(item)[0]]
 
