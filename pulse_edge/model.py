@@ -130,7 +130,7 @@ class Model:
             keys = self._keys(request.ids, known)
             reused = self._rewind_to_shared(keys)
             with _clock(stages, "prefill"):
-                logits = self._engine.prefill(self._embed(keys[reused:], keys, reused, known), self._progress)
+                logits = self._engine.prefill(self._embed(keys[reused:], known), self._progress)
             self._cached = keys
             text = TextStream(self._tokenizer, request.params.stop)
             try:
@@ -195,21 +195,18 @@ class Model:
         """Cut the cache back to what it shares with `keys`; at least one token is left to run, for its logits."""
         limit = min(len(self._cached), len(keys) - 1)
         shared = next((i for i in range(limit) if self._cached[i] != keys[i]), limit)
+        self._cached = self._cached[:shared]  # first: where Ctrl-C comes between, it claims too little, never too much
         self._engine.rewind(shared)
-        self._cached = self._cached[:shared]
         return shared
 
-    def _embed(self, todo: list[int], keys: list[int], start: int, known: _KnownImage | None) -> Floats:
-        """Embeddings [len(todo), hidden] of the prompt's keys from `start` on."""
-        wanted = np.array(todo)
-        out = np.empty((len(todo), self._spec.text.hidden), np.float32)
+    def _embed(self, keys: list[int], known: _KnownImage | None) -> Floats:
+        """Embeddings [len(keys), hidden]; the image is among the keys as a whole or not at all, as in the cache."""
+        wanted = np.array(keys)
+        out = np.empty((len(keys), self._spec.text.hidden), np.float32)
         text = wanted >= 0
         out[text] = self._embeddings[wanted[text]]
         if known and not text.all():
-            first = keys.index(known.key)  # the image's tokens are one run
-            at = int(np.argmin(text))
-            count = len(todo) - int(text.sum())
-            out[at : at + count] = known.tokens[start + at - first :][:count]
+            out[~text] = known.tokens
         return out
 
     def _rows(self, tokens: list[int]) -> Floats:

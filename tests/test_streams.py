@@ -85,12 +85,11 @@ def test_a_stream_that_is_dropped_ends_at_once(bundle: Path, model: pulse_edge.M
 
 
 def test_ctrl_c_inside_the_engine(bundle: Path, model: pulse_edge.Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    model.ask(page(), Q1, max_new_tokens=5)
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
     for stage in ("encode", "prefill", "step"):
-
-        def interrupted(*_: Any) -> None:
-            raise KeyboardInterrupt
-
+        model.ask(page(), Q1, max_new_tokens=5)  # of which the cache must not claim to hold more than it does
         with monkeypatch.context() as patch:
             patch.setattr(model._engine, stage, interrupted)
             with pytest.raises(KeyboardInterrupt):
