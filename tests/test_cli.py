@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -136,6 +137,42 @@ def test_mistakes_have_their_codes(bundle: Path, checkpoint: Path, page: Path, t
     assert "top_p is 3.0" in mistake(2, "ask", page, "-m", bundle, "--top-p", 3)
     assert "the question is empty" in mistake(2, "ask", page, "-m", bundle, "-q", " ")
     assert run("ask", page, "--no-such-option").returncode == 2
+
+
+def test_a_damaged_bundle_gives_one_line_and_no_answer(bundle: Path, page: Path, tmp_path: Path) -> None:
+    """One byte in each file; and the manifest's other ways to be wrong, through every command that opens a bundle."""
+    copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
+    for number, file in enumerate(sorted(copy.iterdir())):
+        whole = file.read_bytes()
+        at = len(whole) // 2
+        file.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        commands = (("ask", page, "-m", copy), ("info", copy), ("verify", copy, "--json"), ("chat", page, "-m", copy))
+        assert str(file) in mistake(4, *commands[number % 4])
+        file.write_bytes(whole)
+    manifest = json.loads((copy / MANIFEST).read_text())
+    for fields, message in (
+        ({"schema_version": 2}, "schema version 2, this pulse-edge reads 1"),
+        ({"colour": 1}, "unknown field 'colour'"),
+        ({"target": "tpu"}, "'tpu' is not one of cpu, cuda"),
+        ({"notice": ""}, "edited by hand or damaged"),
+    ):
+        (copy / MANIFEST).write_text(json.dumps(manifest | fields))
+        assert message in mistake(4, "ask", page, "-m", copy, "--json")
+    (copy / MANIFEST).unlink()
+    assert f"no {MANIFEST}" in mistake(4, "info", copy)
+
+
+def test_an_error_is_one_line_whatever_the_user_typed(tmp_path: Path) -> None:
+    assert "no bundle at" in mistake(4, "info", tmp_path / "a\nb\r\nc")
+    assert "no checkpoint at" in mistake(7, "export", "a\nb", tmp_path / "out")
+
+
+def test_a_terminal_that_cannot_show_a_character(bundle: Path, tmp_path: Path) -> None:
+    western = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    done = run("info", bundle, env=western)
+    assert done.returncode == 0, done.stderr
+    assert "\\u2026" in done.stdout  # the ellipsis after a hash
+    assert "\\u5fc3" in mistake(4, "info", tmp_path / "\u5fc3", env=western)
 
 
 def test_the_context_error_says_the_numbers(bundle: Path, page: Path) -> None:

@@ -38,14 +38,14 @@ def names(path: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("precision", "block", "target", "expected"),
     [
-        ("fp32", None, "cpu", ("fp32", "fp32", "fp32", 0)),
-        ("int8", None, "cpu", ("int8", "fp16", "fp32", 128)),
-        ("int8", 32, "cpu", ("int8", "fp16", "fp32", 32)),
-        ("int4", None, "cpu", ("int4", "fp16", "fp32", 32)),
-        ("int4", 64, "cpu", ("int4", "fp16", "fp32", 64)),
-        ("int4", 128, "cpu", ("int4", "fp16", "fp32", 128)),
-        ("fp16", None, "cuda", ("fp16", "fp16", "fp16", 0)),
-        ("int4", 32, "cuda", ("int4", "fp16", "fp16", 32)),
+        ("fp32", None, "cpu", ("fp32", "fp32", "fp32", "fp32", 0)),
+        ("int8", None, "cpu", ("int8", "int8", "fp16", "fp32", 128)),
+        ("int8", 32, "cpu", ("int8", "int8", "fp16", "fp32", 32)),
+        ("int4", None, "cpu", ("int4", "int8", "fp16", "fp32", 32)),
+        ("int4", 64, "cpu", ("int4", "int8", "fp16", "fp32", 64)),
+        ("int4", 128, "cpu", ("int4", "int8", "fp16", "fp32", 128)),
+        ("fp16", None, "cuda", ("fp16", "fp16", "fp16", "fp16", 0)),
+        ("int4", 32, "cuda", ("int4", "int8", "fp16", "fp16", 32)),
     ],
 )
 def test_the_manifest_says_what_was_made(
@@ -55,7 +55,7 @@ def test_the_manifest_says_what_was_made(
 
     made = open_bundle(bundles(precision, block, target)).manifest
     p = made.precision
-    assert (p.decoder, p.embeddings, p.io, p.block_size) == expected
+    assert (p.decoder, p.head, p.embeddings, p.io, p.block_size) == expected
     assert (p.name, made.target, p.kv_cache) == (precision, target, p.io)
     source = Checkpoint(checkpoint)
     assert made.model == source.spec

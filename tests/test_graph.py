@@ -137,6 +137,14 @@ def test_graphs_are_well_formed(bundles: Bundles, precision: str, target: str, f
     assert {i.name for i in graph.input} <= used
 
 
+def test_the_standard_operators_pass_the_checker(bundles: Bundles) -> None:
+    """The fp32 vision graph has one contrib operator family; everything else must be plain ONNX."""
+    model = onnx.load(bundles() / VISION_GRAPH)
+    contrib = {node.op_type for node in model.graph.node if node.domain == "com.microsoft"}
+    assert contrib == {"MultiHeadAttention", "QuickGelu", "Gelu"}
+    onnx.checker.check_model(model)
+
+
 @pytest.mark.parametrize("file", GRAPHS)
 @pytest.mark.parametrize(("precision", "target"), EVERY)
 def test_weights_are_aligned_and_fill_the_data_file(bundles: Bundles, precision: str, target: str, file: str) -> None:

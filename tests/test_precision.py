@@ -145,6 +145,7 @@ def test_the_table() -> None:
         assert row.name == name == row.decoder
         assert bool(row.block_size) == (row.decoder in BITS)
         assert row.block_size in (0, *BLOCK_SIZES)
+        assert {row.head, row.vision} <= {"fp32", "fp16", *BITS}
 
 
 # -- as the engine reads it
@@ -173,6 +174,7 @@ def test_the_engine_reads_the_codes_as_we_mean_them(
     """Level 0 multiplies the dequantized weight; level 4, which bundles use, also rounds x to 8 bits a block."""
     x = noise(rows, columns, 1)
     q = quantize(noise(48, columns), bits, block)
+    assert contrib.pack(q).shape == (48, -(-columns // block), block * bits // 8)
     exact = x.astype(np.float64) @ q.dequantize().astype(np.float64).T
     scale = np.abs(exact).max()
     assert np.abs(matmul(q, x, 0, tmp_path) - exact).max() < 2e-6 * scale
