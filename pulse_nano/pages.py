@@ -307,37 +307,37 @@ BLACK = tuple(-m / s for m, s in zip(MEAN, STD, strict=True))
 
 
 def _paint(ink: U8, grid: dict[str, F32], where: str, look: Look, rng: np.random.Generator | None) -> F32:
-    """float32 (3, height, width), normalised for the tower."""
-    cover = ink.astype(np.float32)
-    cover *= np.float32(1 / 255)
-    rows_all, rows_major = grid[f"y all {where}"][:, None], grid[f"y major {where}"][:, None]
-    out = np.empty((3, *ink.shape), np.float32)
-    work = np.empty(ink.shape, np.float32)
-    light, grain = None, None
+    """float32 (3, height, width), normalised for the tower.
+
+    With the sheet's share s = 1 - ink, the grid's separable line masks and the normalisation folded in, a channel is
+    a weighted sum of the same few planes, so all three are one matrix product.
+    """
+    height, width = ink.shape
+    planes = np.empty((5, height, width), np.float32)
+    sheet, all_lines, major_lines, ones, grain = planes
+    np.multiply(ink, np.float32(-1 / 255), out=sheet)
+    sheet += np.float32(1)
+    np.multiply(sheet, grid[f"x all {where}"], out=all_lines)
+    all_lines *= grid[f"y all {where}"][:, None]
+    np.multiply(sheet, grid[f"x major {where}"], out=major_lines)
+    major_lines *= grid[f"y major {where}"][:, None]
+    ones[:] = 1
+    noisy = bool(look.noise) and rng is not None
     if look.shade:
         angle = np.deg2rad(look.tilt)
-        down = np.linspace(-0.5, 0.5, ink.shape[0], dtype=np.float32)[:, None] * np.float32(np.sin(angle))
-        across = np.linspace(-0.5, 0.5, ink.shape[1], dtype=np.float32) * np.float32(np.cos(angle))
-        light = 1 - np.float32(look.shade) * (down + across + np.float32(0.5))
-    if look.noise and rng is not None:
-        grain = rng.standard_normal(ink.shape, dtype=np.float32)
-    for c in range(3):
-        paper, minor, major, pen = (color[c] for color in (look.paper, look.minor, look.major, look.ink))
-        sheet = out[c]
-        np.multiply(rows_all, np.float32(paper - minor) * grid[f"x all {where}"], out=sheet)
-        np.multiply(rows_major, np.float32(minor - major) * grid[f"x major {where}"], out=work)
-        sheet += work
-        sheet += np.float32(major)
-        np.subtract(np.float32(pen), sheet, out=work)
-        work *= cover
-        sheet += work
-        if light is not None:
-            sheet *= light
-        if grain is not None:
-            sheet += np.float32(look.noise) * grain
-            np.clip(sheet, 0, 1, out=sheet)
-        sheet -= np.float32(MEAN[c])
-        sheet *= np.float32(1 / STD[c])
+        down = np.linspace(-0.5, 0.5, height, dtype=np.float32)[:, None] * np.float32(np.sin(angle))
+        across = np.linspace(-0.5, 0.5, width, dtype=np.float32) * np.float32(np.cos(angle))
+        planes[:4] *= 1 - np.float32(look.shade) * (down + across + np.float32(0.5))
+    if noisy and rng is not None:
+        rng.standard_normal(dtype=np.float32, out=grain)
+    paper, minor, major, pen = (np.array(color) for color in (look.paper, look.minor, look.major, look.ink))
+    weights = np.stack([major - pen, paper - minor, minor - major, pen, np.full(3, look.noise)], axis=1)
+    used = 5 if noisy else 4
+    out = (weights[:, :used].astype(np.float32) @ planes[:used].reshape(used, -1)).reshape(3, height, width)
+    if noisy:
+        np.clip(out, 0, 1, out=out)
+    out -= np.array(MEAN, np.float32)[:, None, None]
+    out *= 1 / np.array(STD, np.float32)[:, None, None]
     return out
 
 

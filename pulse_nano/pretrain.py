@@ -17,26 +17,17 @@ from typing import Any
 
 import click
 import numpy as np
+
+from .cpu import keep_memory  # isort: skip (before torch)
+
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from .data import Pages, shard_path
+from .data import Pages, shard_path, stream
 from .model import SHEET, Heads, Size, Tower
 from .simulate import CONDUCTION, ECTOPY, RHYTHMS, ST_CHANGES
 from .targets import losses
-
-
-def one_batch(batches: list[Any]) -> Any:
-    """DataLoader's collate function for a dataset that yields whole batches."""
-    return batches[0]
-
-
-def loader(pages: Pages, workers: int = 1) -> Any:
-    if not workers:
-        return iter(pages)
-    return iter(DataLoader(pages, batch_size=1, num_workers=workers, collate_fn=one_batch, prefetch_factor=3))
 
 
 def auc(score: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
@@ -112,7 +103,6 @@ def parameter_groups(parameters: list[torch.nn.Parameter], patch: Tensor, share:
 @click.option("--patch", default=42)
 @click.option("--peak", default=1.5e-3, help="Learning rate.")
 @click.option("--seed", default=20261123)
-@click.option("--workers", default=1)
 @click.option("--steps", default=0, help="Stop after so many steps (smoke test); 0: by time only.")
 @click.option("--compile/--no-compile", "compiled", default=True)
 def main(
@@ -123,11 +113,11 @@ def main(
     patch: int,
     peak: float,
     seed: int,
-    workers: int,
     steps: int,
     compiled: bool,
 ) -> None:
     """Train the tower in STATE, resuming what is there."""
+    keep_memory()
     torch.manual_seed(seed)
     size = Size(patch=patch)
     tower, heads = Tower(size), Heads(size)
@@ -146,7 +136,7 @@ def main(
         step, spent = had["step"], had["spent"]
     run_tower: Any = torch.compile(tower) if compiled else tower
     pages = Pages(state / "pages", shards, batch, patch, seed, start=step)
-    source = loader(pages, workers)
+    source = stream(pages)
     valid = Pages(state / "valid", 2, 20, patch, 5)
     begun = last_saved = last_valid = time.time()
     before, count = spent, 0

@@ -18,14 +18,17 @@ from typing import Any
 
 import click
 import numpy as np
+
+from .cpu import keep_memory  # isort: skip (before torch)
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .checkpoint import NUMBERS, SYSTEM, save, train_tokenizer
-from .data import Batch, Pages
+from .data import Batch, Pages, stream
 from .model import Nano, Size
-from .pretrain import loader, parameter_groups, rate_at
+from .pretrain import parameter_groups, rate_at
 from .questions import Findings, Item, random_findings, training_items
 from .targets import losses
 
@@ -143,12 +146,12 @@ def make_tokenizer(path: Path, vocab: int, seed: int) -> None:
 @click.option("--batch", default=16)
 @click.option("--peak", default=1.5e-3, help="Learning rate; the tower's is a quarter of it.")
 @click.option("--seed", default=20261124)
-@click.option("--workers", default=1)
 @click.option("--steps", default=0, help="Stop after so many steps (smoke test); 0: by time only.")
 def main(
-    state: Path, out: Path, minutes: float, shards: int, batch: int, peak: float, seed: int, workers: int, steps: int
+    state: Path, out: Path, minutes: float, shards: int, batch: int, peak: float, seed: int, steps: int
 ) -> None:
     """Train everything in STATE, resuming what is there; write the checkpoint to OUT."""
+    keep_memory()
     torch.manual_seed(seed)
     tower_state = torch.load(state / "tower.pt", weights_only=True)
     size = Size(**tower_state["size"])
@@ -171,7 +174,7 @@ def main(
         nano.load_state_dict(had["nano"])
         optimizer.load_state_dict(had["optimizer"])
         step, spent = had["step"], had["spent"]
-    source: Any = loader(Pages(state / "pages", shards, batch, size.patch, seed, start=step, base=True), workers)
+    source = stream(Pages(state / "pages", shards, batch, size.patch, seed, start=step, base=True))
     begun = last = time.time()
     before, sums, count = spent, np.zeros(3), 0
     log = (state / "joint.jsonl").open("a")

@@ -25,7 +25,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     (state / "pages").mkdir()
     data.SHARD_PAGES, kept = 4, data.SHARD_PAGES
     write_shard(state / "pages" / "0000.shard", 1, 0, 4)
-    common = ["--shards", "1", "--batch", "2", "--workers", "0", "--steps", "2"]
+    common = ["--shards", "1", "--batch", "2", "--steps", "2"]
     for command, where in (
         (pretrain.main, [str(state), "--no-compile"]),
         (train.main, [str(state), str(state / "out")]),
