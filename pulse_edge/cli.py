@@ -301,6 +301,31 @@ def verify(bundle: str, against: str | None, image: str | None, tokens: int, thr
         raise PulseEdgeError(f"{bundle} does not agree with {against}: {report.verdict}")
 
 
+@cli.command("eval")
+@click.argument("bundles", nargs=-1)
+@click.option("--pages", type=click.IntRange(1), default=1000, show_default=True)
+@click.option("--seed", type=click.IntRange(0), help="Another held-out set [default: the fixed one].")
+@click.option("--workers", type=click.IntRange(1), default=os.cpu_count() or 1, show_default=True, help="Processes.")
+@click.option("--json", "as_json", is_flag=True, help="Print scores and confusions as JSON.")
+def evaluate(bundles: tuple[str, ...], pages: int, seed: int | None, workers: int, as_json: bool) -> None:
+    """Score BUNDLES on held-out simulated ECG pages, side by side, each against the first.
+
+    The questions are those that pulse-nano is trained on; no score says anything about patients.
+    """
+    gate = importlib.import_module("pulse_edge.nano.evaluate")
+    paths = [str(bundle) for bundle in bundles or (default_bundle(),)]
+    names = [Path(path).name for path in paths]
+    if len(set(names)) < len(names):
+        raise click.UsageError("bundles need different names, which head the columns")
+    seed = gate.SEED if seed is None else seed
+    with Status() as status:
+        for path in paths:
+            open_bundle(path, progress=status)  # a broken one is refused here, not in a worker
+        scores = gate.evaluate_bundles(paths, pages, seed, workers, status)
+    report = gate.report_on(names, scores, pages, seed)
+    click.echo(json.dumps(report, indent=1) if as_json else f"{gate.table(report['scores'])}\n\n{report['notice']}")
+
+
 def exporting(name: str) -> Any:
     """A module of the export, which is an extra."""
     try:

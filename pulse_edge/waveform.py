@@ -243,7 +243,7 @@ def _grid(style: PageStyle) -> Bytes:
     """uint8 [height, width, 3]."""
     width, height = style.size
     grid_pt = style.grid_pt if style.show_grid else 0.0
-    across, down = _grid_cover(width, style, grid_pt), _grid_cover(height, style, grid_pt)[:, ::-1]
+    across, down = grid_cover(width, style, grid_pt), grid_cover(height, style, grid_pt)[:, ::-1]
     kinds, row_kind = np.unique(down, axis=1, return_inverse=True)  # few rows differ: blend each kind once
     rows = np.empty((kinds.shape[1], width, 3))
     rows[:] = style.paper
@@ -253,7 +253,7 @@ def _grid(style: PageStyle) -> Bytes:
     return (rows * 255 + 0.5).astype(np.uint8)[row_kind.reshape(-1)]
 
 
-def _grid_cover(length: int, style: PageStyle, grid_pt: float) -> Floats:
+def grid_cover(length: int, style: PageStyle, grid_pt: float) -> Floats:
     """float32 [2 (minor, major), length]: how much of each pixel along one axis the grid's lines cover."""
     cover = np.zeros((2, length), np.float32)
     half = style.px(grid_pt) / 2

@@ -1,6 +1,6 @@
 """The accuracy gate: a fixed, seeded held-out set of simulated pages, four tasks and refusals, scored from text.
 
-    python -m pulse_nano.evaluate BUNDLE [BUNDLE ...] --pages 1000
+    pulse-edge eval BUNDLE [BUNDLE ...] --pages 1000
 
 The pages are drawn by `pulse_edge.waveform.draw_page` at 200 dpi, with other seeds and other noise than in training.
 Several bundles are shown side by side, with the difference to the first. Scoring knows nothing of the runtime: it takes
@@ -9,17 +9,18 @@ any function from an image and a question to a text. Simulated data only: no sco
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+import itertools
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pulse_edge.bundle import NOTICE, Progress
 from pulse_edge.waveform import LEADS, Recording, draw_page
 
 from .pages import make_ecg, no_ecg, sample_header, sample_look, sample_style, shown_ectopy
@@ -30,6 +31,7 @@ SEED = 99001  # training uses other ones
 NOISE = Noise(wander=0.13, white=0.032, hum=0.015, burst=0.12)
 RATE_BPM, INTERVAL_MS = 5, 20  # tolerances
 NONE = frozenset({"no conduction abnormality"})
+MAX_TOKENS = 160  # the longest report has about 90
 TOPICS = ("rhythm", "rate", "conduction", "ectopy", "st")
 
 Ask = Callable[[Image.Image, str], str]
@@ -44,20 +46,29 @@ class Case:
     items: tuple[Item, ...]
 
 
+def heldout_case(index: int, seed: int = SEED) -> Case:
+    """Page `index` of the held-out set; below zero, image -1 - `index` of those without an ECG."""
+    if index < 0:
+        rng = np.random.default_rng([seed, -1 - index, 6])
+        return Case(no_ecg(rng), None, questions_for(None, rng))
+    rng = np.random.default_rng([seed, index, 5])
+    ecg = make_ecg(seed, index, NOISE, hz=500)
+    look = sample_look(rng)
+    style = replace(sample_style(rng), paper=look.paper, ink=look.ink, grid_major=look.major, grid_minor=look.minor)
+    image = draw_page(Recording(ecg.signal.astype(np.float32), ecg.hz, LEADS), style, sample_header(rng))
+    truth = Findings.of({**ecg.spec.__dict__, "axis": ecg.spec.axis, "rate_bpm": ecg.rate_bpm,
+                         "ectopy": shown_ectopy(ecg)})  # fmt: skip
+    return Case(image, truth, questions_for(truth, rng))
+
+
+def heldout_indices(count: int, empty: float = 0.05) -> list[int]:
+    """`count` pages and then `empty` of that many images without an ECG."""
+    return [*range(count), *(-1 - index for index in range(round(count * empty)))]
+
+
 def heldout(count: int, seed: int = SEED, empty: float = 0.05) -> Iterator[Case]:
-    """`count` pages and then `empty` of that many images without an ECG; the same arguments give the same cases."""
-    for index in range(count):
-        rng = np.random.default_rng([seed, index, 5])
-        ecg = make_ecg(seed, index, NOISE, hz=500)
-        look = sample_look(rng)
-        style = replace(sample_style(rng), paper=look.paper, ink=look.ink, grid_major=look.major, grid_minor=look.minor)
-        recording = Recording(ecg.signal.astype(np.float32), ecg.hz, LEADS)
-        image = draw_page(recording, style, sample_header(rng))
-        labels = {**ecg.spec.__dict__, "axis": ecg.spec.axis, "rate_bpm": ecg.rate_bpm, "ectopy": shown_ectopy(ecg)}
-        yield Case(image, Findings.of(labels), questions_for(Findings.of(labels), rng))
-    for index in range(round(count * empty)):
-        rng = np.random.default_rng([seed, index, 6])
-        yield Case(no_ecg(rng), None, questions_for(None, rng))
+    """The cases themselves; the same arguments give the same cases."""
+    return (heldout_case(index, seed) for index in heldout_indices(count, empty))
 
 
 def questions_for(truth: Findings | None, rng: np.random.Generator) -> tuple[Item, ...]:
@@ -213,11 +224,67 @@ def confusion(pairs: list[tuple[str, str | None]], names: tuple[str, ...]) -> ND
     return table
 
 
-def evaluate(ask_model: Ask, cases: Iterator[Case]) -> Scores:
+def label_table(pairs: list[tuple[frozenset[str], frozenset[str]]]) -> dict[str, dict[str, int]]:
+    """Counts per label of findings that can occur together: present, found, and stated where absent."""
+    return {
+        label: {
+            "present": sum(label in truth for truth, _ in pairs),
+            "found": sum(label in truth and label in said for truth, said in pairs),
+            "false": sum(label not in truth and label in said for truth, said in pairs),
+        }
+        for label in sorted({name for pair in pairs for names in pair for name in names})
+    }
+
+
+def confusions(scores: Scores) -> dict[str, Any]:
+    """For the model card: what was said for what was true."""
+    return {
+        "rhythm": confusion(scores.rhythm, RHYTHMS).tolist(),
+        "ectopy": confusion(scores.ectopy, ECTOPY).tolist(),
+        "st": confusion(scores.st, ST_CHANGES).tolist(),
+        "conduction": label_table(scores.conduction),
+        "detection": label_table(scores.detection),
+    }
+
+
+def evaluate(ask_model: Ask, cases: Iterable[Case]) -> Scores:
     """Ask every question of every case, page by page, so that a runtime can keep the page it has read."""
     scores = Scores()
     for case in cases:
         scores.add(case, [ask_model(case.image, item.question) for item in case.items])
+    return scores
+
+
+# ---- bundles -----------------------------------------------------------------------------------------------
+
+_models: list[Any] = []  # of this process
+
+
+def _load(paths: list[str], threads: int) -> None:
+    import pulse_edge
+
+    _models[:] = [pulse_edge.load(path, threads=threads) for path in paths]
+
+
+def _answer(index: int, seed: int) -> tuple[Findings | None, tuple[Item, ...], list[list[str]]]:
+    """Truth and questions of one case, and each bundle's answers to them."""
+    case = heldout_case(index, seed)
+    texts = [[str(m.ask(case.image, i.question, max_new_tokens=MAX_TOKENS).text) for i in case.items] for m in _models]
+    return case.truth, case.items, texts
+
+
+def evaluate_bundles(paths: list[str], pages: int, seed: int, workers: int, progress: Progress) -> list[Scores]:
+    """Scores of each bundle on the same cases. Every worker is a process that runs the bundles on one thread."""
+    scores = [Scores() for _ in paths]
+    indices = heldout_indices(pages)
+    blank = Image.new("RGB", (1, 1))
+    with ProcessPoolExecutor(
+        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_load, initargs=(paths, 1)
+    ) as pool:
+        for truth, items, texts in pool.map(_answer, indices, itertools.repeat(seed), chunksize=4):
+            for each, answers in zip(scores, texts, strict=True):
+                each.add(Case(blank, truth, items), answers)
+            progress("evaluating", 1, len(indices))
     return scores
 
 
@@ -237,32 +304,13 @@ def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
     return "\n".join(lines)
 
 
-@click.command()
-@click.argument("bundles", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--pages", default=1000, show_default=True)
-@click.option("--seed", default=SEED, show_default=True)
-@click.option("--json", "out", type=click.Path(path_type=Path), help="Also write the figures to this file.")
-def main(bundles: tuple[Path, ...], pages: int, seed: int, out: Path | None) -> None:
-    """Score BUNDLES on the held-out set."""
-    import pulse_edge
-
-    results, confusions = {}, {}
-    for path in bundles:
-        model = pulse_edge.load(path)
-
-        def ask_model(image: Image.Image, question: str, model: Any = model) -> str:
-            return str(model.ask(image, question, max_new_tokens=160).text)
-
-        scores = evaluate(ask_model, heldout(pages, seed))
-        results[path.name] = summary(scores)
-        confusions[path.name] = {"rhythm": confusion(scores.rhythm, RHYTHMS).tolist(),
-                                 "st": confusion(scores.st, ST_CHANGES).tolist(),
-                                 "ectopy": confusion(scores.ectopy, ECTOPY).tolist()}  # fmt: skip
-    click.echo(table(results))
-    click.echo("\nSimulated pages only. Research use only.")
-    if out:
-        out.write_text(json.dumps({"pages": pages, "seed": seed, "scores": results, "confusion": confusions}, indent=1))
-
-
-if __name__ == "__main__":
-    main()
+def report_on(names: list[str], scores: list[Scores], pages: int, seed: int) -> dict[str, Any]:
+    """What `pulse-edge eval --json` prints."""
+    return {
+        "pages": pages,
+        "seed": seed,
+        "notice": "simulated pages only; " + NOTICE,
+        "scores": {name: summary(each) for name, each in zip(names, scores, strict=True)},
+        "confusion": {name: confusions(each) for name, each in zip(names, scores, strict=True)},
+        "classes": {"rhythm": RHYTHMS, "ectopy": ECTOPY, "st": ST_CHANGES},
+    }

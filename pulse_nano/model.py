@@ -31,7 +31,7 @@ class Size:
     layers: int = 4
     heads: int = 3
     ffn: int = 512
-    vocab: int = 768
+    vocab: int = 1024
     positions: int = 2048
 
     @property
@@ -66,6 +66,20 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     weights: Tensor = torch.softmax(scores if mask is None else scores + mask, dim=-1)
     return weights @ v
+
+
+def attend_causal(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, rows: int = 128) -> Tensor:
+    """`attend` where `mask` hides everything after a query's own position: in strips, so that half is never computed.
+
+    The last query is at the last key, as with a cache.
+    """
+    n, before = q.shape[2], k.shape[2] - q.shape[2]
+    strips = []
+    for first in range(0, n, rows):
+        seen = before + min(n, first + rows)
+        part = slice(first, first + rows)
+        strips.append(attend(q[:, :, part], k[:, :, :seen], v[:, :, :seen], mask[..., part, :seen]))
+    return torch.cat(strips, dim=2)
 
 
 class VisionLayer(nn.Module):
@@ -221,7 +235,8 @@ class DecoderLayer(nn.Module):
             if cache:
                 k, v = torch.cat([cache[0], k], dim=2), torch.cat([cache[1], v], dim=2)
             cache[:] = [k, v]
-        x = x + self.o_proj(attend(q, k, v, mask).transpose(1, 2).reshape(b, n, w))
+        y = attend(q, k, v) if mask is None else attend_causal(q, k, v, mask)
+        x = x + self.o_proj(y.transpose(1, 2).reshape(b, n, w))
         y = self.post_attention_layernorm(x)
         out: Tensor = x + self.down_proj(F.silu(self.gate_proj(y)) * self.up_proj(y))
         return out

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pulse_edge.waveform import LEADS, Cell, PageStyle, Recording, draw_ink, page_cells
+from pulse_edge.waveform import LEADS, Cell, PageStyle, Recording, draw_ink, grid_cover, page_cells
 
 from .simulate import LBBB, Ecg, EcgSpec, Noise, add_noise, sample_spec, simulate
 
@@ -98,21 +98,6 @@ def sample_header(rng: np.random.Generator) -> str | None:
     return "   ".join(str(line) for line in rng.permutation(lines)[:count])
 
 
-def _profile(length: int, px_per_mm: float, half: float, from_end: bool) -> dict[str, F32]:
-    """Uncovered share of each pixel along one axis by grid lines, as `waveform.draw_grid` places them."""
-    free = np.ones((2, length), np.float32)  # minor, major
-    for number in range(math.ceil(length / px_per_mm)):
-        centre = int(number * px_per_mm)
-        for offset in range(-math.ceil(half), math.ceil(half) + 1):
-            covered = max(0.0, min(half, abs(offset) + 0.5) - max(-half, abs(offset) - 0.5))
-            if 0 <= centre + offset < length:
-                kind = int(number % 5 == 0)
-                free[kind, centre + offset] = min(free[kind, centre + offset], 1 - covered)
-    if from_end:
-        free = free[:, ::-1]
-    return {"all": free[0] * free[1], "major": free[1]}
-
-
 def _shrink(vector: F32, length: int) -> F32:
     """Bicubic reduction of a vector, with Pillow's filter."""
     image = Image.fromarray(np.ascontiguousarray(np.repeat(vector[None], 2, axis=0)), mode="F")
@@ -123,9 +108,9 @@ def _shrink(vector: F32, length: int) -> F32:
 def grid_profiles(style: PageStyle, height: int) -> dict[str, F32]:
     """Profiles for `Page.grid` of a page whose canvas height is `height`."""
     out: dict[str, F32] = {}
-    half = style.px(style.grid_pt) / 2
     for axis, size, canvas in (("x", style.size[0], CANVAS), ("y", style.size[1], height)):
-        for lines, free in _profile(size, style.px_per_mm, half, axis == "y").items():
+        minor, major = 1 - grid_cover(size, style, style.grid_pt)[:, :: -1 if axis == "y" else 1]
+        for lines, free in (("all", minor * major), ("major", major)):
             out[f"{axis} {lines} canvas"] = _shrink(free, canvas)
             out[f"{axis} {lines} base"] = _shrink(free, SIDE)
     return out

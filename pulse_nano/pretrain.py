@@ -118,6 +118,7 @@ def main(
 ) -> None:
     """Train the tower in STATE, resuming what is there."""
     keep_memory()
+    torch.set_flush_denormal(True)
     torch.manual_seed(seed)
     size = Size(patch=patch)
     tower, heads = Tower(size), Heads(size)

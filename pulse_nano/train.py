@@ -14,7 +14,6 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -34,6 +33,7 @@ from .targets import losses
 
 BOS, EOS = 1, 2
 IGNORE = -100
+TEXT_TOKENS = 320  # of one page's packed questions; what does not fit is left out (about one question in twelve)
 
 
 class Prompts:
@@ -85,6 +85,8 @@ def pack(prompts: Prompts, items: list[list[Item]], image_tokens: int) -> Packed
         for number, item in enumerate(page, 1):
             question, answer = prompts.question(item)
             whole = question + answer[:-1]
+            if ids and len(ids) + len(whole) > TEXT_TOKENS:
+                continue
             ids += whole
             positions += range(start, start + len(whole))
             block += [number] * len(whole)
@@ -131,7 +133,7 @@ def items_of(batch: Batch, seed: int) -> list[list[Item]]:
 
 def make_tokenizer(path: Path, vocab: int, seed: int) -> None:
     rng = np.random.default_rng([seed, 4])
-    texts = [f"{SYSTEM} USER:"] * 40
+    texts = [f"{SYSTEM} USER:"] * 1500  # often enough that its words become pieces
     for number in range(1500):
         findings = random_findings(rng) if number % 20 else None
         texts += [f"{item.question} ASSISTANT: {item.answer}" for item in training_items(findings, rng)]
@@ -147,14 +149,13 @@ def make_tokenizer(path: Path, vocab: int, seed: int) -> None:
 @click.option("--peak", default=1.5e-3, help="Learning rate; the tower's is a quarter of it.")
 @click.option("--seed", default=20261124)
 @click.option("--steps", default=0, help="Stop after so many steps (smoke test); 0: by time only.")
-def main(
-    state: Path, out: Path, minutes: float, shards: int, batch: int, peak: float, seed: int, steps: int
-) -> None:
+def main(state: Path, out: Path, minutes: float, shards: int, batch: int, peak: float, seed: int, steps: int) -> None:
     """Train everything in STATE, resuming what is there; write the checkpoint to OUT."""
     keep_memory()
+    torch.set_flush_denormal(True)
     torch.manual_seed(seed)
     tower_state = torch.load(state / "tower.pt", weights_only=True)
-    size = Size(**tower_state["size"])
+    size = Size(**{**tower_state["size"], "vocab": Size.vocab})
     nano = Nano(size)
     nano.tower.load_state_dict(tower_state["tower"])
     nano.heads.load_state_dict(tower_state["heads"])

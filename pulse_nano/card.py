@@ -1,0 +1,104 @@
+"""Puts measured figures where people read them: score tables and confusions, and the learning curves.
+
+    pulse-edge eval bundle-fp32 bundle-int8 bundle-int4 --json > scores.json
+    python -m pulse_nano.card scores.json
+
+Rewrites what lies between `<!-- NAME -->` and `<!-- /NAME -->` in README.md and pulse_nano/MODEL_CARD.md, and draws
+pulse_nano/curves.png from the training logs in pulse_nano/logs/ (needs matplotlib). Figures come from nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .evaluate import table
+
+ROOT = Path(__file__).parent.parent
+LOGS = Path(__file__).parent / "logs"
+
+
+def confusion_table(names: list[str], counts: list[list[int]]) -> str:
+    """Rows are what is true, columns what was said."""
+    lines = ["| true \\ said | " + " | ".join(names) + " | anything else |", "| --- |" + " --- |" * (len(names) + 1)]
+    lines += [f"| {name} | " + " | ".join(map(str, row)) + " |" for name, row in zip(names, counts, strict=True)]
+    return "\n".join(lines)
+
+
+def label_rows(counts: dict[str, dict[str, int]]) -> str:
+    lines = ["| label | pages that show it | found | stated where absent |", "| --- | --- | --- | --- |"]
+    lines += [f"| {name} | {c['present']} | {c['found']} | {c['false']} |" for name, c in counts.items()]
+    return "\n".join(lines)
+
+
+def confusions(report: dict[str, Any]) -> str:
+    """All confusions of the first bundle."""
+    name, counts = next(iter(report["confusion"].items()))
+    parts = [f"Of `{name}`, {report['pages']} pages."]
+    for task, classes in report["classes"].items():
+        parts += [f"**{task}**", confusion_table(classes, counts[task])]
+    parts += ["**conduction** (may occur together)", label_rows(counts["conduction"])]
+    parts += ["**detection from a list**", label_rows(counts["detection"])]
+    return "\n\n".join(parts)
+
+
+def fill(path: Path, name: str, text: str) -> None:
+    """Replace what lies between the markers `name` of a file."""
+    old = path.read_text()
+    new, count = re.subn(
+        rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", lambda m: f"{m[1]}{text}\n{m[2]}", old, flags=re.S
+    )
+    if count != 1:
+        raise click.ClickException(f"{path} has {count} places marked {name}, not one")
+    path.write_text(new)
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def draw_curves(out: Path) -> None:
+    """Stage A's losses and held-out scores, stage B's loss and share of right tokens, over steps."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    tower, joint = read_log(LOGS / "tower.jsonl"), read_log(LOGS / "joint.jsonl")
+    losses = [row for row in tower if "loss" in row]
+    scores = [row for row in tower if "valid" in row]
+    figure, axes = pyplot.subplots(1, 3, figsize=(15, 4.2))
+    for name in ("events", "rhythm", "conduction", "st", "rate"):
+        axes[0].plot([r["step"] for r in losses], [r["loss"][name] for r in losses], label=name)
+    axes[0].set(title="stage A: training losses (weighted)", xlabel="step", yscale="log")
+    for name in ("rhythm recall", "ectopy recall", "st recall", "first-degree AV block AUC",
+                 "anterior ST elevation AUC", "rate within 5"):  # fmt: skip
+        axes[1].plot([r["step"] for r in scores], [r["valid"][name] for r in scores], marker=".", label=name)
+    axes[1].set(title="stage A: auxiliary heads, 400 held-out pages", xlabel="step", ylim=(0, 1))
+    axes[2].plot([r["step"] for r in joint], [r["text loss"] for r in joint], label="text loss, nats a token")
+    axes[2].plot([r["step"] for r in joint], [r["tokens right"] for r in joint], label="answer tokens right")
+    axes[2].set(title="stage B", xlabel="step", ylim=(0, 1.2))
+    for axis in axes:
+        axis.legend(fontsize=7)
+        axis.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(out, dpi=80)
+
+
+@click.command()
+@click.argument("scores", type=click.Path(path_type=Path, exists=True))
+def main(scores: Path) -> None:
+    """Fill in the documents from SCORES, the output of `pulse-edge eval --json`."""
+    report = json.loads(scores.read_text())
+    fill(ROOT / "README.md", "scores", table(report["scores"]))
+    fill(ROOT / "pulse_nano" / "MODEL_CARD.md", "scores", table(report["scores"]))
+    fill(ROOT / "pulse_nano" / "MODEL_CARD.md", "confusion", confusions(report))
+    draw_curves(ROOT / "pulse_nano" / "curves.png")
+
+
+if __name__ == "__main__":
+    main()
