@@ -26,6 +26,7 @@ from torch import Tensor
 
 from .data import Pages, shard_path, stream
 from .model import SHEET, Heads, Size, Tower
+from .optim import make_optimizers, set_rate
 from .simulate import CONDUCTION, ECTOPY, RHYTHMS, ST_CHANGES
 from .targets import losses
 
@@ -85,20 +86,10 @@ def rate_at(progress: float, peak: float, step: int) -> float:
     return peak * min(1.0, (step + 1) / 150) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
 
 
-def parameter_groups(parameters: list[torch.nn.Parameter], patch: Tensor, share: float = 1.0) -> list[dict[str, Any]]:
-    """AdamW groups at `share` of the learning rate: no decay for vectors; the patch filters learn slower."""
-    rest = [p for p in parameters if p is not patch]
-    groups = [
-        {"params": [p for p in rest if p.dim() > 1], "weight_decay": 0.02, "share": share},
-        {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0, "share": share},
-    ]
-    return groups + [{"params": [p], "weight_decay": 0.02, "share": 0.2 * share} for p in parameters if p is patch]
-
-
 @click.command()
 @click.argument("state", type=click.Path(path_type=Path))
 @click.option("--minutes", default=50.0, help="Time for the whole stage, over all calls.")
-@click.option("--shards", default=150, help="Shards of 200 pages to train on.")
+@click.option("--shards", default=100, help="Shards of 200 pages to train on.")
 @click.option("--batch", default=16)
 @click.option("--patch", default=42)
 @click.option("--peak", default=1.5e-3, help="Learning rate.")
@@ -123,9 +114,7 @@ def main(
     size = Size(patch=patch)
     tower, heads = Tower(size), Heads(size)
     parameters = [*tower.parameters(), *heads.parameters()]
-    optimizer = torch.optim.AdamW(
-        parameter_groups(parameters, tower.patch_embedding.weight), lr=peak, betas=(0.9, 0.98)
-    )
+    optimizers = make_optimizers([(tower, 1.0), (heads, 1.0)], peak)
     saved, step, spent = state / "tower.pt", 0, 0.0
     if saved.exists():
         had = torch.load(saved, weights_only=True)
@@ -133,7 +122,8 @@ def main(
             raise click.ClickException(f"{saved} is from a tower that saw other pixels; move it and tower.jsonl away")
         tower.load_state_dict(had["tower"])
         heads.load_state_dict(had["heads"])
-        optimizer.load_state_dict(had["optimizer"])
+        for optimizer, state_of in zip(optimizers, had["optimizers"], strict=True):
+            optimizer.load_state_dict(state_of)
         step, spent = had["step"], had["spent"]
     run_tower: Any = torch.compile(tower) if compiled else tower
     pages = Pages(state / "pages", shards, batch, patch, seed, start=step)
@@ -154,7 +144,7 @@ def main(
             {
                 "tower": tower.state_dict(),
                 "heads": heads.state_dict(),
-                "optimizer": optimizer.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in optimizers],
                 "step": step,
                 "spent": spent,
                 "size": size.asdict(),
@@ -171,15 +161,16 @@ def main(
     while spent < minutes * 60 and not (steps and step >= steps):
         data = next(source)
         rate = rate_at(spent / (minutes * 60), peak, step)
-        for group in optimizer.param_groups:
-            group["lr"] = rate * group["share"]
+        set_rate(optimizers, rate)
         features = run_tower(data.views.flatten(0, 1)).reshape(batch, -1, size.vision_width)
         dense, attributes = heads(features)
         terms = losses(dense, attributes, data.dense, data.heads)
-        optimizer.zero_grad(set_to_none=True)
+        for parameter in parameters:
+            parameter.grad = None
         sum(terms.values()).backward()  # type: ignore[union-attr]
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         step, spent = step + 1, before + time.time() - begun
         for name, value in terms.items():
             sums[name] = sums.get(name, 0.0) + value.item()

@@ -27,7 +27,8 @@ from torch import Tensor
 from .checkpoint import NUMBERS, SYSTEM, save, train_tokenizer
 from .data import Batch, Pages, stream
 from .model import Nano, Size
-from .pretrain import parameter_groups, rate_at
+from .optim import make_optimizers, set_rate
+from .pretrain import rate_at
 from .questions import Findings, Item, random_findings, training_items
 from .targets import losses
 
@@ -144,7 +145,7 @@ def make_tokenizer(path: Path, vocab: int, seed: int) -> None:
 @click.argument("state", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--minutes", default=40.0, help="Time for the whole stage, over all calls.")
-@click.option("--shards", default=150, help="Shards of 200 pages to train on.")
+@click.option("--shards", default=100, help="Shards of 200 pages to train on.")
 @click.option("--batch", default=16)
 @click.option("--peak", default=1.5e-3, help="Learning rate; the tower's is a quarter of it.")
 @click.option("--seed", default=20261124)
@@ -163,17 +164,15 @@ def main(state: Path, out: Path, minutes: float, shards: int, batch: int, peak: 
     if not tokenizer.exists():
         make_tokenizer(tokenizer, size.vocab, seed)
     prompts = Prompts(tokenizer)
-    groups = [
-        group
-        for module, share in ((nano.tower, 0.25), (nano.heads, 0.5), (nano.projector, 1.0), (nano.decoder, 1.0))
-        for group in parameter_groups(list(module.parameters()), nano.tower.patch_embedding.weight, share)
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.98))
+    optimizers = make_optimizers(
+        [(nano.tower, 0.25), (nano.heads, 0.5), (nano.projector, 1.0), (nano.decoder, 1.0)], peak
+    )
     saved, step, spent = state / "joint.pt", 0, 0.0
     if saved.exists():
         had = torch.load(saved, weights_only=True)
         nano.load_state_dict(had["nano"])
-        optimizer.load_state_dict(had["optimizer"])
+        for optimizer, state_of in zip(optimizers, had["optimizers"], strict=True):
+            optimizer.load_state_dict(state_of)
         step, spent = had["step"], had["spent"]
     source = stream(Pages(state / "pages", shards, batch, size.patch, seed, start=step, base=True))
     begun = last = time.time()
@@ -183,23 +182,29 @@ def main(state: Path, out: Path, minutes: float, shards: int, batch: int, peak: 
     def keep() -> None:
         partial = saved.with_suffix(".tmp")
         torch.save(
-            {"nano": nano.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "spent": spent}, partial
+            {
+                "nano": nano.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+                "step": step,
+                "spent": spent,
+            },
+            partial,
         )
         os.replace(partial, saved)
         save(nano, out, tokenizer)
 
     while spent < minutes * 60 and not (steps and step >= steps):
         data = next(source)
-        for group in optimizer.param_groups:
-            group["lr"] = rate_at(spent / (minutes * 60), peak, step) * group["share"]
+        set_rate(optimizers, rate_at(spent / (minutes * 60), peak, step))
         features = nano.see(data.views)
         loss, right = text_loss(nano, prompts, features, pack(prompts, items_of(data, seed), features.shape[1]))
         dense, heads = nano.heads(features[:, size.grid**2 :])
         aside = torch.stack(list(losses(dense, heads, data.dense, data.heads).values())).sum()
-        optimizer.zero_grad(set_to_none=True)
+        nano.zero_grad(set_to_none=True)
         (3 * loss + 0.5 * aside).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(nano.parameters(), 1.0)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         step, spent, count = step + 1, before + time.time() - begun, count + 1
         sums += [loss.item(), right.item(), aside.item()]
         if count == 25:
