@@ -27,7 +27,7 @@ class StandardTarget:
     storages: frozenset[str]
     activations: str
     name: str = "standard"
-    blocked: frozenset[str] = frozenset({"int4"})  # TensorRT fuses int8 weights into a product only by output
+    blocked: frozenset[str] = frozenset({"int4"})  # int8 in blocks: tensorrt-rtx 1.7 writes it out before each product
     signed_scales: bool = False
 
     @property
@@ -79,8 +79,8 @@ class StandardTarget:
         """`position` int64 [1]: where the first of the new rows goes in the cache.
 
         Row i goes to position + i and sees the keys up to there; what a longer past left behind them is masked. The
-        mask is made here, from the position: TensorRT ignores `Attention`'s `nonpad_kv_seqlen`, and without it takes
-        `is_causal` to count from the first key.
+        mask is made here, from the position: tensorrt-rtx 1.7 drops `Attention`'s `nonpad_kv_seqlen` in silence, and
+        `is_causal` alone counts from the first key.
         """
         cos, sin = rope_tables(spec)
         position = graph.input("position", np.int64, [1])
