@@ -18,7 +18,7 @@ def write_decoder(net: Net, spec: ModelSpec) -> None:
     text, target = spec.text, net.target
     x = net.graph.input("inputs_embeds", target.io, [1, "rows", text.hidden])
     wanted = net.graph.input("logit_rows", np.int64, ["logit_rows"])
-    cache = target.emit_cache_inputs(net.graph, text)
+    cache = target.emit_cache_inputs(net.graph, x, text)
     weight = net.parameter("layers.0.input_layernorm.weight")
     normed = target.emit_rms_norm(net.graph, x, weight, text.eps, "layers.0.norm")
     for i in range(text.layers):

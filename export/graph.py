@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -13,13 +14,15 @@ from onnx import TensorProto, helper
 
 ALIGNMENT = 4096  # of each external tensor, so that a runtime can map it
 INLINE_BYTES = 1024  # smaller constants stay inside the .onnx
-IR_VERSION = 10  # that of opset 21
+IR_VERSIONS = {21: 10, 24: 12}  # of an opset: the lowest that may hold it
 NUMPY_TO_ONNX = {
     np.dtype(np.float32): TensorProto.FLOAT,
     np.dtype(np.float16): TensorProto.FLOAT16,
     np.dtype(np.int64): TensorProto.INT64,
     np.dtype(np.int32): TensorProto.INT32,
     np.dtype(np.uint8): TensorProto.UINT8,
+    np.dtype(np.int8): TensorProto.INT8,
+    np.dtype(ml_dtypes.int4): TensorProto.INT4,
 }
 
 
@@ -31,6 +34,7 @@ class Graph:
         self._data_path = path.with_name(path.name + ".data")
         self._data = self._data_path.open("wb")
         self._opsets = [helper.make_opsetid(domain, version) for domain, version in opsets.items()]
+        self._ir_version = IR_VERSIONS[opsets[""]]
         self._nodes: list[onnx.NodeProto] = []
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
@@ -70,7 +74,7 @@ class Graph:
     def weight(self, name: str, value: NDArray[Any]) -> str:
         """A named initializer; large ones are written to the external file at once."""
         tensor = TensorProto(name=name, data_type=NUMPY_TO_ONNX[value.dtype], dims=value.shape)
-        value = np.ascontiguousarray(value)
+        value = _packed(value) if value.dtype == ml_dtypes.int4 else np.ascontiguousarray(value)
         if value.nbytes <= INLINE_BYTES:
             tensor.raw_data = value.tobytes()
         else:
@@ -90,9 +94,20 @@ class Graph:
         """Write the `.onnx`; returns the files made."""
         self._data.close()
         graph = helper.make_graph(self._nodes, self.path.stem, self._inputs, self._outputs, self._initializers)
-        model = helper.make_model(graph, opset_imports=self._opsets, ir_version=IR_VERSION, producer_name="pulse-edge")
+        model = helper.make_model(
+            graph, opset_imports=self._opsets, ir_version=self._ir_version, producer_name="pulse-edge"
+        )
         self.path.write_bytes(model.SerializeToString(deterministic=True))
         if self._data_path.stat().st_size == 0:
             self._data_path.unlink()
             return [self.path]
         return [self.path, self._data_path]
+
+
+def _packed(value: NDArray[Any]) -> NDArray[np.uint8]:
+    """int4 as ONNX stores it: pairs in row-major order, low nibble first."""
+    nibbles = value.reshape(-1).view(np.uint8) & np.uint8(15)
+    if nibbles.size % 2:
+        nibbles = np.append(nibbles, np.uint8(0))
+    packed: NDArray[np.uint8] = nibbles[::2] | nibbles[1::2] << np.uint8(4)
+    return packed

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .graph import Graph
-from .precision import BITS, Precision, quantize
+from .precision import BITS, Precision, QuantWeight, quantize
 from .targets import Target
 
 Tensors = Callable[[str], NDArray[np.float32]]
@@ -32,8 +32,12 @@ class Net:
         weight = stacked[0] if len(stacked) == 1 else np.concatenate(stacked)
         bias = self.tensors(f"{names[0]}.bias") if part == "vision" else None
         storage = getattr(self.precision, part)
-        stored = quantize(weight, BITS[storage], self.block) if storage in BITS else weight
+        stored = self._quantized(weight, storage) if storage in BITS else weight
         return self.target.emit_linear(self.graph, x, stored, bias, name or names[0])
+
+    def _quantized(self, weight: NDArray[np.float32], storage: str) -> QuantWeight:
+        block = self.block if storage in self.target.blocked else weight.shape[1]
+        return quantize(weight, BITS[storage], block, signed=self.target.signed_scales)
 
     def parameter(self, name: str) -> str:
         """A small tensor that is never quantized (norms, positions)."""

@@ -92,17 +92,18 @@ def export(
     row = PRECISIONS.get(precision)
     if row is None:
         raise ExportError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
-    if block_size is not None and (block_size not in BLOCK_SIZES or not row.block_size):
-        legal = f"one of {', '.join(map(str, BLOCK_SIZES))}" if row.block_size else f"left out for {precision}"
-        raise ExportError(f"block size {block_size} must be {legal}")
     emitter = get_target(target, row)
+    blocked = row.decoder in emitter.blocked
+    if block_size is not None and (block_size not in BLOCK_SIZES or not blocked):
+        legal = f"one of {', '.join(map(str, BLOCK_SIZES))}" if blocked else f"left out for {precision} on {target}"
+        raise ExportError(f"block size {block_size} must be {legal}")
     source = Checkpoint(checkpoint)
     shown, out = str(out), Path(os.path.abspath(out))
     _check_output(out, force)
     _check_space(out.parent, source, row)
     step = progress(source.size) if progress else lambda _: None
     with _staging(out) as staging:
-        block = block_size or row.block_size
+        block = block_size or (row.block_size if blocked else 0)
         manifest = _write(staging, source, row, emitter, block, step)
         _publish(staging, manifest, out, force)
     return Summary(
@@ -153,7 +154,7 @@ def _write(staging: Path, source: Checkpoint, row: Precision, target: Target, bl
             io=io,
             activations=target.activations if row.decoder in BITS else io,
             block_size=block,
-            recipe=row.recipe,
+            recipe=_recipe(row, target),
         ),
         target=target.name,  # type: ignore[arg-type]
         checkpoint=source.info(),
@@ -161,6 +162,12 @@ def _write(staging: Path, source: Checkpoint, row: Precision, target: Target, bl
         | {"python": platform.python_version()},
         files=tuple(FileEntry(p.name, p.stat().st_size, sha256_file(p)) for p in sorted(staging.iterdir())),
     ).sealed()
+
+
+def _recipe(row: Precision, target: Target) -> str:
+    """The row's, and what shares a scale."""
+    stored = sorted({row.decoder, row.head, row.vision} & BITS.keys())
+    return ", ".join([row.recipe, *(f"{s} per {'block' if s in target.blocked else 'output'}" for s in stored)])
 
 
 def _reporting(source: Checkpoint, step: Progress, dtype: type[np.generic]) -> Callable[[str], NDArray[np.float32]]:

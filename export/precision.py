@@ -35,8 +35,8 @@ PRECISIONS = {
     for p in (
         Precision("fp32", "fp32", "fp32", "fp32", 0, "none"),
         Precision("fp16", "fp16", "fp16", "fp16", 0, "none"),
-        Precision("int8", "int8", "int8", "int8", 128, "RTN symmetric, per block"),
-        Precision("int4", "int4", "int8", "int8", 32, "RTN symmetric, per block"),
+        Precision("int8", "int8", "int8", "int8", 128, "RTN symmetric"),
+        Precision("int4", "int4", "int8", "int8", 32, "RTN symmetric"),
     )
 }
 BLOCK_SIZES = (32, 64, 128)
@@ -67,11 +67,12 @@ class QuantWeight:
         return (blocks * self.scales[..., None]).reshape(rows, -1)[:, : self.columns]
 
 
-def quantize(weight: NDArray[np.float32], bits: int, block: int) -> QuantWeight:
+def quantize(weight: NDArray[np.float32], bits: int, block: int, *, signed: bool = True) -> QuantWeight:
     """Round to nearest, symmetric, one scale per `block` inputs of each row of `weight` [rows, columns].
 
     The scale puts the element of largest magnitude on the end of the code range that has one step more
-    (-8 of -8…7), the choice of ggml's Q4_0: it uses all 16 codes, and errs less than absmax / 7.
+    (-8 of -8…7), the choice of ggml's Q4_0: it uses all 16 codes, and errs less than absmax / 7. It is negative where
+    that element is positive; with `signed` false such an element goes to 7 instead, and no scale is negative.
     """
     rows, columns = weight.shape
     blocks = -(-columns // block)
@@ -83,19 +84,21 @@ def quantize(weight: NDArray[np.float32], bits: int, block: int) -> QuantWeight:
         part = weight[start : start + step]
         if blocks * block != columns:
             part = np.pad(part, ((0, 0), (0, blocks * block - columns)))
-        codes[start : start + step], scales[start : start + step] = _quantize_rows(part, bits, block)
+        codes[start : start + step], scales[start : start + step] = _quantize_rows(part, bits, block, signed)
 
     with ThreadPoolExecutor(max_workers=2) as pool:  # numpy releases the GIL
         list(pool.map(work, range(0, rows, step)))
     return QuantWeight(codes, scales, bits, block, columns)
 
 
-def _quantize_rows(weight: NDArray[np.float32], bits: int, block: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+def _quantize_rows(
+    weight: NDArray[np.float32], bits: int, block: int, signed: bool
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     grouped = weight.reshape(weight.shape[0], -1, block)
     high, low = grouped.max(axis=2), grouped.min(axis=2)
     extreme = np.where(high > -low, high, low)  # signed element of largest magnitude
     half = 1 << (bits - 1)
-    scale = (extreme / -half).astype(np.float32)
+    scale = (extreme / np.where((extreme > 0) & (not signed), half - 1, -half)).astype(np.float32)
     scale[np.abs(scale) < np.finfo(np.float32).tiny] = 0  # subnormal: its inverse would overflow
     inverse = np.divide(1, scale, out=np.zeros_like(scale), where=scale != 0)
     codes = grouped * inverse[..., None]

@@ -146,7 +146,7 @@ class Manifest:
     notice: str
     model: ModelSpec
     precision: PrecisionInfo
-    target: Literal["cpu", "cuda"]
+    target: Literal["cpu", "cuda", "standard"]
     checkpoint: CheckpointInfo
     tools: dict[str, str]
     files: tuple[FileEntry, ...]

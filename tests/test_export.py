@@ -127,7 +127,7 @@ def test_tied_embeddings_are_exported_as_the_head(
         ({"precision": "int3"}, "precision 'int3' is not one of fp32, fp16, int8, int4"),
         ({"target": "tpu"}, "target 'tpu' is not one of cpu, cuda"),
         ({"block_size": 16}, "block size 16 must be one of 32, 64, 128"),
-        ({"precision": "fp32", "block_size": 32}, "block size 32 must be left out for fp32"),
+        ({"precision": "fp32", "block_size": 32}, "block size 32 must be left out for fp32 on cpu"),
     ],
 )
 def test_combinations_are_refused_by_name(

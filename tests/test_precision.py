@@ -67,6 +67,21 @@ def test_the_largest_weight_of_a_block_is_kept(weight: Floats, bits: int, block:
         np.testing.assert_allclose(kept, largest, rtol=1e-6, atol=2e-36)
 
 
+@settings(max_examples=100, deadline=None)
+@given(WEIGHTS, st.sampled_from([4, 8]), st.sampled_from(BLOCK_SIZES))
+def test_unsigned_scales(weight: Floats, bits: int, block: int) -> None:
+    """No scale is negative; blocks whose largest weight is, are as they were; the others keep theirs, at code 7."""
+    q, before = quantize(weight, bits, block, signed=False), quantize(weight, bits, block)
+    assert (q.scales >= 0).all()
+    same = np.repeat(before.scales >= 0, block, axis=1)
+    np.testing.assert_array_equal(q.scales[before.scales >= 0], before.scales[before.scales >= 0])
+    np.testing.assert_array_equal(q.codes[same], before.codes[same])
+    slack = 1e-5 * scale_of(q) * (1 << bits) + 2e-36
+    clipped = (q.codes[:, : q.columns] == (1 << bits) - 1) & same[:, : q.columns]
+    error = np.abs(q.dequantize().astype(np.float64) - weight)
+    assert (error <= np.where(clipped, 1.0, 0.5) * scale_of(q) + slack).all()
+
+
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("columns", [32, 33, 70])
 def test_zeros_and_padding_are_exactly_zero(bits: int, columns: int) -> None:

@@ -42,6 +42,14 @@ class Target(Protocol):
         """Weight storages it runs, of the precision table's."""
 
     @property
+    def blocked(self) -> frozenset[str]:
+        """Quantized storages whose weights have a scale for each block of inputs; others have one for each output."""
+
+    @property
+    def signed_scales(self) -> bool:
+        """Whether a scale may be negative (see `quantize`)."""
+
+    @property
     def activations(self) -> str:
         """What quantized weights are multiplied with, in words."""
 
@@ -61,7 +69,8 @@ class Target(Protocol):
     def emit_attention(self, graph: Graph, q: str, k: str, v: str, heads: int, name: str) -> str:
         """Full (bidirectional) attention."""
 
-    def emit_cache_inputs(self, graph: Graph, spec: TextSpec) -> Cache: ...
+    def emit_cache_inputs(self, graph: Graph, x: str, spec: TextSpec) -> Cache:
+        """The cache, and the positions of x's rows in it."""
 
     def emit_cached_attention(self, graph: Graph, qkv: str, cache: Cache, spec: TextSpec, layer: int, name: str) -> str:
         """RoPE, append to layer's cache, causal attention over it. qkv: q, k and v side by side."""
@@ -69,15 +78,32 @@ class Target(Protocol):
 
 def get_target(name: str, precision: Precision) -> Target:
     """The target for one precision. Raises `ExportError` for a pair that is not supported."""
-    from .contrib import CPU, CUDA  # each target's file names what it supports
+    from . import contrib, standard  # each target's file names what it supports
 
-    makers: dict[str, Target] = {"cpu": CPU, "cuda": CUDA}
-    if name not in makers:
-        raise ExportError(f"target {name!r} is not one of {', '.join(makers)}")
-    target = makers[name]
+    full = precision.decoder == "fp32"
+    targets: dict[str, Target] = {
+        "cpu": contrib.CPU,
+        "cuda": contrib.CUDA,
+        "standard": standard.FULL if full else standard.HALF,
+    }
+    if name not in targets:
+        raise ExportError(f"target {name!r} is not one of {', '.join(targets)}")
+    target = targets[name]
     storages = {precision.decoder, precision.head, precision.vision}
     if not storages <= target.storages:
         raise ExportError(
             f"target {name} does not run {precision.name}: it supports weights in {', '.join(sorted(target.storages))}"
         )
     return target
+
+
+def rope_tables(spec: TextSpec) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """cos, sin float32 [context, head_size / 2] of Llama's rotary embedding.
+
+    Angles are rounded to float32 before the cosine, as in Hugging Face's LlamaRotaryEmbedding: at position 4,000 an
+    exact angle would differ from what the model was trained with in the fourth digit.
+    """
+    exponents = np.arange(0, spec.head_size, 2, dtype=np.float32) / np.float32(spec.head_size)
+    inverse = (1 / spec.rope_theta ** exponents.astype(np.float64)).astype(np.float32)
+    angles = np.outer(np.arange(spec.context, dtype=np.float32), inverse)
+    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)

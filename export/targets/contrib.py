@@ -15,7 +15,7 @@ from pulse_edge.bundle import TextSpec
 
 from ..graph import Graph
 from ..precision import QuantWeight
-from . import Cache, Weight
+from . import Cache, Weight, rope_tables
 
 MS = "com.microsoft"
 
@@ -27,6 +27,8 @@ class ContribTarget:
     storages: frozenset[str]
     accuracy_level: int  # of MatMulNBits: 4 quantizes activations to int8, 0 leaves the choice to the provider
     activations: str
+    blocked: frozenset[str] = frozenset({"int8", "int4"})
+    signed_scales: bool = True
 
     @property
     def opsets(self) -> dict[str, int]:
@@ -69,7 +71,7 @@ class ContribTarget:
     def emit_attention(self, graph: Graph, q: str, k: str, v: str, heads: int, name: str) -> str:
         return graph.node("MultiHeadAttention", [q, k, v], name=name, domain=MS, num_heads=heads)
 
-    def emit_cache_inputs(self, graph: Graph, spec: TextSpec) -> Cache:
+    def emit_cache_inputs(self, graph: Graph, x: str, spec: TextSpec) -> Cache:
         """`seqlens_k` int32 [1]: cache rows after this call, less one; `total_length` int32 []: the same, plus one."""
         cos, sin = rope_tables(spec)
         names = {
@@ -107,15 +109,3 @@ def pack(weight: QuantWeight) -> NDArray[np.uint8]:
         return blocks
     packed: NDArray[np.uint8] = blocks[..., ::2] | (blocks[..., 1::2] << np.uint8(4))
     return packed
-
-
-def rope_tables(spec: TextSpec) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """cos, sin float32 [context, head_size / 2] of Llama's rotary embedding.
-
-    Angles are rounded to float32 before the cosine, as in Hugging Face's LlamaRotaryEmbedding: at position 4,000 an
-    exact angle would differ from what the model was trained with in the fourth digit.
-    """
-    exponents = np.arange(0, spec.head_size, 2, dtype=np.float32) / np.float32(spec.head_size)
-    inverse = (1 / spec.rope_theta ** exponents.astype(np.float64)).astype(np.float32)
-    angles = np.outer(np.arange(spec.context, dtype=np.float32), inverse)
-    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)

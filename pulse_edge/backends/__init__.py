@@ -69,6 +69,9 @@ def open_engine(bundle: Bundle, options: EngineOptions) -> Engine:
     """The engine for a bundle's target. Raises `EngineError`."""
     name = BACKENDS.get(bundle.manifest.target)
     if name is None:
-        raise EngineError(f"{bundle.path}: no backend runs target {bundle.manifest.target!r} in this version")
+        raise EngineError(
+            f"{bundle.path} was exported for {bundle.manifest.target}, which no backend runs in this version; "
+            f"export it again with --target {' or '.join(BACKENDS)}"
+        )
     engine: Engine = import_module(f".{name}", __package__).open_engine(bundle, options)
     return engine

@@ -1,0 +1,180 @@
+"""The standard target's graphs, parsed and built by TensorRT-RTX, which needs no GPU for that.
+
+Without a GPU no plan can be opened, so no engine inspector: what the kernels are is read from the listing of its
+compiled graph that TensorRT-RTX leaves in the plan.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Bundles, Checkpoints
+
+pytest.importorskip("onnx", reason="exporting needs pulse-edge[export]")
+pytest.importorskip("tensorrt_rtx", reason="building engines needs TensorRT-RTX: pip install tensorrt-rtx")
+
+import tensorrt_rtx as trt
+
+from pulse_edge.bundle import DECODER_GRAPH, VISION_GRAPH
+from pulse_edge.export.checkpoint import Checkpoint
+from pulse_edge.export.decoder import write_decoder
+from pulse_edge.export.graph import Graph
+from pulse_edge.export.net import Net
+from pulse_edge.export.precision import PRECISIONS
+from pulse_edge.export.targets import standard
+
+pytestmark = pytest.mark.tensorrt
+
+# Heads of PULSE-7B's sizes (decoder 128, tower 64) and widths of whole blocks.
+GEOMETRY: dict[str, Any] = {"hidden": 512, "heads": 4, "ffn": 1024, "vision_width": 512, "vision_heads": 8,
+                            "vision_mlp": 2048}  # fmt: skip
+LAYERS = 2
+KERNELS = 3_000_000  # bytes of a plan that are not weights, at most: sources of kernels and the listing
+DEVICES = ["SM86", "SM89"]
+
+
+class Log(trt.ILogger):  # type: ignore[misc]
+    """Keeps what TensorRT complains about. It knows one logger a process: the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.complaints: list[str] = []
+
+    def log(self, severity: Any, message: str) -> None:
+        if severity <= trt.ILogger.WARNING:
+            self.complaints.append(message)
+
+
+LOG = Log()
+EXPECTED = ("Make sure input", "Cuda Runtime", "cudaError")  # int64 inputs; no driver here
+
+
+@dataclass(frozen=True)
+class Built:
+    """A plan: its size, the types of the parsed network's layers, and its listing's lines."""
+
+    size: int
+    layers: list[Any]
+    lines: list[str]
+
+    def calls(self, kind: str) -> list[str]:
+        """Names of a kind of call: `function`, a kernel; `runtime_fusion`, a matrix product with what is around it."""
+        return [m[1] for m in (re.match(rf"  {kind}=\{{ name=(\w+)", line) for line in self.lines) if m]
+
+    @property
+    def weights_written_out(self) -> list[str]:
+        """Kernels that do nothing but turn a whole weight into floats, which every run would repeat."""
+        return [name for name in self.calls("function") if re.fullmatch(r"__myl_(Repl)?(Cast)?MulCast", name)]
+
+    @property
+    def quantized_products(self) -> list[str]:
+        """Matrix products that read quantized weights."""
+        return [name for name in self.calls("runtime_fusion") if re.match(r"__myl_(Repl)?CastMulCastFc", name)]
+
+    def cache(self, place: str) -> set[str]:
+        """Cache tensors among the engine's `inputs` or `outputs`; those of fusions come after them."""
+        line = next(line for line in self.lines if line.startswith(f"  {place}={{"))
+        return set(re.findall(r'"((?:past|present)\.\d+\.\w+)', line))
+
+
+def build(graph: Path, device: str, rows: int = 64) -> Built:
+    """An engine for up to `rows` rows of the decoder, and 8 rows' logits, or up to 5 views of the tower."""
+    LOG.complaints.clear()
+    builder = trt.Builder(LOG)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, LOG)
+    assert parser.parse_from_file(str(graph)), [parser.get_error(i).desc() for i in range(parser.num_errors)]
+    config = builder.create_builder_config()
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(getattr(trt.ComputeCapability, device), 0)
+    profile = builder.create_optimization_profile()
+    most = {"inputs_embeds": rows, "logit_rows": 8, "pixels": 5}
+    for value in map(network.get_input, range(network.num_inputs)):
+        if -1 in value.shape:
+            least, largest = (tuple(n if d == -1 else d for d in value.shape) for n in (1, most[value.name]))
+            profile.set_shape(value.name, least, largest, largest)
+    config.add_optimization_profile(profile)
+    plan = builder.build_serialized_network(network, config)
+    assert plan is not None, LOG.complaints
+    assert [c for c in LOG.complaints if not any(e in c for e in EXPECTED)] == []
+    layers = [network.get_layer(i).type for i in range(network.num_layers)]
+    return Built(plan.nbytes, layers, bytes(plan).decode("latin-1").split("\n"))
+
+
+Graphs = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def graphs(bundles: Bundles) -> Graphs:
+    def graph(precision: str, file: str, **options: Any) -> Path:
+        return bundles(precision, 128 if precision == "int4" else None, "standard", **GEOMETRY, **options) / file
+
+    return graph
+
+
+def weights(graph: Path) -> int:
+    """Bytes of the graph's weights."""
+    return graph.with_name(f"{graph.name}.data").stat().st_size
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("kv_heads", [None, 2])
+@pytest.mark.parametrize("precision", ["fp16", "int8", "int4"])
+def test_decoder(graphs: Graphs, precision: str, kv_heads: int | None, device: str) -> None:
+    graph = graphs(precision, DECODER_GRAPH, kv_heads=kv_heads)
+    built = build(graph, device)
+    assert built.layers.count(trt.LayerType.KV_CACHE_UPDATE) == 2 * LAYERS
+    cache = {f"present.{i}.{part}" for i in range(LAYERS) for part in ("key", "value")}
+    assert built.cache("inputs") == built.cache("outputs") == cache  # one tensor, in and out
+    assert built.calls("function").count("_gemm_mha_v2") == LAYERS  # fused attention
+    assert built.size < weights(graph) + KERNELS
+    assert built.weights_written_out == []
+    products = 0 if precision == "fp16" else 4 * LAYERS + 1  # gate and up are one
+    assert len(built.quantized_products) == products
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_step_reads_the_cache_where_it_is(graphs: Graphs, device: str) -> None:
+    """An engine for single rows has a kernel for that; those for more rows copy keys and values first."""
+    built = build(graphs("int4", DECODER_GRAPH), device, rows=1)
+    steps = [line for line in built.lines if line.startswith("  function={ name=_gemv_mha_v1 ")]
+    assert len(steps) == LAYERS
+    for i, line in enumerate(steps):
+        assert f'"present.{i}.key.1" "present.{i}.value.1"' in line
+    assert built.weights_written_out == []
+    assert len(built.quantized_products) == 4 * LAYERS + 1
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_vision(graphs: Graphs, precision: str, device: str) -> None:
+    graph = graphs(precision, VISION_GRAPH)
+    built = build(graph, device)
+    assert built.calls("function").count("_gemm_mha_v2") == LAYERS
+    assert built.size < weights(graph) + KERNELS
+    assert built.weights_written_out == []
+    assert len(built.quantized_products) == (0 if precision == "fp16" else 6 * LAYERS + 2)
+
+
+@pytest.mark.parametrize("file", [DECODER_GRAPH, VISION_GRAPH])
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_a_plan_of_folded_weights_would_be_seen(graphs: Graphs, precision: str, file: str) -> None:
+    """The bound on a plan's size is under what its weights take in fp16."""
+    assert weights(graphs("fp16", file)) > weights(graphs(precision, file)) + KERNELS
+
+
+def test_int8_in_blocks_is_written_out(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    """Why int8 has a scale for each output: the day this fails it may have blocks, as in the other targets."""
+    source = Checkpoint(checkpoints(**GEOMETRY))
+    target = replace(standard.HALF, blocked=frozenset({"int8"}))
+    graph = Graph(tmp_path / DECODER_GRAPH, target.opsets)
+    write_decoder(Net(graph, target, PRECISIONS["int8"], 128, source.tensor), source.spec)
+    graph.save()
+    built = build(tmp_path / DECODER_GRAPH, "SM86")
+    assert built.quantized_products == []
+    assert len(built.weights_written_out) == 4 * LAYERS + 1
