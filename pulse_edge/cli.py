@@ -339,12 +339,14 @@ def bench(
 
     given = {name: value for name, value in settings.items() if value is not None}
     wanted = dataclasses.replace(benchmark.QUICK if quick else benchmark.FULL, **given)
-    against = figures.Baseline(compare, fail_over) if compare else None  # what is wrong with it is said before the run
+    against = figures.Baseline(compare, fail_over) if compare else None  # what is wrong with either is said before
+    if append:
+        figures.append(append)
     with Status() as status:
         record = benchmark.run(bundle or default_bundle(), options, wanted, image or benchmark.PAGE, status)
     click.echo(json.dumps(record) if as_json else figures.tables(record))
     if append:
-        figures.append(record, append)
+        figures.append(append, record)
     if against:
         click.echo(against.table(record), err=as_json)
         against.check(record)

@@ -153,11 +153,11 @@ def read_record(path: str | Path) -> dict[str, Any]:
     raise ParameterError(f"{path}: not a result of 'pulse-edge bench' (schema {SCHEMA_VERSION}); make one with --json")
 
 
-def append(record: Record, path: str | Path) -> None:
-    """One more line of JSON."""
+def append(path: str | Path, record: Record | None = None) -> None:
+    """One more line of JSON; without a record only find out whether there can be one. Raises `PulseEdgeError`."""
     try:
         with Path(path).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(json.dumps(record) + "\n" if record else "")
     except OSError as error:
         raise PulseEdgeError(f"{path}: cannot be written ({error.strerror})") from None
 
@@ -168,15 +168,18 @@ def _at(record: Any, path: Sequence[str]) -> Any:
     return record
 
 
+SCALES: dict[str, tuple[tuple[float, str], ...]] = {
+    "s": ((1, " s"), (1e-3, " ms"), (1e-6, " us")),
+    "bytes": ((1e9, " GB"), (1e6, " MB"), (1e3, " kB")),
+    "tokens/s": ((1, "/s"),),
+}
+
+
 def number(value: float, unit: str) -> str:
-    """With its unit, to three or four digits."""
-    if unit == "s":
-        return (
-            f"{value:.3g} s" if value >= 10 else f"{1e3 * value:.4g} ms" if value >= 1e-3 else f"{1e6 * value:.3g} us"
-        )
-    if unit == "bytes":
-        return f"{value / 1e9:.2f} GB" if value >= 1e9 else f"{value / 1e6:.4g} MB"
-    return f"{value:,.0f}/s" if value >= 100 else f"{value:.3g}/s"
+    """With its unit, to three digits or more."""
+    scale, name = next((s for s in SCALES[unit] if abs(value) >= s[0]), SCALES[unit][-1])
+    value /= scale
+    return f"{value:,.0f}{name}" if abs(value) >= 100 else f"{value:.3g}{name}"
 
 
 def tables(record: Record) -> str:
@@ -187,7 +190,8 @@ def tables(record: Record) -> str:
         if name not in sweeps:
             values = (number(f[p], f["unit"]) for p in ("p50", "p90", "p99"))
             stages.append((name, *values, str(len(f["samples"])), f["what"]))
-    parts = ["\n".join(headline(record)), table(stages, left=(0, 5))]
+    speed = 1 / figures["tpot"]["p50"]
+    parts = ["\n".join(headline(record)), table(stages, left=(0, 5)), f"1 / median TPOT: {number(speed, 'tokens/s')}"]
     if sweeps:
         parts.append(table([SWEEP_HEADER, *(_sweep_row(name, figures[name], p) for name, p in sweeps.items())]))
         parts.append("\n".join(footnotes(record)))
