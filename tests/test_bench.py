@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -141,6 +142,21 @@ def test_costs_of_pulse_7b(bundle: Path) -> None:
     assert flop == 2 * (2 * layers + 2 * 4096 * 32000) + 32 * 4 * 4096 * (3001 + 3002)
 
 
+def test_shares_of_the_peaks(bundle: Path) -> None:
+    """A run of 2 s against known peaks; none of a read peak where the caches could hold the weights."""
+    cost = bench._Cost(open_bundle(bundle), 0)
+    run = bench._Run("tg", 4, 10, [1.0, 2.0, 9.0])
+    flop, read = cost(run)
+    peaks = machine.Peaks(threads=1, read=4 * read, read_buffer=1, gemm=10 * flop, gemm_size=1, gemm_library="")
+    point = bench._point(run, cost, peaks, cost.weights // 2 - 1)
+    assert (point.name, point.flop_per_s, point.read_per_s) == ("tg4 @ d10", flop / 2, read / 2)
+    assert point.gemm_share == pytest.approx(0.05)
+    assert point.read_share == pytest.approx(0.125)
+    assert bench._point(run, cost, peaks, cost.weights // 2 + 1).read_share is None
+    bare = bench._point(run, cost, None, None)
+    assert (bare.flop_per_s, bare.gemm_share, bare.read_share) == (flop / 2, None, None)
+
+
 def test_the_record_has_the_schema(record: dict[str, Any]) -> None:
     jsonschema.validate(record, SCHEMA)
     jsonschema.validate({"provenance": record["provenance"]}, PROVENANCE | {"required": ["provenance"]})
@@ -167,7 +183,7 @@ def test_the_engine_ran_exactly_what_the_figures_say(
     steps = [("step", prompt + i, 1) for i in range(4)]
     warm = next(c for c in calls if c[0] == "prefill" and c[1] > 0)
     assert warm[1] == reused
-    assert warm[2] < record["tokens"]["image"]
+    assert 1 < warm[2] < record["tokens"]["image"]  # another question, but not the page again
     repetition = [image, ("prefill", 0, prompt), *steps, warm]
     requests = [image, ("prefill", 0, prompt), *([("prefill", 0, prompt), *steps, warm]), *(2 * repetition)]
     requests[2:2] = [image]  # the first request's page is forgotten too
@@ -308,6 +324,36 @@ def test_peaks_and_machine() -> None:
     assert 1e8 < peaks.read < 1e13  # a spinning disk and the fastest HBM lie outside
     assert 1e8 < peaks.gemm < 1e15
     assert peaks.read_buffer > (there["last_level_cache"] or 0)
+
+
+def test_peaks_are_measured_with_as_many_threads_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[list[str], dict[str, str]]] = []
+
+    def run(command: list[str], env: dict[str, str], **_: Any) -> None:
+        asked.append((command, env))
+        raise OSError
+
+    monkeypatch.setattr(machine.subprocess, "run", run)
+    assert machine.measure_peaks(3) is None
+    command, env = asked[0]
+    assert command[-2:] == ["3", "0"]
+    assert {env[name] for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")} == {"3"}
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system has no affinity")
+def test_threads_of_one_core_count_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Four cores of two threads each; the process may use three, of one only half."""
+    for cpu in range(8):
+        (tmp_path / f"cpu{cpu}/topology").mkdir(parents=True)
+        (tmp_path / f"cpu{cpu}/topology/thread_siblings_list").write_text(f"{cpu % 4},{cpu % 4 + 4}\n")
+    monkeypatch.setattr(machine, "CPUS", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 4, 5})
+    assert (machine.physical_cores(), machine.usable_cores()) == (3, 5)
+    cache = tmp_path / "cpu0/cache"
+    for number, size in enumerate(("32K", "1024K", "32M")):
+        (cache / f"index{number}").mkdir(parents=True)
+        (cache / f"index{number}/size").write_text(f"{size}\n")
+    assert machine.last_level_cache() == 32 << 20
 
 
 def test_a_machine_that_tells_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
