@@ -23,7 +23,7 @@ from .answer import Answer
 from .backends import Engine, EngineOptions, Floats, open_engine
 from .bundle import DECODER_GRAPH, Bundle, Progress, TextSpec, open_bundle
 from .errors import ParameterError
-from .figures import SCHEMA_VERSION, Better, Point, Unit, figure
+from .figures import SCHEMA_VERSION, Better, Point, Unit, figure, point_name
 from .image import ImageSource
 from .model import Model
 
@@ -191,13 +191,17 @@ class _Run:
     depth: int
     seconds: list[float]
 
+    @property
+    def name(self) -> str:
+        return point_name(self.kind, self.tokens, self.depth)
+
 
 def _sweep(engine: Engine, text: TextSpec, settings: Settings, say: Progress) -> tuple[list[_Run], list[str]]:
     """The points that fit, and the names of those that do not. Leaves the engine's cache filled with noise."""
-    wanted = [_Run("pp", n, 0, []) for n in settings.prompt_lengths]
-    wanted += [_Run("tg", settings.new_tokens, d, []) for d in settings.depths]
+    wanted = [_Run("pp", n, 0, []) for n in dict.fromkeys(settings.prompt_lengths)]
+    wanted += [_Run("tg", settings.new_tokens, d, []) for d in dict.fromkeys(settings.depths)]
     runs = [r for r in wanted if r.depth + r.tokens <= engine.capacity]
-    skipped = [f"{r.kind}{r.tokens} @ d{r.depth}: context {engine.capacity}" for r in wanted if r not in runs]
+    skipped = [f"{r.name}: context {engine.capacity}" for r in wanted if r not in runs]
     rng = np.random.default_rng(0)
     for r in runs:
         # As wide as trained embeddings are; the first norm makes them 1 anyway.
@@ -206,7 +210,7 @@ def _sweep(engine: Engine, text: TextSpec, settings: Settings, say: Progress) ->
         if r.depth:
             engine.prefill(noise[: r.depth])
         for repetition in range(settings.warmup + settings.repetitions):
-            say(f"{r.kind}{r.tokens}", int(repetition > 0), settings.warmup + settings.repetitions)
+            say(r.name, int(repetition > 0), settings.warmup + settings.repetitions)
             engine.rewind(r.depth)
             seconds = _run_once(engine, r.kind, noise[r.depth :])
             if repetition >= settings.warmup:

@@ -67,8 +67,12 @@ class Point:
 
     @property
     def name(self) -> str:
-        """As llama-bench has it."""
-        return f"pp{self.tokens}" if self.kind == "pp" else f"tg{self.tokens} @ d{self.depth}"
+        return point_name(self.kind, self.tokens, self.depth)
+
+
+def point_name(kind: str, tokens: int, depth: int) -> str:
+    """As llama-bench has it."""
+    return f"pp{tokens}" if kind == "pp" else f"tg{tokens} @ d{depth}"
 
 
 # Where two records differ in one of these, their figures are of different things.
