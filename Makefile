@@ -14,7 +14,7 @@ test: $(VENV)/.test
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy pulse_edge export
+	$(BIN)/mypy pulse_edge export benchmarks
 
 $(VENV)/bin/pip:
 	$(PYTHON) -m venv $(VENV)

@@ -13,7 +13,6 @@ import glob
 import os
 import platform
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -41,6 +40,7 @@ from pulse_edge.bundle import (
     sha256_file,
 )
 from pulse_edge.errors import CheckpointError, ExportError
+from pulse_edge.machine import peak_memory
 
 from .checkpoint import Checkpoint
 from .decoder import write_decoder
@@ -115,18 +115,6 @@ def export(
         seconds=time.perf_counter() - start,
         peak_memory=peak_memory(),
     )
-
-
-def peak_memory() -> int:
-    """Largest resident set of this process so far, in bytes."""
-    try:
-        # Not ru_maxrss, which starts from the parent's where a large process started this one.
-        status = Path("/proc/self/status").read_text()
-        return int(status.split("VmHWM:")[1].split()[0]) * 1024
-    except (OSError, IndexError):
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _write(staging: Path, source: Checkpoint, row: Precision, target: Target, block: int, step: Progress) -> Manifest:

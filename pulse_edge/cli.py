@@ -9,8 +9,6 @@ import io
 import json
 import os
 import sys
-import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,11 +16,12 @@ from typing import Any
 import click
 
 from .answer import Answer
-from .backends import PREFILL_CHUNK
+from .backends import PREFILL_CHUNK, EngineOptions
 from .bundle import NOTICE, Bundle, open_bundle
 from .errors import ExportError, PulseEdgeError
 from .model import EMBEDDED, Model, Stream, load
 from .sampling import SamplingParams
+from .status import Status
 
 REPORT_PROMPT = "Please write a clinical report based on this ECG image."  # ECGBench's
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -62,25 +61,32 @@ def cli() -> None:
     """
 
 
-def model_options(command: Command) -> Command:
-    """--model and how to run it; the command receives `open_model`, a function that loads."""
+def engine_options(command: Command) -> Command:
+    """How to run; the command receives `options`."""
 
-    @click.option("-m", "--model", "bundle", metavar="BUNDLE", help="Bundle directory [default: the embedded one].")
     @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
     @click.option("--threads", default=0, show_default=True, help="CPU threads; 0 lets the engine choose.")
     @click.option("--context", type=int, help="Cap on prompt + answer, in tokens; lowers memory.")
     @click.option("--prefill-chunk", default=PREFILL_CHUNK, show_default=True, help="Prompt tokens at a time; 0: all.")
     @functools.wraps(command)
-    def wrapped(
-        bundle: str | None, device: str, threads: int, context: int | None, prefill_chunk: int, **rest: Any
-    ) -> Any:
-        def open_model() -> Model:
-            return load(
-                bundle or default_bundle(), device,
-                threads=threads, context=context, prefill_chunk=prefill_chunk, progress=status,
-            )  # fmt: skip
+    def wrapped(device: str, threads: int, context: int | None, prefill_chunk: int, **rest: Any) -> Any:
+        return command(options=EngineOptions(device, threads, context, prefill_chunk), **rest)
 
+    return wrapped
+
+
+def model_options(command: Command) -> Command:
+    """--model and how to run it; the command receives `open_model`, a function that loads."""
+
+    @click.option("-m", "--model", "bundle", metavar="BUNDLE", help="Bundle directory [default: the embedded one].")
+    @engine_options
+    @functools.wraps(command)
+    def wrapped(bundle: str | None, options: EngineOptions, **rest: Any) -> Any:
         with Status() as status:
+
+            def open_model() -> Model:
+                return load(bundle or default_bundle(), **dataclasses.asdict(options), progress=status)
+
             return command(open_model=open_model, status=status, **rest)
 
     return wrapped
@@ -326,6 +332,51 @@ def evaluate(bundles: tuple[str, ...], pages: int, seed: int | None, workers: in
     click.echo(json.dumps(report, indent=1) if as_json else f"{gate.table(report['scores'])}\n\n{report['notice']}")
 
 
+def numbers(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[int, ...] | None:
+    """Whole numbers with commas between; an empty text is none of them."""
+    try:
+        return None if text is None else tuple(int(part) for part in text.split(",") if part)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a list of whole numbers like 128,512") from None
+
+
+@cli.command()
+@click.argument("bundle", required=False)
+@click.option("--image", type=click.Path(), help="Page to ask about [default: a sample page].")
+@click.option("-r", "--repetitions", type=int, help="Of every measurement [default: 5; quick: 2].")
+@click.option("--warmup", type=int, help="Repetitions before those, thrown away [default: 1].")
+@click.option("-n", "--new-tokens", type=int, help="Of a request and of a tg run [default: 128; quick: 16].")
+@click.option("--prompt-lengths", callback=numbers, help="Of pp runs [default: 128,512,1024,2048,2933; quick: 128].")
+@click.option("--depths", callback=numbers, help="Cached tokens before tg runs [default: 0,512,3000; quick: 0].")
+@click.option("--quick", is_flag=True, help="A smoke test: few, short repetitions; rough figures.")
+@engine_options
+@click.option("--json", "as_json", is_flag=True, help="Print the record as JSON (docs/bench.schema.json).")
+@click.option("--append", metavar="FILE", type=click.Path(), help="Add the record to this file, a line of JSON each.")
+@click.option("--compare", metavar="BASELINE", type=click.Path(), help="A record (JSON), or a file's last (JSONL).")
+@click.option("--fail-over", default="10%", show_default=True, help="Exit with 9 where a median is worse by more.")
+def bench(
+    bundle: str | None, image: str | None, quick: bool, options: EngineOptions, as_json: bool, append: str | None,
+    compare: str | None, fail_over: str, **settings: Any,
+) -> None:  # fmt: skip
+    """Measure latency and memory of BUNDLE on this machine, from a whole request down to the engine."""
+    from . import bench as benchmark
+    from . import figures
+
+    given = {name: value for name, value in settings.items() if value is not None}
+    wanted = dataclasses.replace(benchmark.QUICK if quick else benchmark.FULL, **given)
+    against = figures.Baseline(compare, fail_over) if compare else None  # what is wrong with either is said before
+    if append:
+        figures.append(append)
+    with Status() as status:
+        record = benchmark.run(bundle or default_bundle(), options, wanted, image or benchmark.PAGE, status)
+    click.echo(json.dumps(record) if as_json else figures.tables(record))
+    if append:
+        figures.append(append, record)
+    if against:
+        click.echo(against.table(record), err=as_json)
+        against.check(record)
+
+
 def exporting(name: str) -> Any:
     """A module of the export, which is an extra."""
     try:
@@ -349,39 +400,3 @@ def size(bytes_: float) -> str:
             return f"{bytes_:.0f} {unit}" if unit == "B" else f"{bytes_:.1f} {unit}"
         bytes_ /= 1000
     return f"{bytes_:.2f} GB"
-
-
-class Status:
-    """A line on stderr that says what goes on, where stderr is a terminal and only once something takes a while."""
-
-    PATIENCE = 0.5  # seconds before anything is shown
-
-    def __init__(self) -> None:
-        self._on = sys.stderr.isatty()
-        self._lock = threading.Lock()
-        self._stage, self._done, self._since, self._shown = "", 0, 0.0, False
-
-    def __enter__(self) -> Status:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.clear()
-
-    def __call__(self, stage: str, amount: int, total: int) -> None:
-        if not self._on:
-            return
-        with self._lock:
-            if stage != self._stage or self._done >= total:
-                self._stage, self._done, self._since = stage, 0, time.monotonic()
-            self._done += amount
-            # Nothing done yet: the announcement of something that cannot tell how far it is.
-            if amount == 0 or time.monotonic() - self._since > self.PATIENCE:
-                share = self._done / max(1, total)
-                bar = "#" * int(30 * share)
-                click.echo(f"\r\033[K{stage:<10} [{bar:<30}] {share:4.0%}", nl=False, err=True)
-                self._shown = True
-
-    def clear(self) -> None:
-        if self._shown:
-            click.echo("\r\033[K", nl=False, err=True)
-            self._shown = False

@@ -53,3 +53,9 @@ class ExportError(PulseEdgeError):
     """An export that could not be finished (disk full, output exists, unsupported combination)."""
 
     exit_code = 8
+
+
+class RegressionError(PulseEdgeError):
+    """A benchmark that is slower, or takes more memory, than its baseline allows."""
+
+    exit_code = 9

@@ -115,6 +115,16 @@ class Model:
         """A conversation about one page; each turn sees the ones before."""
         return Chat(self, image)
 
+    def forget(self) -> None:
+        """Drop what earlier requests left behind: the last image's tokens and the cache's content. The next request
+        computes everything."""
+        self._acquire()
+        try:
+            self._cached, self._image = [], None
+            self._engine.rewind(0)
+        finally:
+            self._release()
+
     def _start(self, ids: list[int], prompt: str, image: ImageSource | None, params: SamplingParams) -> Stream:
         encoded, name = (None, "") if image is None else images.read_bytes(image)
         return Stream(self, Request(tuple(ids), prompt, image, encoded, name, params))

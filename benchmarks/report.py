@@ -1,0 +1,185 @@
+"""results/*.jsonl -> one HTML page that needs nothing else, and Markdown tables on stdout for the README.
+
+    python -m benchmarks.report report.html
+    python -m benchmarks.report report.html --results elsewhere/
+
+A series is what may be compared over time: one machine, device, number of threads, checkpoint and precision. Tables and
+bars show each series' last record; the history shows all. Medians everywhere, unless a chart says otherwise.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pulse_edge.bundle import NOTICE
+from pulse_edge.figures import SCHEMA_VERSION, Point, headline, number
+
+from .svg import Curve, bars, lines, roofline
+
+Record = dict[str, Any]
+Series = dict[str, list[Record]]
+STAGES = ("decode_image", "preprocess", "vision", "prefill")
+LATENCIES = ("ttft_cold", "ttft_warm", "tpot")
+HISTORY = (*LATENCIES, "peak_memory")
+STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
+table{border-collapse:collapse;margin:1rem 0}td,th{border-bottom:1px solid #ccc;padding:.2rem .7rem;text-align:right}
+td:first-child,th:first-child{text-align:left}svg{max-width:100%;height:auto}small{color:#555}
+"""
+
+
+def read_results(folder: Path) -> Series:
+    """Records by series, oldest first. Raises `click.ClickException` for a line that is not a record."""
+    series: Series = {}
+    records = [
+        (record["time"], name(record), record)
+        for file in sorted(folder.glob("*.jsonl"))
+        for record in _records(file)
+    ]  # fmt: skip
+    for _, key, record in sorted(records, key=lambda r: r[:2]):
+        series.setdefault(key, []).append(record)
+    if not series:
+        raise click.ClickException(f"no results in {folder}: run python -m benchmarks.latency first")
+    return series
+
+
+def _records(file: Path) -> Iterator[Record]:
+    for line_number, line in enumerate(file.read_text("utf-8").splitlines(), 1):
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise click.ClickException(f"{file}:{line_number}: not JSON ({error})") from None
+        if not isinstance(record, dict) or record.get("schema") != SCHEMA_VERSION:
+            raise click.ClickException(f"{file}:{line_number}: not a record of schema {SCHEMA_VERSION}")
+        yield record
+
+
+def name(record: Record) -> str:
+    """The series that a record belongs to."""
+    made, host = record["provenance"], record["machine"]
+    engine = made["engine"]
+    quick = ", quick" if record["settings"]["quick"] else ""
+    return (
+        f"{made['checkpoint']['name']} {made['precision']['name']}, {host['name']}, {engine['device']}, "
+        f"threads {engine['threads'] or 'auto'}{quick}"
+    )
+
+
+def request_table(series: Series) -> list[list[str]]:
+    """p50 and p99 of what a user waits for."""
+    rows = [["", *(f"{n} p50 / p99" for n in LATENCIES), "1 / TPOT", "load", "peak memory", "measured"]]
+    for key, records in series.items():
+        f = records[-1]["figures"]
+        waits = [f"{number(f[n]['p50'], 's')} / {number(f[n]['p99'], 's')}" for n in LATENCIES]
+        others = [
+            number(1 / f["tpot"]["p50"], "tokens/s"),
+            number(f["load_engine"]["p50"], "s"),
+            number(f["peak_memory"]["p50"], "bytes"),
+            records[-1]["time"][:10],
+        ]
+        rows.append([key, *waits, *others])
+    return rows
+
+
+def sweep_table(series: Series) -> list[list[str]]:
+    """tokens/s of every point that any series has, with its share of the peak that binds it."""
+    points = {key: {Point(**p).name: p for p in records[-1]["sweeps"]} for key, records in series.items()}
+    names = list(dict.fromkeys(n for found in points.values() for n in found))
+    rows = [["tokens/s (share of the fp32 GEMM peak: pp; of the read peak: tg)", *names]]
+    for key, records in series.items():
+        cells = []
+        for n in names:
+            point, figure = points[key].get(n), records[-1]["figures"].get(n)
+            share = point and point["gemm_share" if point["kind"] == "pp" else "read_share"]
+            cells.append("-" if figure is None else f"{figure['p50']:.4g}" + (f" ({share:.0%})" if share else ""))
+        rows.append([key, *cells])
+    return rows
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    head, *body = (f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows)
+    return "\n".join([head, "|" + " --- |" * len(rows[0]), *body])
+
+
+def html_table(rows: Sequence[Sequence[str]]) -> str:
+    def row(cells: Iterable[str], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+    return "<table>" + row(rows[0], "th") + "".join(row(r, "td") for r in rows[1:]) + "</table>"
+
+
+def charts(series: Series) -> Iterator[tuple[str, str, str]]:
+    """(title, what it shows, SVG) of every chart there is data for."""
+    last = {key: records[-1] for key, records in series.items()}
+    figures = {key: record["figures"] for key, record in last.items()}
+    stages = {key: [(s, f[s]["p50"]) for s in STAGES] for key, f in figures.items()}
+    yield "Stages before the first token", "Cold request, seconds; medians of each stage, stacked.", bars(stages)
+    for latency in LATENCIES:
+        percentiles = {key: [(p, f[latency][p]) for p in ("p50", "p90", "p99")] for key, f in figures.items()}
+        what = next(iter(figures.values()))[latency]["what"]
+        yield f"{latency}: p50, p90, p99", f"Seconds: {what}.", bars(percentiles, stacked=False)
+    for kind, x, along in (("pp", "prompt tokens", "tokens"), ("tg", "cached tokens", "depth")):
+        curves = [
+            Curve(key, [(p[along], figures[key][Point(**p).name]["p50"]) for p in r["sweeps"] if p["kind"] == kind])
+            for key, r in last.items()
+        ]
+        if any(curve.points for curve in curves):
+            title = "Prefill by prompt length" if kind == "pp" else "Decode by depth"
+            yield title, "Engine alone, tokens/s.", lines(curves, x, "tokens/s")
+    longest = max(series.values(), key=len)
+    labels = [(r["commit"] or r["time"][:10])[:8] for r in longest]
+    for figure in HISTORY:
+        scale, unit = (1e6, "MB") if next(iter(figures.values()))[figure]["unit"] == "bytes" else (1, "seconds")
+        curves = [
+            Curve(key, [(i, r["figures"][figure]["p50"] / scale) for i, r in enumerate(records)])
+            for key, records in series.items()
+        ]
+        shown = "By record, oldest first; labelled with the commits of the longest series."
+        yield f"History of {figure}", shown, lines(curves, "commit", unit, labels)
+    for key, record in last.items():
+        if record["peaks"] and record["sweeps"]:
+            found = [(Point(**p).name, p["flop"] / p["read"], p["flop_per_s"]) for p in record["sweeps"]]
+            peaks = record["peaks"]
+            shown = (
+                f"{key}. Roofs: fp32 GEMM ({peaks['gemm_library']}) and memory reads (numpy), {peaks['threads']} "
+                "threads, as measured; int8 kernels, and weights that the caches hold, may lie above."
+            )
+            yield "Roofline", shown, roofline(found, peaks["gemm"], peaks["read"])
+
+
+def page(series: Series) -> str:
+    """The whole document; refers to nothing outside itself."""
+    parts = [f"<h1>pulse-edge: latency</h1><small>{sum(map(len, series.values()))} records</small>"]
+    parts += [html_table(request_table(series)), html_table(sweep_table(series))]
+    for title, shown, svg in charts(series):
+        parts.append(f"<h2>{html.escape(title)}</h2><p><small>{html.escape(shown)}</small></p>{svg}")
+    parts.append("<h2>What ran</h2>")
+    for key, records in series.items():
+        told = "".join(f"<li>{html.escape(line)}</li>" for line in headline(records[-1]))
+        parts.append(f"<h3>{html.escape(key)}</h3><ul>{told}</ul>")
+    parts.append(f"<p><small>{html.escape(NOTICE)}</small></p>")
+    body = "\n".join(parts)
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>pulse-edge: latency</title>'
+        f"<style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
+    )
+
+
+@click.command()
+@click.argument("out", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--results", type=click.Path(path_type=Path, exists=True), help="[default: benchmarks/results]")
+def main(out: Path, results: Path | None) -> None:
+    """Write the page OUT, print the tables."""
+    series = read_results(results or Path(__file__).parent / "results")
+    out.write_text(page(series), encoding="utf-8")
+    click.echo(f"{markdown(request_table(series))}\n\n{markdown(sweep_table(series))}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""What the OS tells about the machine, and what it does not; the peaks."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pulse_edge import machine
+
+
+def test_peaks_and_machine() -> None:
+    there = machine.describe()
+    assert 1 <= there["cores"] <= there["usable_cores"] <= there["logical_cores"]
+    peaks = machine.measure_peaks(2, quick=True)
+    assert peaks is not None
+    assert peaks.threads == 2
+    assert 1e8 < peaks.read < 1e13  # a spinning disk and the fastest HBM lie outside
+    assert 1e8 < peaks.gemm < 1e15
+    assert peaks.read_buffer > (there["last_level_cache"] or 0)
+
+
+def test_peaks_are_measured_with_as_many_threads_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[list[str], dict[str, str]]] = []
+
+    def run(command: list[str], env: dict[str, str], **_: Any) -> None:
+        asked.append((command, env))
+        raise OSError
+
+    monkeypatch.setattr(machine.subprocess, "run", run)
+    assert machine.measure_peaks(3) is None
+    command, env = asked[0]
+    assert command[-2:] == ["3", "0"]
+    assert {env[name] for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")} == {"3"}
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system has no affinity")
+def test_threads_of_one_core_count_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Four cores of two threads each; the process may use three, of one only half."""
+    for cpu in range(8):
+        (tmp_path / f"cpu{cpu}/topology").mkdir(parents=True)
+        (tmp_path / f"cpu{cpu}/topology/thread_siblings_list").write_text(f"{cpu % 4},{cpu % 4 + 4}\n")
+    monkeypatch.setattr(machine, "CPUS", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 4, 5})
+    assert (machine.physical_cores(), machine.usable_cores()) == (3, 5)
+    cache = tmp_path / "cpu0/cache"
+    for number, size in enumerate(("32K", "1024K", "32M")):
+        (cache / f"index{number}").mkdir(parents=True)
+        (cache / f"index{number}/size").write_text(f"{size}\n")
+    assert machine.last_level_cache() == 32 << 20
+
+
+def test_a_machine_that_tells_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(machine, "_read", lambda _: None)
+    monkeypatch.setattr(machine, "CPUS", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    there = machine.describe()
+    assert there["cores"] >= 1
+    assert there["simd"] == []
+    assert {there[key] for key in ("last_level_cache", "governor", "clock_now", "power_mode", "gpu")} == {None}
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
+    assert machine.measure_peaks(1, quick=True) is None
+
+
+def test_clocks_and_power_mode_where_they_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "cpu0/cpufreq").mkdir(parents=True)
+    for name, text in (
+        ("scaling_governor", "schedutil\n"),
+        ("scaling_cur_freq", "1510400\n"),
+        ("cpuinfo_max_freq", "x"),
+    ):
+        (tmp_path / "cpu0/cpufreq" / name).write_text(text)
+    (tmp_path / "nvpmodel").write_text("#!/bin/sh\necho NV Power Mode: 25W; echo 1\n")
+    (tmp_path / "nvpmodel").chmod(0o755)
+    monkeypatch.setattr(machine, "CPUS", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    power = machine.power()
+    assert (power["governor"], power["clock_now"], power["clock_max"]) == ("schedutil", 1510, None)
+    assert power["power_mode"] == "NV Power Mode: 25W 1"
