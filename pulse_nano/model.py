@@ -44,7 +44,9 @@ class Size:
 
 SHEET = (1.86, 1.65, 1.75)  # normalised colour of a printed sheet, averaged over paper and grid
 
-BINS = {"qrs": 14, "p": 14, "pvc": 7, "spike": 7}  # x-bins per patch of the event heat maps
+# x-bins per patch of the event heat maps; "long": a QRS complex whose PR interval is over LONG_PR
+BINS = {"qrs": 14, "p": 14, "pvc": 7, "spike": 7, "long": 7}
+LONG_PR = 0.2  # s
 LOCAL = ("pr_s", "st_mm", "rr_s", "qrs_s")  # regressed where a QRS complex lies
 DENSE = sum(BINS.values()) + len(LOCAL)
 HEADS = {

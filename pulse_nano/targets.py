@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .model import BINS, DENSE, LOCAL
+from .model import BINS, DENSE, LOCAL, LONG_PR
 from .pages import CANVAS, EVENT_COLUMNS, P_WAVE, SIDE, SPIKE, Page
 from .simulate import AXES, CONDUCTION, ECTOPY, RHYTHMS, ST_CHANGES
 
 F32 = NDArray[np.float32]
+PR = EVENT_COLUMNS.index("pr_s")
 UNITS = {"pr_s": 0.2, "st_mm": 2.0, "rr_s": 0.8, "qrs_s": 0.1}  # what a target of 1 means
 
 
@@ -49,6 +50,8 @@ def dense_target(page: Page, patch: int) -> F32:
             mark(x, y, "qrs")
             if kind == 1:
                 mark(x, y, "pvc")
+            if event[PR] > LONG_PR:  # as a map, because the interval itself is not learned from its regression alone
+                mark(x, y, "long")
             index, _ = cell(x, y)
             for number, name in enumerate(LOCAL):
                 out[index, DENSE - len(LOCAL) + number] = event[EVENT_COLUMNS.index(name)] / UNITS[name]
@@ -112,7 +115,7 @@ def losses(dense: Tensor, heads: dict[str, Tensor], dense_t: Tensor, heads_t: di
     out: dict[str, Tensor] = {}
     split = DENSE - len(LOCAL)
     weight = 1 + 7 * dense_t[..., :split]
-    out["events"] = 12 * F.binary_cross_entropy_with_logits(dense[..., :split], dense_t[..., :split], weight)
+    out["events"] = 14 * F.binary_cross_entropy_with_logits(dense[..., :split], dense_t[..., :split], weight)
     local, known = dense_t[..., split:], torch.isfinite(dense_t[..., split:])
     error = F.smooth_l1_loss(dense[..., split:], torch.nan_to_num(local), beta=0.1, reduction="none") * known
     scale = torch.tensor([2.0, 2.0, 2.0, 1.0])
