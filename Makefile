@@ -20,7 +20,7 @@ $(VENV)/bin/pip:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: $(VENV)/bin/pip pyproject.toml
-	$(BIN)/pip install -q -e '.[cpu,export]'
+	$(BIN)/pip install -q -e '.[cpu]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/bin/pip pyproject.toml

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-import tempfile
 from pathlib import Path
 
 import pulse_edge
-from pulse_edge.model import EMBEDDED
 
 SAMPLE = Path(pulse_edge.__file__).parent / "assets" / "sample.png"
 QUESTIONS = (
@@ -19,11 +16,9 @@ STAGES = ("decode_image", "preprocess", "vision", "prefill", "ttft", "tpot", "to
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as scratch:
-        bundle = EMBEDDED if EMBEDDED.is_dir() else _untrained(Path(scratch))
-        model = pulse_edge.load(bundle)
-        print(f"page: {SAMPLE.name} (simulated: sinus rhythm, 74 beats a minute, right bundle branch block)\n")
-        answers = [model.ask(SAMPLE, question, max_new_tokens=160) for question in QUESTIONS]
+    model = pulse_edge.load()
+    print(f"page: {SAMPLE.name} (simulated: sinus rhythm, 74 beats a minute, right bundle branch block)\n")
+    answers = [model.ask(SAMPLE, question) for question in QUESTIONS]
     for question, answer in zip(QUESTIONS, answers, strict=True):
         print(f"Q: {question}\nA: {answer.text}\n")
     print(f"{'milliseconds':<16}" + "".join(f"{'question ' + str(n + 1):>14}" for n in range(len(answers))))
@@ -32,19 +27,7 @@ def main() -> None:
         print(f"{stage:<16}" + "".join(f"{1000 * value:>14.1f}" for value in values))
     cached = (f"{a.usage.cached_tokens} of {a.usage.prompt_tokens}" for a in answers)
     print(f"{'cached tokens':<16}" + "".join(f"{text:>14}" for text in cached))
-    print(f"\n{answers[0].notice} Simulated training data.")
-
-
-def _untrained(scratch: Path) -> Path:
-    """A tiny checkpoint with random weights, exported: shows that everything runs, answers gibberish."""
-    from pulse_edge.export.pipeline import export
-
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    from tiny import make_checkpoint
-
-    print("No trained model ships yet: the weights are RANDOM and the answers gibberish. This shows the machinery.")
-    checkpoint = make_checkpoint(scratch / "random")
-    return Path(export(checkpoint, scratch / "bundle", precision="int8").path)
+    print(f"\n{answers[0].notice} pulse-nano was trained on simulated pages only.")
 
 
 if __name__ == "__main__":

@@ -214,6 +214,7 @@ def test_interrupt_while_answering(bundle: Path, page: Path, tmp_path: Path) -> 
     """SIGINT at the third decode step."""
     (tmp_path / "sitecustomize.py").write_text(
         "import os, signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job has it ignored
         "import pulse_edge.generate as g\n"
         "calls, sampler = [], g.Sampler.__call__\n"
         "def call(self, logits):\n"
