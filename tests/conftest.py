@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
+from fixture_types import Bundles, Checkpoints
 
 import pulse_edge
-
-Checkpoints = Callable[..., Path]
-Bundles = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Bundles
+from fixture_types import Bundles
 
 from pulse_edge.backends import EngineOptions, open_engine, ort
 from pulse_edge.bundle import DECODER_GRAPH, VISION_GRAPH, open_bundle

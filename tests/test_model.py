@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soak
-from conftest import Bundles
+from fixture_types import Bundles
 from PIL import Image
 
 import pulse_edge

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from conftest import Bundles, Checkpoints
+from fixture_types import Bundles, Checkpoints
 from numpy.typing import NDArray
 
 pytest.importorskip("onnx", "1.19", reason="opset 24 is checked by onnx 1.19 and newer")

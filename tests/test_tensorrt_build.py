@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Bundles, Checkpoints
+from fixture_types import Bundles, Checkpoints
 
 pytest.importorskip("onnx", reason="exporting needs pulse-edge[export]")
 pytest.importorskip("tensorrt_rtx", reason="building engines needs TensorRT-RTX: pip install tensorrt-rtx")
