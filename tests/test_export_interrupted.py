@@ -167,7 +167,9 @@ def slow_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(checkpoint: Path, out: Path) -> subprocess.Popen[str]:
-    script = "import sys; from pulse_edge.cli import main; main(sys.argv[1:])"
+    # A shell's background job has SIGINT ignored, and its children with it.
+    listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    script = f"{listen}; import sys; from pulse_edge.cli import main; main(sys.argv[1:])"
     command = [sys.executable, "-c", script, "export", str(checkpoint), str(out), "--precision", "fp32"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

@@ -61,10 +61,10 @@ def test_the_largest_weight_of_a_block_is_kept(weight: Floats, bits: int, block:
     back = q.dequantize()
     for start in range(0, q.columns, block):
         part = weight[:, start : start + block]
-        at = np.abs(part).argmax(axis=1)[:, None]
-        largest = np.take_along_axis(part, at, 1)
-        kept = np.take_along_axis(back[:, start : start + block], at, 1)
-        np.testing.assert_allclose(kept, largest, rtol=1e-6, atol=2e-36)
+        largest = np.abs(part).max(axis=1, keepdims=True)
+        error = np.abs(back[:, start : start + block] - part)
+        error[np.abs(part) < largest] = np.inf  # of two that are equally large one is kept
+        assert (error.min(axis=1, keepdims=True) <= 1e-6 * largest + 2e-36).all()
 
 
 @settings(max_examples=100, deadline=None)
