@@ -9,8 +9,6 @@ import io
 import json
 import os
 import sys
-import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,9 @@ from .backends import PREFILL_CHUNK
 from .bundle import NOTICE, Bundle, open_bundle
 from .errors import ExportError, PulseEdgeError
 from .model import EMBEDDED, Model, Stream, load
+from .plans import available
 from .sampling import SamplingParams
+from .status import Status, size
 
 REPORT_PROMPT = "Please write a clinical report based on this ECG image."  # ECGBench's
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -243,6 +243,7 @@ def describe(bundle: Bundle) -> list[tuple[str, str]]:
          f"{block}; activations {precision.activations}; {precision.recipe}"),
         ("KV cache", f"{precision.kv_cache}, {size(cache)} a token, {size(cache * text.context)} at full context"),
         *((f.path, f"{size(f.size)}  {f.sha256[:16]}…") for f in manifest.files),
+        *(("plans", name) for name in available(bundle)),
         ("notice", manifest.notice),
     ]  # fmt: skip
 
@@ -252,27 +253,76 @@ def describe(bundle: Bundle) -> list[tuple[str, str]]:
 @click.argument("out", type=click.Path())
 @click.option("--precision", type=click.Choice(["fp32", "fp16", "int8", "int4"]), default="int8", show_default=True)
 @click.option("--block-size", type=click.Choice(["32", "64", "128"]), help="[default: 128 for int8, 32 for int4]")
-@click.option("--target", type=click.Choice(["cpu", "cuda", "standard"]), default="cpu", show_default=True)
+@click.option("--target", type=click.Choice(["cpu", "cuda", "standard", "tensorrt"]), default="cpu", show_default=True)
+@click.option(
+    "--device", metavar="NAME", help="With --target tensorrt: build plans for it, as `pulse-edge build` does."
+)
+@click.option("--context", type=click.IntRange(1), help="Longest prompt + answer, in tokens [default: the model's].")
 @click.option("--force", is_flag=True, help="Replace OUT if it is a bundle.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def export(
-    checkpoint: str, out: str, precision: str, block_size: str | None, target: str, force: bool, as_json: bool
-) -> None:
-    """Turn a LLaVA-style CHECKPOINT directory into the bundle OUT."""
+    checkpoint: str, out: str, precision: str, block_size: str | None, target: str, device: str | None,
+    context: int | None, force: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Turn a LLaVA-style CHECKPOINT directory into the bundle OUT.
+
+    The target tensorrt is the target standard, and plans where this machine can build them.
+    """
     exporting("pipeline")  # says what to install, where it is not
+    if device is not None and target != "tensorrt":
+        raise click.UsageError("--device goes with --target tensorrt")
+    if device is not None:
+        exporting("engine").check_device(device)
     summary = exporting("console").export_with_progress(
-        checkpoint, out, precision=precision, target=target, force=force,
-        block_size=int(block_size) if block_size else None,
+        checkpoint, out, precision=precision, target="standard" if target == "tensorrt" else target, force=force,
+        block_size=int(block_size) if block_size else None, context=context,
     )  # fmt: skip
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(summary) | {"size": summary.size}, indent=2))
-        return
+    else:
+        _say_exported(summary)
+    if target == "tensorrt":
+        engine, bundle = exporting("engine"), open_bundle(out, check_hashes=False)
+        try:
+            builder = engine.choose_builder(bundle, device)
+        except engine.CannotBuildHere as error:
+            click.echo(f"no plans yet: {error}", err=True)
+        else:
+            _build(bundle, builder, engine.PREFILL_ROWS, quiet=as_json)
+
+
+def _say_exported(summary: Any) -> None:
     for name, bytes_ in summary.files.items():
         click.echo(f"  {name:<18} {size(bytes_):>10}")
     click.echo(
         f"{summary.path}: {size(summary.size)} from {size(summary.checkpoint_size)} ({summary.precision}, "
         f"{summary.target}) in {summary.seconds:.1f} s, peak memory {size(summary.peak_memory)}"
     )
+
+
+@cli.command()
+@click.argument("bundle")
+@click.option("--device", metavar="NAME", help="Build for this device [default: the GPU in this machine].")
+@click.option("--prefill-rows", type=click.IntRange(1), default=PREFILL_CHUNK, show_default=True,
+              help="Tokens of a prompt at a time; fewer need less memory.")  # fmt: skip
+def build(bundle: str, device: str | None, prefill_rows: int) -> None:
+    """Build TensorRT plans for a BUNDLE exported with --target tensorrt, on the device or ahead of time for it."""
+    engine = exporting("engine")
+    if device is not None:
+        engine.check_device(device)
+    with Status() as status:
+        opened = open_bundle(bundle, progress=status)
+    _build(opened, engine.choose_builder(opened, device), prefill_rows)
+
+
+def _build(bundle: Bundle, builder: Any, prefill_rows: int, quiet: bool = False) -> None:
+    engine = exporting("engine")
+    click.echo(f"building for {builder.key}; peak memory about {size(engine.expected_memory(bundle))}", err=True)
+    with Status() as status:
+        built = engine.build(bundle, builder, prefill_rows=prefill_rows, progress=status)
+    for name, bytes_ in built.files.items():
+        click.echo(f"  {name:<18} {size(bytes_):>10}", err=quiet)
+    click.echo(f"{built.path}: plans for {built.key} in {built.seconds:.1f} s", err=quiet)
 
 
 @cli.command()
@@ -340,48 +390,3 @@ def default_bundle() -> Path:
     if not EMBEDDED.is_dir():
         raise click.UsageError("this build ships no embedded model; name a bundle with --model")
     return EMBEDDED
-
-
-def size(bytes_: float) -> str:
-    """Decimal units, as disks are sold."""
-    for unit in ("B", "kB", "MB"):
-        if bytes_ < 1000:
-            return f"{bytes_:.0f} {unit}" if unit == "B" else f"{bytes_:.1f} {unit}"
-        bytes_ /= 1000
-    return f"{bytes_:.2f} GB"
-
-
-class Status:
-    """A line on stderr that says what goes on, where stderr is a terminal and only once something takes a while."""
-
-    PATIENCE = 0.5  # seconds before anything is shown
-
-    def __init__(self) -> None:
-        self._on = sys.stderr.isatty()
-        self._lock = threading.Lock()
-        self._stage, self._done, self._since, self._shown = "", 0, 0.0, False
-
-    def __enter__(self) -> Status:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.clear()
-
-    def __call__(self, stage: str, amount: int, total: int) -> None:
-        if not self._on:
-            return
-        with self._lock:
-            if stage != self._stage or self._done >= total:
-                self._stage, self._done, self._since = stage, 0, time.monotonic()
-            self._done += amount
-            # Nothing done yet: the announcement of something that cannot tell how far it is.
-            if amount == 0 or time.monotonic() - self._since > self.PATIENCE:
-                share = self._done / max(1, total)
-                bar = "#" * int(30 * share)
-                click.echo(f"\r\033[K{stage:<10} [{bar:<30}] {share:4.0%}", nl=False, err=True)
-                self._shown = True
-
-    def clear(self) -> None:
-        if self._shown:
-            click.echo("\r\033[K", nl=False, err=True)
-            self._shown = False
