@@ -305,6 +305,18 @@ def test_tensorrt_refuses_while_running(simple: World, method: str) -> None:
     assert same(engine.prefill(x[4:]), right, 5e-3)
 
 
+def test_a_shape_that_failed_is_set_again(simple: World) -> None:
+    engine, x = simple.open(), embeds(12)
+    engine.prefill(x[:4])
+    right = engine.step(x[4:8]).copy()
+    simple.library.refuse["execute_async_v3"] = "because"
+    with pytest.raises(EngineError):
+        engine.step(x[8:11])
+    simple.library.refuse.clear()
+    engine.rewind(4)
+    assert same(engine.step(x[4:8]), right, 1e-6)
+
+
 def test_limits(simple: World) -> None:
     engine = simple.open(context=20)
     engine.prefill(embeds(20))
