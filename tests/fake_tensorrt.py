@@ -226,7 +226,6 @@ class Library:
 
     IKVCacheUpdateLayer = object
     ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="user", STATIC="static")
-    EngineStat = SimpleNamespace(TOTAL_WEIGHTS_SIZE=0)
 
     class ILogger:
         ERROR, WARNING = 1, 2
@@ -275,9 +274,6 @@ class Engine:
     def get_aliased_input_tensor(self, name: str) -> str | None:
         return name.replace("present.", "past.") if name.startswith("present.") else None
 
-    def get_engine_stat(self, stat: int) -> int:
-        return 12345
-
     def create_runtime_config(self) -> Any:
         assert self.runtime.library.rtx
         config = SimpleNamespace(dynamic_shapes_kernel_specialization_strategy="lazy", strategy="static")
@@ -309,9 +305,12 @@ class Context:
         self.runtime.library.contexts.append(self)
 
     def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
+        """Raises where others return False, as the bindings do (pyCore.cpp)."""
         assert stream in self.cuda.streams
+        if not 0 <= profile < len(self.engine.profiles) or self.runtime.refused("set_optimization_profile_async"):
+            raise RuntimeError("Error in set optimization profile async.")
         self.profile = profile
-        return 0 <= profile < len(self.engine.profiles) and not self.runtime.refused("set_optimization_profile_async")
+        return True
 
     def set_device_memory(self, address: int, size: int) -> None:
         assert address % 256 == 0

@@ -227,8 +227,8 @@ class _Contexts:
                 remedy = "close other programs, or export with fewer bits"
                 raise self._device.out_of_memory(f"{plan.name} of {plan.stat().st_size / 1e9:.2f} GB", remedy)
             raise EngineError(f"{plan}: deserialize_cuda_engine failed ({said or 'it did not say why'})")
-        used = self._device.used
-        used["weights"] = used.get("weights", 0) + int(engine.get_engine_stat(self._trt.EngineStat.TOTAL_WEIGHTS_SIZE))
+        used = self._device.used  # a plan is its weights, but for a few MB
+        used["plans"] = used.get("plans", 0) + plan.stat().st_size
         return engine
 
     def context(self, engine: Any, profile: int, addresses: dict[str, int], fixed: bool = False) -> _Context:
@@ -245,14 +245,14 @@ class _Contexts:
             made = engine.create_execution_context(config)
         else:
             made = engine.create_execution_context(strategy)
+        if made is None:
+            raise EngineError(f"TensorRT: create_execution_context failed ({' '.join(self._log.complaints[-3:])})")
         context = _Context(self._device, self._log, made)
-        context.check("create_execution_context", made is not None)
         self._device.stack.callback(context.close)
-        stream = int(self._device.stream)
-        context.check("set_optimization_profile_async", made.set_optimization_profile_async(profile, stream))
-        made.set_device_memory(self._scratch, self._size)
+        context("set_optimization_profile_async", profile, int(self._device.stream))
+        context("set_device_memory", self._scratch, self._size)
         for name in map(engine.get_tensor_name, range(engine.num_io_tensors)):
-            context.check(f"set_tensor_address of {name}", made.set_tensor_address(name, addresses.get(name, 0)))
+            context("set_tensor_address", name, addresses[name])
         return context
 
 
@@ -263,17 +263,22 @@ class _Context:
         self._device, self._log, self._context = device, log, context
         self._graph: Any = None
 
-    def check(self, call: str, done: bool) -> None:
-        if not done:
+    def __call__(self, method: str, *args: Any) -> None:
+        """Call a method that returns False, or raises `RuntimeError`, where it fails; the bindings do either."""
+        try:
+            if getattr(self._context, method)(*args) is not False:
+                return
             said = " ".join(self._log.complaints[-3:]) or "it did not say why"
-            self._log.complaints.clear()
-            raise EngineError(f"TensorRT: {call} failed ({said})")
+        except RuntimeError as error:
+            said = str(error)
+        self._log.complaints.clear()
+        raise EngineError(f"TensorRT: {method}({', '.join(map(repr, args))}) failed ({said})")
 
     def shape(self, name: str, shape: tuple[int, ...]) -> None:
-        self.check(f"set_input_shape of {name} to {list(shape)}", self._context.set_input_shape(name, shape))
+        self("set_input_shape", name, shape)
 
     def enqueue(self) -> None:
-        self.check("execute_async_v3", self._context.execute_async_v3(int(self._device.stream)))
+        self("execute_async_v3", int(self._device.stream))
 
     @property
     def capturable(self) -> bool:
