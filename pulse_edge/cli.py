@@ -25,7 +25,6 @@ from .status import Status
 
 REPORT_PROMPT = "Please write a clinical report based on this ECG image."  # ECGBench's
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
-DEFAULTS = SamplingParams()
 
 Command = Callable[..., Any]
 
@@ -108,10 +107,11 @@ def sampling_options(command: Command) -> Command:
         ("temperature", "0 is greedy."),
         ("max_new_tokens", "Longest answer."),
     ):
-        default = getattr(DEFAULTS, name)
+        default = getattr(SamplingParams, name)
         wrapped = click.option(
             "--" + name.replace("_", "-"), type=type(default), default=default, show_default=True, help=help_text
         )(wrapped)
+    wrapped = click.option("--lookup", is_flag=True, help="Draft from earlier text and verify: fewer steps.")(wrapped)
     return click.option("--stop", multiple=True, help="End the answer before this text; repeatable.")(wrapped)
 
 
@@ -167,8 +167,7 @@ def say(stream: Stream, status: Status, as_it_comes: bool) -> None:
     for piece in stream:
         status.clear()
         if as_it_comes:
-            click.echo(piece, nl=False)
-            sys.stdout.flush()
+            click.echo(piece, nl=False)  # and flush
     status.clear()
     click.echo("" if as_it_comes else stream.text)
     click.secho(footer(stream.answer), dim=True)
@@ -233,8 +232,7 @@ def describe(bundle: Bundle) -> list[tuple[str, str]]:
     """Lines of `info`."""
     manifest = bundle.manifest
     vision, text, precision = manifest.model.vision, manifest.model.text, manifest.precision
-    cache_width = 4 if precision.kv_cache == "fp32" else 2
-    cache = 2 * text.layers * text.kv_heads * text.head_size * cache_width
+    cache = 2 * text.layers * text.kv_heads * text.head_size * (4 if precision.kv_cache == "fp32" else 2)
     block = f", blocks of {precision.block_size}" if precision.block_size else ""
     return [
         ("bundle", f"{bundle.path}, {size(bundle.size)}, target {manifest.target}"),
