@@ -1,13 +1,18 @@
-"""The export with a progress bar."""
+"""Exports and builds as the command shows them."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import click
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from . import pipeline
+from pulse_edge.bundle import Bundle
+from pulse_edge.describe import size
+from pulse_edge.status import Status
+
+from . import engine, pipeline
 
 
 def export_with_progress(checkpoint: str, out: str, **options: Any) -> pipeline.Summary:
@@ -23,3 +28,23 @@ def export_with_progress(checkpoint: str, out: str, **options: Any) -> pipeline.
             return lambda amount: bar.advance(task, amount)
 
         return pipeline.export(checkpoint, out, progress=start, **options)
+
+
+def build_if_possible(bundle: Bundle, device: str | None, to_stderr: bool) -> None:
+    """Build plans for a device, or this machine's GPU; where nothing here can, say what to run where."""
+    try:
+        builder = engine.choose_builder(bundle, device)
+    except engine.CannotBuildHere as error:
+        click.echo(f"no plans yet: {error}", err=True)
+    else:
+        build_with_progress(bundle, builder, engine.PREFILL_ROWS, to_stderr)
+
+
+def build_with_progress(bundle: Bundle, builder: engine.Builder, prefill_rows: int, to_stderr: bool = False) -> None:
+    """`engine.build`, saying beforehand what memory it takes, and afterwards what it made."""
+    click.echo(f"building for {builder.key}; peak memory about {size(engine.expected_memory(bundle))}", err=True)
+    with Status() as status:
+        built = engine.build(bundle, builder, prefill_rows=prefill_rows, progress=status)
+    for name, bytes_ in built.files.items():
+        click.echo(f"  {name:<18} {size(bytes_):>10}", err=to_stderr)
+    click.echo(f"{built.path}: plans for {built.key} in {built.seconds:.1f} s", err=to_stderr)

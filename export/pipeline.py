@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -35,12 +35,15 @@ from pulse_edge.bundle import (
     VISION_GRAPH,
     FileEntry,
     Manifest,
+    ModelSpec,
     PrecisionInfo,
     dumps,
     sha256_file,
 )
+from pulse_edge.describe import size
 from pulse_edge.errors import CheckpointError, ExportError
 from pulse_edge.machine import peak_memory
+from pulse_edge.plans import PLANS
 
 from .checkpoint import Checkpoint
 from .decoder import write_decoder
@@ -72,6 +75,14 @@ class Summary:
     def size(self) -> int:
         return sum(self.files.values())
 
+    def __str__(self) -> str:
+        lines = [f"  {name:<18} {size(bytes_):>10}" for name, bytes_ in self.files.items()]
+        lines.append(
+            f"{self.path}: {size(self.size)} from {size(self.checkpoint_size)} ({self.precision}, {self.target}) "
+            f"in {self.seconds:.1f} s, peak memory {size(self.peak_memory)}"
+        )
+        return "\n".join(lines)
+
 
 def export(
     checkpoint: str | Path,
@@ -80,11 +91,13 @@ def export(
     precision: str = "int8",
     target: str = "cpu",
     block_size: int | None = None,
+    context: int | None = None,
     force: bool = False,
     progress: Callable[[int], Progress] | None = None,
 ) -> Summary:
     """Export a checkpoint directory to a bundle directory `out`.
 
+    context: tokens that the cache holds at most; None is the model's own. TensorRT's cache is always of this length.
     progress: called once with the total bytes, returns a function that is called with each step's bytes.
     Raises `CheckpointError` for a checkpoint that cannot be exported and `ExportError` for what else is in the way.
     """
@@ -98,13 +111,14 @@ def export(
         legal = f"one of {', '.join(map(str, BLOCK_SIZES))}" if blocked else f"left out for {precision} on {target}"
         raise ExportError(f"block size {block_size} must be {legal}")
     source = Checkpoint(checkpoint)
+    spec = shortened(source.spec, context or source.spec.text.context)
     shown, out = str(out), Path(os.path.abspath(out))
     _check_output(out, force)
     _check_space(out.parent, source, row)
     step = progress(source.size) if progress else lambda _: None
     with _staging(out) as staging:
         block = block_size or (row.block_size if blocked else 0)
-        manifest = _write(staging, source, row, emitter, block, step)
+        manifest = _write(staging, source, spec, row, emitter, block, step)
         _publish(staging, manifest, out, force)
     return Summary(
         path=shown,
@@ -117,12 +131,21 @@ def export(
     )
 
 
-def _write(staging: Path, source: Checkpoint, row: Precision, target: Target, block: int, step: Progress) -> Manifest:
+def shortened(spec: ModelSpec, context: int) -> ModelSpec:
+    """The model with a context of so many tokens, of those it was trained with."""
+    if not 1 <= context <= spec.text.context:
+        raise ExportError(f"context {context} must be from 1 to the model's {spec.text.context}")
+    return replace(spec, text=replace(spec.text, context=context))
+
+
+def _write(
+    staging: Path, source: Checkpoint, spec: ModelSpec, row: Precision, target: Target, block: int, step: Progress
+) -> Manifest:
     """All of a bundle's files but the manifest, which is returned."""
     tensors = _reporting(source, step, target.io)
     for file, write in ((VISION_GRAPH, write_vision), (DECODER_GRAPH, write_decoder)):
         graph = Graph(staging / file, target.opsets)
-        write(Net(graph, target, row, block, tensors), source.spec)
+        write(Net(graph, target, row, block, tensors), spec)
         graph.save()
     embeddings = np.float32 if row.name == "fp32" else np.float16
     _write_embeddings(staging / EMBEDDINGS, source, _reporting(source, step, embeddings), embeddings)
@@ -131,7 +154,7 @@ def _write(staging: Path, source: Checkpoint, row: Precision, target: Target, bl
     return Manifest(
         schema_version=SCHEMA_VERSION,
         notice=NOTICE,
-        model=source.spec,
+        model=spec,
         precision=PrecisionInfo(
             name=row.name,
             decoder=row.decoder,
@@ -194,7 +217,7 @@ def _check_output(out: Path, force: bool) -> None:
     if not force:
         raise ExportError(f"{out} exists; choose another name, or --force to replace it")
     names = {p.name for p in out.iterdir()} if out.is_dir() else {out.name}
-    foreign = sorted(names - PARTS - {MANIFEST, PENDING})
+    foreign = sorted(names - PARTS - {MANIFEST, PENDING, PLANS})
     if foreign or (names and not names & {MANIFEST, PENDING, DECODER_GRAPH}):
         what = f"holds {foreign[0]}, which is no part of one" if foreign and out.is_dir() else "is not one"
         raise ExportError(f"{out}: --force replaces bundles only, and this {what}; choose another name")

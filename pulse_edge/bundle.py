@@ -16,7 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from .errors import BundleError
 
@@ -28,6 +28,7 @@ NOTICE = "Research use only: not a medical device, not for diagnosis or treatmen
 
 # (stage, amount done since the last call, amount in all); what runs for seconds calls one, so that people can be shown
 Progress = Callable[[str, int, int], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -153,8 +154,13 @@ class Manifest:
     seal: str = ""  # SHA-256 of this manifest's canonical bytes with an empty seal; covers every file's hash
 
     def sealed(self) -> Manifest:
-        blank = dataclasses.replace(self, seal="")
-        return dataclasses.replace(blank, seal=hashlib.sha256(dumps(blank)).hexdigest())
+        return sealed(self)
+
+
+def sealed(record: T) -> T:
+    """A record with its `seal` filled in."""
+    blank = dataclasses.replace(record, seal="")  # type: ignore[type-var]
+    return dataclasses.replace(blank, seal=hashlib.sha256(dumps(blank)).hexdigest())  # type: ignore[type-var]
 
 
 def _decode(kind: Any, value: Any, where: str) -> Any:
@@ -185,29 +191,32 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
     raise BundleError(f"{where}: expected {name}, found {value!r:.60}")
 
 
-def dumps(manifest: Manifest) -> bytes:
-    """Canonical bytes of a manifest."""
-    return (json.dumps(dataclasses.asdict(manifest), indent=1, ensure_ascii=True) + "\n").encode("ascii")
+def dumps(record: Any) -> bytes:
+    """Canonical bytes of a manifest, or of another sealed record."""
+    return (json.dumps(dataclasses.asdict(record), indent=1, ensure_ascii=True) + "\n").encode("ascii")
 
 
 def loads(raw: bytes, where: str = MANIFEST) -> Manifest:
     """Parse and check a manifest. Raises `BundleError`."""
+    outdated = "export the checkpoint again with this version, or install the version that wrote it"
+    return load_sealed(Manifest, raw, where, SCHEMA_VERSION, outdated, "copy or export the bundle again")
+
+
+def load_sealed(kind: type[T], raw: bytes, where: str, schema_version: int, outdated: str, remedy: str) -> T:
+    """Parse and check a sealed record; the last two say what to do about another version's, and about a damaged one."""
     try:
         data = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise BundleError(
-            f"{where}: not valid JSON ({error}); it is damaged: copy or export the bundle again"
-        ) from None
+        raise BundleError(f"{where}: not valid JSON ({error}); it is damaged: {remedy}") from None
     version = data.get("schema_version") if isinstance(data, dict) else None
-    if version != SCHEMA_VERSION:
+    if version != schema_version:
         raise BundleError(
-            f"{where}: schema version {version!r:.60}, this pulse-edge reads {SCHEMA_VERSION}; "
-            "export the checkpoint again with this version, or install the version that wrote it"
+            f"{where}: schema version {version!r:.60}, this pulse-edge reads {schema_version}; {outdated}"
         )
-    manifest: Manifest = _decode(Manifest, data, where)
-    if dumps(manifest) != raw or manifest.sealed().seal != manifest.seal:
-        raise BundleError(f"{where}: was edited by hand or damaged; copy or export the bundle again")
-    return manifest
+    record: T = _decode(kind, data, where)
+    if dumps(record) != raw or sealed(record) != record:
+        raise BundleError(f"{where}: was edited by hand or damaged; {remedy}")
+    return record
 
 
 def sha256_file(path: Path, progress: Callable[[int], None] | None = None) -> str:
@@ -269,30 +278,34 @@ def open_bundle(path: str | Path, check_hashes: bool = True, progress: Progress 
     return Bundle(root, manifest)
 
 
+def check_file(
+    root: Path, entry: FileEntry, index: str, check_hash: bool = True, step: Callable[[int], None] | None = None
+) -> str | None:
+    """What is wrong with a file that `index` lists, if anything is."""
+    path = root / entry.path
+    if Path(entry.path).name != entry.path or not entry.path.isprintable() or entry.path in ("", ".."):
+        return f"{index} lists {entry.path!r}, which is not a plain file name"
+    try:
+        size = path.stat().st_size
+        if not path.is_file():  # reading a pipe or a device might never end
+            return f"{path}: not a regular file"
+        if size != entry.size:
+            return f"{path}: {size} bytes, {index} says {entry.size}"
+        if check_hash and sha256_file(path, step) != entry.sha256:
+            return f"{path}: altered (its SHA-256 is not the one in {index})"
+    except FileNotFoundError:
+        return f"{path}: missing"
+    except OSError as error:
+        return f"{path}: cannot be read ({error.strerror})"
+    return None
+
+
 def _check_files(root: Path, manifest: Manifest, check_hashes: bool, progress: Progress | None) -> None:
     total = sum(f.size for f in manifest.files)
     step = (lambda n: progress("checking", n, total)) if progress else None
-
-    def check(entry: FileEntry) -> str | None:
-        path = root / entry.path
-        if Path(entry.path).name != entry.path or not entry.path.isprintable() or entry.path in ("", ".."):
-            return f"{MANIFEST} lists {entry.path!r}, which is not a plain file name"
-        try:
-            size = path.stat().st_size
-            if not path.is_file():  # reading a pipe or a device might never end
-                return f"{path}: not a regular file"
-            if size != entry.size:
-                return f"{path}: {size} bytes, {MANIFEST} says {entry.size}"
-            if check_hashes and sha256_file(path, step) != entry.sha256:
-                return f"{path}: altered (its SHA-256 is not the one in {MANIFEST})"
-        except FileNotFoundError:
-            return f"{path}: missing"
-        except OSError as error:
-            return f"{path}: cannot be read ({error.strerror})"
-        return None
-
     with ThreadPoolExecutor(max_workers=4) as pool:  # hashlib releases the GIL
-        problem = next(filter(None, pool.map(check, manifest.files)), None)
+        problems = pool.map(lambda entry: check_file(root, entry, MANIFEST, check_hashes, step), manifest.files)
+        problem = next(filter(None, problems), None)
     if problem:
         raise BundleError(f"{problem}; copy or export the bundle again")
     listed = {f.path for f in manifest.files}

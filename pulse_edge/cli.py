@@ -17,7 +17,8 @@ import click
 
 from .answer import Answer
 from .backends import PREFILL_CHUNK, EngineOptions
-from .bundle import NOTICE, Bundle, open_bundle
+from .bundle import NOTICE, open_bundle
+from .describe import describe, size
 from .errors import ExportError, PulseEdgeError
 from .model import EMBEDDED, Model, Stream, load
 from .sampling import SamplingParams
@@ -229,56 +230,53 @@ def info(bundle: str | None, as_json: bool) -> None:
         click.echo(f"{name:<12} {value}")
 
 
-def describe(bundle: Bundle) -> list[tuple[str, str]]:
-    """Lines of `info`."""
-    manifest = bundle.manifest
-    vision, text, precision = manifest.model.vision, manifest.model.text, manifest.precision
-    cache_width = 4 if precision.kv_cache == "fp32" else 2
-    cache = 2 * text.layers * text.kv_heads * text.head_size * cache_width
-    block = f", blocks of {precision.block_size}" if precision.block_size else ""
-    return [
-        ("bundle", f"{bundle.path}, {size(bundle.size)}, target {manifest.target}"),
-        ("seal", bundle.digest),
-        ("checkpoint", f"{manifest.checkpoint.name}: {manifest.checkpoint.architecture}, "
-         f"{manifest.checkpoint.parameters / 1e6:,.1f} M parameters, {manifest.checkpoint.dtype}"),
-        ("vision", f"{vision.feature_layers} of {vision.layers} layers, width {vision.width}, {vision.image_size} px "
-         f"in patches of {vision.patch_size}; {manifest.model.image.aspect}, {manifest.model.image.merge}"),
-        ("decoder", f"{text.layers} layers, width {text.hidden}, {text.heads} heads ({text.kv_heads} KV), "
-         f"vocabulary {text.vocab:,}, context {text.context:,}"),
-        ("precision", f"{precision.name}: decoder {precision.decoder}, head {precision.head}, vision {precision.vision}"
-         f"{block}; activations {precision.activations}; {precision.recipe}"),
-        ("KV cache", f"{precision.kv_cache}, {size(cache)} a token, {size(cache * text.context)} at full context"),
-        *((f.path, f"{size(f.size)}  {f.sha256[:16]}…") for f in manifest.files),
-        ("notice", manifest.notice),
-    ]  # fmt: skip
-
-
 @cli.command()
 @click.argument("checkpoint", type=click.Path())
 @click.argument("out", type=click.Path())
 @click.option("--precision", type=click.Choice(["fp32", "fp16", "int8", "int4"]), default="int8", show_default=True)
 @click.option("--block-size", type=click.Choice(["32", "64", "128"]), help="[default: 128 for int8, 32 for int4]")
-@click.option("--target", type=click.Choice(["cpu", "cuda", "standard"]), default="cpu", show_default=True)
+@click.option("--target", type=click.Choice(["cpu", "cuda", "standard", "tensorrt"]), default="cpu", show_default=True)
+@click.option(
+    "--device", metavar="NAME", help="With --target tensorrt: build plans for it, as `pulse-edge build` does."
+)
+@click.option("--context", type=click.IntRange(1), help="Longest prompt + answer, in tokens [default: the model's].")
 @click.option("--force", is_flag=True, help="Replace OUT if it is a bundle.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def export(
-    checkpoint: str, out: str, precision: str, block_size: str | None, target: str, force: bool, as_json: bool
-) -> None:
-    """Turn a LLaVA-style CHECKPOINT directory into the bundle OUT."""
-    exporting("pipeline")  # says what to install, where it is not
-    summary = exporting("console").export_with_progress(
-        checkpoint, out, precision=precision, target=target, force=force,
-        block_size=int(block_size) if block_size else None,
+    checkpoint: str, out: str, precision: str, block_size: str | None, target: str, device: str | None,
+    context: int | None, force: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Turn a LLaVA-style CHECKPOINT directory into the bundle OUT.
+
+    The target tensorrt is the target standard, and plans where this machine can build them.
+    """
+    console = exporting("console")  # says what to install, where it is not
+    if device is not None:
+        if target != "tensorrt":
+            raise click.UsageError("--device goes with --target tensorrt")
+        exporting("engine").check_device(device)
+    summary = console.export_with_progress(
+        checkpoint, out, precision=precision, target="standard" if target == "tensorrt" else target, force=force,
+        block_size=int(block_size) if block_size else None, context=context,
     )  # fmt: skip
-    if as_json:
-        click.echo(json.dumps(dataclasses.asdict(summary) | {"size": summary.size}, indent=2))
-        return
-    for name, bytes_ in summary.files.items():
-        click.echo(f"  {name:<18} {size(bytes_):>10}")
-    click.echo(
-        f"{summary.path}: {size(summary.size)} from {size(summary.checkpoint_size)} ({summary.precision}, "
-        f"{summary.target}) in {summary.seconds:.1f} s, peak memory {size(summary.peak_memory)}"
-    )
+    click.echo(json.dumps(dataclasses.asdict(summary) | {"size": summary.size}, indent=2) if as_json else str(summary))
+    if target == "tensorrt":
+        console.build_if_possible(open_bundle(out, check_hashes=False), device, to_stderr=as_json)
+
+
+@cli.command()
+@click.argument("bundle")
+@click.option("--device", metavar="NAME", help="Build for this device [default: the GPU in this machine].")
+@click.option("--prefill-rows", type=click.IntRange(1), default=PREFILL_CHUNK, show_default=True,
+              help="Tokens of a prompt at a time; fewer need less memory.")  # fmt: skip
+def build(bundle: str, device: str | None, prefill_rows: int) -> None:
+    """Build TensorRT plans for a BUNDLE exported with --target tensorrt, on the device or ahead of time for it."""
+    engine = exporting("engine")
+    if device is not None:
+        engine.check_device(device)
+    with Status() as status:
+        opened = open_bundle(bundle, progress=status)
+    exporting("console").build_with_progress(opened, engine.choose_builder(opened, device), prefill_rows)
 
 
 @cli.command()
@@ -391,12 +389,3 @@ def default_bundle() -> Path:
     if not EMBEDDED.is_dir():
         raise click.UsageError("this build ships no embedded model; name a bundle with --model")
     return EMBEDDED
-
-
-def size(bytes_: float) -> str:
-    """Decimal units, as disks are sold."""
-    for unit in ("B", "kB", "MB"):
-        if bytes_ < 1000:
-            return f"{bytes_:.0f} {unit}" if unit == "B" else f"{bytes_:.1f} {unit}"
-        bytes_ /= 1000
-    return f"{bytes_:.2f} GB"

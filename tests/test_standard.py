@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -331,8 +332,9 @@ def test_the_manifest_says_what_was_made(bundles: Bundles) -> None:
     assert made["int8"].precision.recipe == "RTN symmetric, int8 per output"
 
 
-def test_no_backend_runs_it_yet(bundles: Bundles) -> None:
-    with pytest.raises(EngineError, match=r"exported for standard, which no backend runs .* --target cpu or cuda"):
+def test_without_tensorrt_it_is_said_what_to_install(bundles: Bundles, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
+    with pytest.raises(EngineError, match=r"cuda-python is not installed .*pip install cuda-bindings"):
         open_engine(open_bundle(bundles("fp16", None, "standard")), EngineOptions())
 
 

@@ -1,0 +1,302 @@
+"""TensorRT and TensorRT-RTX: the plans of export/engine.py on an NVIDIA GPU.
+
+The two modules have one Python API; `_Contexts` has what differs. All memory is allocated once, and everything runs on
+one stream: the vision engine, the decoder, and the copies from and to pinned memory. Contracts: NvInferRuntime.h,
+IExecutionContext; "Working with CUDA graphs" in the developer guides of both.
+"""
+
+from __future__ import annotations
+
+import mmap
+import weakref
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+
+from ..bundle import Bundle, Progress
+from ..errors import EngineError
+from ..plans import DECODER_PLAN, VISION_PLAN, PlanIndex, PlanKey, error_log, load_library, open_plans, plan_directory
+from . import EngineOptions, Floats
+from .cuda import Device
+
+ALIGNMENT = 256  # of the addresses of tensors
+
+
+def open_engine(bundle: Bundle, options: EngineOptions) -> TensorRTEngine:
+    """Raises `EngineError` without a GPU or library, and for plans that are missing, stale or altered."""
+    if options.device not in ("auto", "cuda"):
+        raise EngineError(
+            f"{bundle.path} was exported for TensorRT; its device is auto or cuda, not {options.device!r}"
+        )
+    with ExitStack() as stack:
+        device = Device(stack)
+        library, index = _choose_plans(bundle, device.capability)
+        engine = TensorRTEngine(bundle, options, device, library, index)
+        weakref.finalize(engine, stack.pop_all().close)
+    return engine
+
+
+def _choose_plans(bundle: Bundle, capability: int) -> tuple[Any, PlanIndex]:
+    """The library that is installed and its plans; where both are, the first that has some."""
+    problems = []
+    for name in ("tensorrt", "tensorrt_rtx"):
+        try:
+            library = load_library(name)
+            return library, open_plans(bundle, PlanKey(name, library.__version__, capability))
+        except EngineError as error:
+            problems.append(str(error))
+    raise EngineError("; ".join(problems))
+
+
+class TensorRTEngine:
+    """See `backends.Engine`."""
+
+    def __init__(self, bundle: Bundle, options: EngineOptions, device: Device, library: Any, index: PlanIndex) -> None:
+        model = bundle.manifest.model
+        self._text, self._index, self._device = model.text, index, device
+        self.capacity = min(options.context or self._text.context, self._text.context)
+        self.length = 0
+        self._chunk = min(options.prefill_chunk or index.prefill_rows, index.prefill_rows)
+        load = _Contexts(bundle, device, library, index)
+        side, patches = model.vision.image_size, model.vision.grid**2
+        self._pixels = device.buffer((index.views, 3, side, side), np.float32)
+        self._features = device.buffer((index.views, patches, self._text.hidden), np.float32)
+        self._rows = _Rows(device, index, self._text.hidden, self._text.vocab)
+        vision = {"pixels": self._pixels.address, "features": self._features.address}
+        decoder = self._rows.addresses | self._allocate_cache(load.decoder)
+        self._vision = load.context(load.vision, 0, vision)
+        self._prefill = _Run(load.context(load.decoder, 0, decoder), self._rows)
+        # Those that are captured keep to one shape each, most of the time.
+        self._single = _Run(load.context(load.decoder, index.step_profile, decoder, fixed=True), self._rows)
+        self._several = _Run(load.context(load.decoder, 0, decoder, fixed=True), self._rows)
+        device.synchronize()
+
+    def _allocate_cache(self, decoder: Any) -> dict[str, int]:
+        """One block with every layer's keys and values, of zeros: what is masked is still multiplied, with 0.
+
+        An update's input and output are one address. -> addresses by tensor
+        """
+        text = self._text
+        size = 2 * text.kv_heads * text.context * text.head_size  # [1, heads, context, head_size] in fp16
+        each = -(-size // ALIGNMENT) * ALIGNMENT
+        remedy = f"it holds {text.context} tokens: export again with a lower --context"
+        start = self._device.allocate(2 * text.layers * each, "cache", remedy)
+        addresses = {}
+        for at, name in enumerate(f"{layer}.{part}" for layer in range(text.layers) for part in ("key", "value")):
+            if decoder.get_aliased_input_tensor(f"present.{name}") != f"past.{name}":
+                raise EngineError(f"{DECODER_PLAN} does not update past.{name} in place; run pulse-edge build again")
+            addresses[f"past.{name}"] = addresses[f"present.{name}"] = start + at * each
+        return addresses
+
+    def encode(self, pixels: Floats) -> Floats:
+        views, shape = len(pixels), self._pixels.host.shape
+        if pixels.shape[1:] != shape[1:] or not 1 <= views <= shape[0]:
+            raise EngineError(f"pixels are {list(pixels.shape)}, but the plan takes up to {list(shape)}")
+        self._pixels.host[:views] = pixels
+        self._vision.shape("pixels", pixels.shape)
+        self._pixels.upload(views)
+        self._vision.enqueue()
+        self._features.download(views)
+        self._device.synchronize()
+        features: Floats = self._features.host[:views].copy()
+        return features
+
+    def prefill(self, embeds: Floats, progress: Progress | None = None) -> Floats:
+        start = self.length
+        if progress:
+            progress("prefill", 0, len(embeds))
+        try:
+            for at in range(0, len(embeds), self._chunk):
+                part = embeds[at : at + self._chunk]
+                self._append(self._prefill, part, 1, capture=False)
+                if progress:
+                    progress("prefill", len(part), len(embeds))
+        except BaseException:
+            self.length = start
+            raise
+        last: Floats = self._rows.logits.host[0]
+        return last
+
+    def step(self, embeds: Floats) -> Floats:
+        rows, most = len(embeds), self._index.logit_rows
+        if not 1 <= rows <= most:
+            raise EngineError(f"a step of {rows} tokens, but the plan takes 1 to {most}")
+        self._append(self._single if rows == 1 else self._several, embeds, rows, capture=True)
+        logits: Floats = self._rows.logits.host[:rows]
+        return logits
+
+    def _append(self, run: _Run, embeds: Floats, wanted: int, capture: bool) -> None:
+        total = self.length + len(embeds)
+        if total > self.capacity:  # TensorRT would write beyond the cache
+            raise EngineError(f"{total} tokens do not fit a cache of {self.capacity}")
+        self._rows.embeds.host[: len(embeds)] = embeds
+        self._rows.position.host[0] = self.length
+        run(len(embeds), wanted, capture)
+        self._device.synchronize()
+        self.length = total
+
+    def rewind(self, length: int) -> None:
+        if not 0 <= length <= self.length:
+            raise ValueError(f"cannot rewind a cache of {self.length} to {length}")
+        self.length = length
+
+    def describe(self) -> dict[str, Any]:
+        key = self._index.key
+        return {
+            "engine": key.library,
+            "engine_version": key.version,
+            "device": "cuda",
+            "provider": f"sm{key.capability}",
+            "threads": 0,
+            "context": self.capacity,
+            "plans": self._index.seal,
+            "device_memory": dict(self._device.used),
+        }
+
+
+class _Rows:
+    """What goes into the decoder and comes out, besides the cache: shared by its contexts, which take turns."""
+
+    def __init__(self, device: Device, index: PlanIndex, hidden: int, vocab: int) -> None:
+        self.hidden = hidden
+        self.embeds = device.buffer((max(index.prefill_rows, index.logit_rows), hidden), np.float16)
+        self.position = device.buffer((1,), np.int64)
+        self.wanted = device.buffer((index.logit_rows,), np.int64)
+        self.logits = device.buffer((index.logit_rows, vocab), np.float32)
+        self.addresses = {
+            "inputs_embeds": self.embeds.address,
+            "position": self.position.address,
+            "logit_rows": self.wanted.address,
+            "logits": self.logits.address,
+        }
+
+
+class _Run:
+    """One of the decoder's contexts. From the second run of a shape on, a run is one CUDA graph if wished."""
+
+    def __init__(self, context: _Context, rows: _Rows) -> None:
+        self._context, self._rows = context, rows
+        self._shape = (0, 0)
+
+    def __call__(self, rows: int, wanted: int, capture: bool) -> None:
+        """Put a run of `rows` new positions, with logits of the last `wanted`, on the stream."""
+        context, here = self._context, self._rows
+        here.wanted.host[:wanted] = range(rows - wanted, rows)
+        if (rows, wanted) != self._shape:
+            self._shape = (0, 0)
+            context.drop_graph()
+            context.shape("inputs_embeds", (1, rows, here.hidden))
+            context.shape("logit_rows", (wanted,))
+            # Plainly: the first run after a change of shapes does what TensorRT has put off until then.
+            self._issue(rows, wanted)
+            self._shape = rows, wanted
+        elif capture and context.capturable:
+            context.launch(lambda: self._issue(rows, wanted))
+        else:
+            self._issue(rows, wanted)
+
+    def _issue(self, rows: int, wanted: int) -> None:
+        """What is copied is read when the stream gets there: in a graph, at each launch."""
+        here = self._rows
+        here.embeds.upload(rows)
+        here.position.upload(1)
+        here.wanted.upload(wanted)
+        self._context.enqueue()
+        here.logits.download(wanted)
+
+
+class _Contexts:
+    """Both plans' engines, and execution contexts of them, which share one block for activations: they take turns."""
+
+    def __init__(self, bundle: Bundle, device: Device, library: Any, index: PlanIndex) -> None:
+        self._device, self._trt, self._log = device, library, error_log(library)
+        self._runtime = library.Runtime(self._log)
+        root = plan_directory(bundle, index.key)
+        self.vision, self.decoder = (self._load(root / plan) for plan in (VISION_PLAN, DECODER_PLAN))
+        self._size = max(int(engine.device_memory_size_v2) for engine in (self.vision, self.decoder))
+        remedy = f"build again with --prefill-rows under {index.prefill_rows}"
+        self._scratch = device.allocate(self._size, "activations", remedy)
+
+    def _load(self, plan: Any) -> Any:
+        with plan.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            engine = self._runtime.deserialize_cuda_engine(content)  # no second copy in memory, which a Jetson shares
+        if engine is None:
+            said = " ".join(self._log.complaints[-3:])
+            if "memory" in said.lower():
+                remedy = "close other programs, or export with fewer bits"
+                raise self._device.out_of_memory(f"{plan.name} of {plan.stat().st_size / 1e9:.2f} GB", remedy)
+            raise EngineError(f"{plan}: deserialize_cuda_engine failed ({said or 'it did not say why'})")
+        used = self._device.used  # a plan is its weights, but for a few MB
+        used["plans"] = used.get("plans", 0) + plan.stat().st_size
+        return engine
+
+    def context(self, engine: Any, profile: int, addresses: dict[str, int], fixed: bool = False) -> _Context:
+        """fixed: its shapes seldom change. RTX compiles kernels for a shape it meets, in the background; a graph must
+        not be captured before that is done, so these contexts wait for it."""
+        trt = self._trt
+        strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        if hasattr(trt, "DynamicShapesKernelSpecializationStrategy"):
+            config = engine.create_runtime_config()
+            config.set_execution_context_allocation_strategy(strategy)
+            if fixed:
+                eager = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+                config.dynamic_shapes_kernel_specialization_strategy = eager
+            made = engine.create_execution_context(config)
+        else:
+            made = engine.create_execution_context(strategy)
+        if made is None:
+            raise EngineError(f"TensorRT: create_execution_context failed ({' '.join(self._log.complaints[-3:])})")
+        context = _Context(self._device, self._log, made)
+        self._device.stack.callback(context.close)
+        context("set_optimization_profile_async", profile, int(self._device.stream))
+        context("set_device_memory", self._scratch, self._size)
+        for name in map(engine.get_tensor_name, range(engine.num_io_tensors)):
+            context("set_tensor_address", name, addresses[name])
+        return context
+
+
+class _Context:
+    """An execution context, and its latest CUDA graph."""
+
+    def __init__(self, device: Device, log: Any, context: Any) -> None:
+        self._device, self._log, self._context = device, log, context
+        self._graph: Any = None
+
+    def __call__(self, method: str, *args: Any) -> None:
+        """Call a method that returns False, or raises `RuntimeError`, where it fails; the bindings do either."""
+        try:
+            if getattr(self._context, method)(*args) is not False:
+                return
+            said = " ".join(self._log.complaints[-3:]) or "it did not say why"
+        except RuntimeError as error:
+            said = str(error)
+        self._log.complaints.clear()
+        raise EngineError(f"TensorRT: {method}({', '.join(map(repr, args))}) failed ({said})")
+
+    def shape(self, name: str, shape: tuple[int, ...]) -> None:
+        self("set_input_shape", name, shape)
+
+    def enqueue(self) -> None:
+        self("execute_async_v3", int(self._device.stream))
+
+    @property
+    def capturable(self) -> bool:
+        """RTX says; TensorRT's runs are, where shapes do not depend on data, and none here do."""
+        ask = getattr(self._context, "is_stream_capturable", None)
+        return ask is None or bool(ask(int(self._device.stream)))
+
+    def launch(self, issue: Any) -> None:
+        """Run what `issue` puts on the stream; it is asked only for the first launch after `drop_graph`."""
+        if self._graph is None:
+            self._graph = self._device.capture(issue)
+        self._device.cuda("cudaGraphLaunch", self._graph, self._device.stream)
+
+    def drop_graph(self) -> None:
+        if self._graph is not None:
+            graph, self._graph = self._graph, None
+            self._device.release("cudaGraphExecDestroy", graph)
+
+    def close(self) -> None:
+        self.drop_graph()
+        self._context = None

@@ -1,0 +1,92 @@
+"""Plans built by TensorRT-RTX ahead of time, which needs no GPU; running them does."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from fixture_types import Bundles
+
+pytest.importorskip("onnx", reason="exporting needs pulse-edge[export]")
+pytest.importorskip("tensorrt_rtx", reason="building engines needs TensorRT-RTX: pip install tensorrt-rtx")
+
+import tensorrt_rtx as trt
+from test_tensorrt_build import GEOMETRY, KERNELS
+
+from pulse_edge.bundle import DECODER_GRAPH, Bundle, open_bundle
+from pulse_edge.cli import cli
+from pulse_edge.errors import ExportError
+from pulse_edge.export import engine
+from pulse_edge.plans import DECODER_PLAN, PLANS, VISION_PLAN, PlanKey, open_plans, plan_directory
+
+pytestmark = pytest.mark.tensorrt
+
+KEY = PlanKey("tensorrt_rtx", trt.__version__, 89)
+
+
+def opened(bundles: Bundles, precision: str, tmp_path: Path) -> Bundle:
+    source = bundles(precision, 128 if precision == "int4" else None, "standard", **GEOMETRY)
+    return open_bundle(shutil.copytree(source, tmp_path / precision))
+
+
+@pytest.mark.parametrize(("precision", "profiles"), [("fp16", 1), ("int8", 2), ("int4", 2)])
+def test_plans_hold_the_weights_once(bundles: Bundles, tmp_path: Path, precision: str, profiles: int) -> None:
+    """And a profile of single tokens, whose attention reads the cache in place, where it costs no second copy."""
+    bundle, told = opened(bundles, precision, tmp_path), []
+    built = engine.build(bundle, engine.choose_builder(bundle, "l4"), progress=lambda *step: told.append(step))
+    index = open_plans(bundle, KEY)
+    assert (index.prefill_rows, index.logit_rows, index.views, index.step_profile) == (512, 8, 5, profiles - 1)
+    assert built.files == {f.path: f.size for f in index.files}
+    assert built.files.keys() == {VISION_PLAN, DECODER_PLAN}
+    weights = bundle.file(f"{DECODER_GRAPH}.data").stat().st_size
+    assert weights < built.files[DECODER_PLAN] < weights + profiles * KERNELS
+    listing = (plan_directory(bundle, KEY) / DECODER_PLAN).read_bytes()
+    layers = bundle.manifest.model.text.layers
+    assert listing.count(b"function={ name=_gemm_mha_v2 ") == layers
+    assert listing.count(b"function={ name=_gemv_mha_v1 ") == layers * (profiles - 1)
+    for graph in ("vision", "decoder"):
+        steps = [(done, total) for name, done, total in told if name == graph]
+        assert steps[0][0] == 0
+        assert sum(done for done, _ in steps) <= steps[0][1]
+
+
+def test_ctrl_c_ends_a_build(bundles: Bundles, tmp_path: Path) -> None:
+    bundle = opened(bundles, "int4", tmp_path)
+
+    def interrupt(graph: str, done: int, total: int) -> None:
+        if graph == "decoder" and done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        engine.build(bundle, engine.choose_builder(bundle, "l4"), progress=interrupt)
+    assert list((bundle.path / PLANS).iterdir()) == []
+
+
+def test_a_graph_that_does_not_parse(bundles: Bundles, tmp_path: Path) -> None:
+    bundle = opened(bundles, "int4", tmp_path)
+    bundle.file(DECODER_GRAPH).write_bytes(b"no graph")
+    with pytest.raises(ExportError, match=r"decoder.onnx: tensorrt_rtx .*: parse failed \(.+\)"):
+        engine.build(bundle, engine.choose_builder(bundle, "l4"))
+
+
+def test_from_the_command_line(bundles: Bundles, checkpoint: Path, tmp_path: Path) -> None:
+    """Exported with plans for an L4; those for a Jetson are left to the device, which is said and no failure."""
+    out = tmp_path / "out"
+    command = ["export", str(checkpoint), str(out), "--target", "tensorrt", "--precision", "int4", "--force"]
+    done = CliRunner().invoke(cli, [*command, "--device", "l4", "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["target"] == "standard"
+    assert open_plans(open_bundle(out), KEY).prefill_rows == 512
+    done = CliRunner().invoke(cli, [*command, "--device", "orin-nano"])
+    assert done.exit_code == 0, done.output
+    assert f"copy {out} to the device and run there: pulse-edge build out" in done.stderr
+    assert not (out / PLANS).exists()
+    done = CliRunner().invoke(cli, ["build", str(out), "--device", "l4", "--prefill-rows", "64"])
+    assert done.exit_code == 0, done.output
+    assert "peak memory about 30" in done.stderr
+    assert open_plans(open_bundle(out), KEY).prefill_rows == 64
+    refused = CliRunner().invoke(cli, ["build", str(out), "--device", "orin-nano"])
+    assert isinstance(refused.exception, engine.CannotBuildHere)

@@ -1,0 +1,374 @@
+"""The TensorRT backend over `fake_tensorrt`, which keeps the rules of the two libraries; see test_tensorrt_gpu.py."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fixture_types import Bundles
+
+pytest.importorskip("onnx", "1.19", reason="opset 24 is written by onnx 1.19 and newer")
+pytest.importorskip("onnxruntime", "1.25", reason="ONNX Runtime 1.24 has no TensorScatter")
+
+import fake_tensorrt as fake
+
+import pulse_edge
+from pulse_edge import plans
+from pulse_edge.backends import EngineOptions, cuda, open_engine
+from pulse_edge.backends.tensorrt import TensorRTEngine
+from pulse_edge.bundle import DECODER_GRAPH, VISION_GRAPH, Bundle, open_bundle
+from pulse_edge.errors import EngineError
+from pulse_edge.plans import DECODER_PLAN, VISION_PLAN, PlanKey, plan_directory, publish, staged
+
+HIDDEN, VOCAB, LAYERS = 64, 512, 2
+ROWS, CAPABILITY = 16, 87
+
+
+def embeds(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(count, HIDDEN)).astype(np.float32)
+
+
+def same(got: np.ndarray, expected: np.ndarray, tolerance: float = 2e-2) -> bool:
+    return got.shape == expected.shape and float(np.abs(got - expected).max() / np.abs(expected).max()) < tolerance
+
+
+def plant(bundle: Bundle, library: fake.Library) -> Path:
+    """The fake's plans, as export/engine.py publishes them: fp16 with one profile, the others with two."""
+    key = PlanKey(library.__name__, library.__version__, library.cuda.capability)  # type: ignore[arg-type]
+    profiles = [{"rows": (1, ROWS), "logit_rows": (1, 8)}, {"rows": (1, 1), "logit_rows": (1, 8)}]
+    step_profile = 0 if bundle.manifest.precision.decoder == "fp16" else 1
+    with staged(bundle, key) as staging:
+        (staging / VISION_PLAN).write_bytes(fake.plan(bundle.file(VISION_GRAPH), [{"views": (1, 5)}]))
+        (staging / DECODER_PLAN).write_bytes(fake.plan(bundle.file(DECODER_GRAPH), profiles[: step_profile + 1]))
+        publish(bundle, key, staging, prefill_rows=ROWS, logit_rows=8, views=5, step_profile=step_profile)
+    return plan_directory(bundle, key)
+
+
+class World:
+    """A GPU, a library, and a bundle with plans for them."""
+
+    def __init__(self, source: Path, path: Path, monkeypatch: pytest.MonkeyPatch, rtx: bool = False) -> None:
+        self.cuda = fake.Cuda(CAPABILITY)
+        self.library = fake.Library(self.cuda, rtx=rtx)
+        monkeypatch.setattr(cuda, "runtime", lambda: self.cuda)
+        monkeypatch.setattr(plans, "_LOGS", {})
+        for name in ("tensorrt", "tensorrt_rtx"):
+            monkeypatch.setitem(sys.modules, name, self.library if name == self.library.__name__ else None)  # type: ignore[arg-type]
+        self.bundle = open_bundle(shutil.copytree(source, path))
+        self.plans = plant(self.bundle, self.library)
+
+    def open(self, **options: Any) -> TensorRTEngine:
+        engine = open_engine(self.bundle, EngineOptions(**options))
+        assert isinstance(engine, TensorRTEngine)
+        return engine
+
+
+@pytest.fixture(params=["tensorrt-fp16", "tensorrt-int4", "tensorrt_rtx-int4"])
+def world(request: pytest.FixtureRequest, bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    library, precision = request.param.split("-")
+    source = bundles(precision, None, "standard")
+    return World(source, tmp_path / "bundle", monkeypatch, rtx=library == "tensorrt_rtx")
+
+
+@pytest.fixture
+def simple(bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    return World(bundles("int4", None, "standard"), tmp_path / "bundle", monkeypatch)
+
+
+# --- numbers ---------------------------------------------------------------------------------------------------------
+
+
+def test_prefill_steps_rewind_and_verification(world: World) -> None:
+    """As one prompt in one piece, whatever the way there. 40 rows are three pieces, the last of another length."""
+    x, other = embeds(60), embeds(20, seed=1)
+    engine = world.open()
+    first = engine.prefill(x[:40]).copy()
+    singles = np.concatenate([engine.step(row[None]).copy() for row in x[40:46]])
+    assert engine.length == 46
+    engine.rewind(40)
+    together = engine.step(x[40:46]).copy()
+    assert same(together, singles, 5e-3)
+    engine.rewind(20)
+    elsewhere = engine.prefill(other).copy()
+    again = engine.step(other[:3]).copy()
+    engine.rewind(20)
+    assert same(engine.prefill(x[20:40]), first, 5e-3)
+    assert same(engine.step(x[40:43]), singles[:3], 5e-3)
+    whole = world.open(prefill_chunk=7)
+    assert same(whole.prefill(np.concatenate([x[:20], other])), elsewhere, 5e-3)
+    assert same(whole.step(other[:3]), again, 5e-3)
+    assert not same(elsewhere, first, 0.05)
+
+
+def test_views(world: World) -> None:
+    pixels = np.random.default_rng(0).normal(size=(5, 3, 56, 56)).astype(np.float32)
+    engine = world.open()
+    features = engine.encode(pixels)
+    assert features.shape == (5, 16, HIDDEN)
+    for view, feature in zip(pixels, features, strict=True):
+        assert same(engine.encode(view[None])[0], feature, 5e-3)
+    with pytest.raises(EngineError, match=r"pixels are \[6, 3, 56, 56\], but the plan takes up to \[5, 3, 56, 56\]"):
+        engine.encode(np.zeros((6, 3, 56, 56), np.float32))
+
+
+def test_numbers_of_the_cpu_bundle(bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(bundles("fp16", None, "standard"), tmp_path / "bundle", monkeypatch)
+    full = open_engine(open_bundle(bundles()), EngineOptions("cpu", threads=1))
+    engine, x = world.open(), embeds(30)
+    pixels = np.random.default_rng(0).normal(size=(2, 3, 56, 56)).astype(np.float32)
+    assert same(engine.encode(pixels), full.encode(pixels))
+    assert same(engine.prefill(x), full.prefill(x))
+    assert same(engine.step(x[:1]), full.step(x[:1]))
+
+
+def test_tokens_of_the_cpu_bundle(bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Image, question and 24 greedy tokens, twice; the second question finds the image in the cache."""
+    world = World(bundles("fp16", None, "standard"), tmp_path / "bundle", monkeypatch)
+    page = np.random.default_rng(3).integers(0, 255, (80, 120, 3), np.uint8)
+    answers = []
+    for path in (bundles(), world.bundle.path):
+        model = pulse_edge.load(path)
+        answers.append([model.ask(page, q, max_new_tokens=24) for q in ("What is the rate?", "Is it normal?")])
+    for got, wanted in zip(*answers, strict=True):
+        assert got.token_ids == wanted.token_ids
+        assert len(got.token_ids) == 24
+    assert answers[1][1].usage.cached_tokens > 0
+    made = answers[1][0].provenance["engine"]
+    assert (made["engine"], made["engine_version"], made["device"]) == ("tensorrt", "10.16.1", "cuda")
+
+
+# --- graphs ----------------------------------------------------------------------------------------------------------
+
+
+def count(world: World, call: str, run: Any) -> int:
+    before = world.cuda.calls.count(call)
+    run()
+    return world.cuda.calls.count(call) - before
+
+
+def test_a_shapes_second_step_is_a_graph(world: World) -> None:
+    engine, x = world.open(), embeds(8)
+    engine.prefill(embeds(10))
+    assert count(world, "cudaGraphLaunch", lambda: engine.step(x[:1])) == 0
+    assert count(world, "cudaStreamBeginCapture", lambda: engine.step(x[:1])) == 1
+    steps = [count(world, "cudaMemcpyAsync", lambda: engine.step(x[:1])) for _ in range(3)]
+    assert steps == [0, 0, 0]  # copies are in the graph
+    assert world.cuda.calls.count("cudaGraphLaunch") == 4
+    assert not world.cuda.graphs  # only what was made of them is kept
+    engine.prefill(embeds(20, seed=2))
+    engine.rewind(12)
+    assert count(world, "cudaStreamBeginCapture", lambda: engine.step(x[:1])) == 0  # still the same
+
+
+def test_another_number_of_rows_is_captured_again(world: World) -> None:
+    engine, x = world.open(), embeds(8)
+    engine.prefill(embeds(10))
+    for rows, captures in ((4, 0), (4, 1), (4, 0), (3, 0), (3, 1), (4, 0), (4, 1)):
+        assert count(world, "cudaStreamBeginCapture", lambda r=rows: engine.step(x[:r])) == captures
+    assert len(world.cuda.executables) == 1  # the one before is given back
+
+
+def test_no_graph_where_rtx_says_no(bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(bundles("int4", None, "standard"), tmp_path / "bundle", monkeypatch, rtx=True)
+    world.library.refuse["is_stream_capturable"] = ""
+    engine = world.open()
+    for _ in range(3):
+        engine.step(embeds(1))
+    assert "cudaStreamBeginCapture" not in world.cuda.calls
+
+
+def test_rtx_waits_for_kernels_of_what_is_captured_only(
+    bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(bundles("int4", None, "standard"), tmp_path / "bundle", monkeypatch, rtx=True)
+    engine = world.open()
+    assert [context.eager for context in world.library.contexts] == [False, False, True, True]
+    assert [context.profile for context in world.library.contexts] == [0, 0, 1, 0]
+    del engine
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+
+def test_everything_is_allocated_once_and_given_back(world: World) -> None:
+    engine, x = world.open(), embeds(30)
+    allocations = world.cuda.calls.count("cudaMalloc")
+    for _ in range(2):
+        engine.prefill(x)
+        for rows in (1, 1, 1, 4, 4, 2):
+            engine.step(x[:rows])
+        engine.rewind(0)
+    assert world.cuda.calls.count("cudaMalloc") == allocations
+    del engine
+    gc.collect()
+    assert world.cuda.live == 0
+
+
+def test_memory_is_reported(simple: World) -> None:
+    engine = simple.open()
+    told = engine.describe()["device_memory"]
+    heads, context, size = 4, 512, 16
+    assert told["cache"] == 2 * LAYERS * heads * context * size * 2
+    sizes = [(simple.plans / name).stat().st_size for name in (VISION_PLAN, DECODER_PLAN)]
+    assert (told["activations"], told["plans"]) == (4096, sum(sizes))
+    held = sum(map(len, simple.cuda.device.values()))
+    assert told["cache"] + told["activations"] + told["buffers"] == held
+    assert engine.describe()["context"] == engine.capacity == context
+
+
+@pytest.mark.parametrize(
+    ("total", "message"),
+    [
+        (4000, r"no memory on the GPU for activations of 0.00 GB: .*build again with --prefill-rows under 16"),
+        (300_000, r"no memory on the GPU for cache of 0.00 GB: 0.00 of 0.00 GB are free.*activations.*lower --context"),
+        (50_000, r"no memory on the GPU for buffers of"),
+    ],
+)
+def test_out_of_memory_says_what_to_lower(simple: World, total: int, message: str) -> None:
+    simple.cuda.total = total
+    with pytest.raises(EngineError, match=message):
+        simple.open()
+    assert simple.cuda.live == 0
+
+
+def test_no_memory_for_the_plan(simple: World) -> None:
+    simple.library.refuse["deserialize_cuda_engine"] = "OutOfMemory: requested 4 GB"
+    with pytest.raises(EngineError, match=r"no memory on the GPU for vision.plan of .*export with fewer bits"):
+        simple.open()
+    assert simple.cuda.live == 0
+
+
+# --- what goes wrong -------------------------------------------------------------------------------------------------
+
+OPENING = ["cudaGetDevice", "cudaDeviceGetAttribute", "cudaStreamCreateWithFlags", "cudaMalloc", "cudaMallocHost",
+           "cudaMemsetAsync", "cudaStreamSynchronize"]  # fmt: skip
+RUNNING = ["cudaMemcpyAsync", "cudaStreamSynchronize", "cudaStreamBeginCapture", "cudaStreamEndCapture",
+           "cudaGraphInstantiate", "cudaGraphLaunch"]  # fmt: skip
+
+
+@pytest.mark.parametrize("call", OPENING)
+def test_a_failing_call_while_opening(simple: World, call: str) -> None:
+    simple.cuda.fail[call] = fake.cudaError_t.cudaErrorIllegalAddress
+    with pytest.raises(EngineError, match=rf"^{call} failed: cudaErrorIllegalAddress \(IllegalAddress\)"):
+        simple.open()
+    simple.cuda.fail.clear()
+    assert simple.cuda.live == 0
+
+
+@pytest.mark.parametrize("call", RUNNING)
+def test_a_failing_call_while_running(simple: World, call: str) -> None:
+    """The length stays, and once the cause is gone the next step is right."""
+    engine, x = simple.open(), embeds(12)
+    engine.prefill(x[:10])
+    right = engine.step(x[10:11]).copy()
+    engine.rewind(10)
+    simple.cuda.fail[call] = fake.cudaError_t.cudaErrorIllegalAddress
+    with pytest.raises(EngineError, match=f"^{call} failed: cudaErrorIllegalAddress"):
+        engine.step(x[10:11])
+    assert engine.length == 10
+    simple.cuda.fail.clear()
+    for stream in simple.cuda.streams.values():
+        stream.capture = None  # a capture that could not be ended: nothing but a new stream would help
+    assert same(engine.step(x[10:11]), right, 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ("deserialize_cuda_engine", r"vision.plan: deserialize_cuda_engine failed \(because\)"),
+        ("create_execution_context", r"create_execution_context failed \(because\)"),
+        ("set_optimization_profile_async", r"set_optimization_profile_async\(0, \d+\) failed \(Error in set opt"),
+        ("set_tensor_address", r"set_tensor_address\('pixels', \d+\) failed \(because\)"),
+    ],
+)
+def test_tensorrt_refuses_while_opening(simple: World, method: str, message: str) -> None:
+    simple.library.refuse[method] = "because"
+    with pytest.raises(EngineError, match=message):
+        simple.open()
+    assert simple.cuda.live == 0
+
+
+@pytest.mark.parametrize("method", ["set_input_shape", "execute_async_v3"])
+def test_tensorrt_refuses_while_running(simple: World, method: str) -> None:
+    engine, x = simple.open(), embeds(12)
+    right = engine.prefill(x).copy()
+    engine.rewind(4)
+    simple.library.refuse[method] = "because"
+    with pytest.raises(EngineError, match=rf"TensorRT: {method}.* failed \(because\)"):
+        engine.prefill(x[4:])
+    assert engine.length == 4
+    simple.library.refuse.clear()
+    assert same(engine.prefill(x[4:]), right, 5e-3)
+
+
+def test_a_shape_that_failed_is_set_again(simple: World) -> None:
+    engine, x = simple.open(), embeds(12)
+    engine.prefill(x[:4])
+    right = engine.step(x[4:8]).copy()
+    simple.library.refuse["execute_async_v3"] = "because"
+    with pytest.raises(EngineError):
+        engine.step(x[8:11])
+    simple.library.refuse.clear()
+    engine.rewind(4)
+    assert same(engine.step(x[4:8]), right, 1e-6)
+
+
+def test_limits(simple: World) -> None:
+    engine = simple.open(context=20)
+    engine.prefill(embeds(20))
+    with pytest.raises(EngineError, match="21 tokens do not fit a cache of 20"):
+        engine.step(embeds(1))
+    with pytest.raises(EngineError, match="a step of 9 tokens, but the plan takes 1 to 8"):
+        engine.step(embeds(9))
+    with pytest.raises(ValueError, match="20 to 21"):
+        engine.rewind(21)
+    engine.rewind(0)
+    with pytest.raises(ValueError, match="broadcast"):
+        engine.step(np.zeros((1, HIDDEN + 1), np.float32))
+    assert engine.length == 0
+
+
+def test_an_interrupted_prefill_leaves_the_length(simple: World) -> None:
+    engine, x = simple.open(), embeds(40)
+
+    def interrupt(stage: str, done: int, total: int) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        engine.prefill(x, interrupt)
+    assert engine.length == 0
+    assert same(engine.prefill(x), simple.open().prefill(x), 5e-3)
+
+
+def test_stale_and_missing_plans(simple: World, bundles: Bundles) -> None:
+    """Never loaded: neither those of another bundle, nor of another version, nor altered ones."""
+    simple.library.__version__ = "10.16.2"
+    with pytest.raises(EngineError, match=r"no plans for tensorrt-10.16.2-sm87 \(but for tensorrt-10.16.1-sm87\)"):
+        simple.open()
+    simple.library.__version__ = "10.16.1"
+    (simple.plans / DECODER_PLAN).write_bytes(b"x" * (simple.plans / DECODER_PLAN).stat().st_size)
+    with pytest.raises(EngineError, match=r"decoder.plan: altered .*pulse-edge build"):
+        simple.open()
+    shutil.rmtree(simple.plans)
+    other = open_bundle(shutil.copytree(bundles("int8", None, "standard"), simple.bundle.path.with_name("other")))
+    shutil.copytree(plant(other, simple.library), simple.plans)
+    with pytest.raises(EngineError, match=r"built from another bundle .*pulse-edge build"):
+        simple.open()
+    assert simple.cuda.live == 0
+
+
+def test_an_engine_that_copies_its_cache(simple: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fake.Engine, "get_aliased_input_tensor", lambda *_: None)
+    with pytest.raises(EngineError, match=r"does not update past.0.key in place; run pulse-edge build again"):
+        simple.open()
+
+
+def test_another_device(simple: World) -> None:
+    with pytest.raises(EngineError, match="its device is auto or cuda, not 'cpu'"):
+        simple.open(device="cpu")
