@@ -10,8 +10,8 @@ The two modules have one Python API. What differs, and where it was read:
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,12 @@ from pulse_edge.bundle import DECODER_GRAPH, VISION_GRAPH, Bundle, ModelSpec, Pr
 from pulse_edge.errors import EngineError, ExportError
 from pulse_edge.plans import DECODER_PLAN, PLANS, VISION_PLAN, PlanKey, error_log, load_library, publish, staged
 
+from .callbacks import Callbacks
+
 PREFILL_ROWS = 512  # tokens of a prompt at a time
 LOGIT_ROWS = 8  # tokens of an answer that are verified at a time
+
+Spans = dict[str, tuple[int, int]]  # of a profile: the least and the largest value of every symbolic dimension
 
 # Compute capabilities: developer.nvidia.com/cuda-gpus.
 DEVICES = {
@@ -30,10 +34,13 @@ DEVICES = {
     "h100": 90, "b200": 100, "agx-thor": 110, "rtx50": 120, "dgx-spark": 121,
 }  # fmt: skip
 
-# Host memory at the peak of a build: a fixed part, and so many times the graph's weights. Measured with tensorrt_rtx
-# 1.7 on decoders of 3 to 205 MB: 3.0 times in fp16 and int8, 4.5 times in int4.
+# Host memory that a build takes at its peak, besides files it maps: a fixed part, and so many times the graph's
+# weights. Measured with tensorrt_rtx 1.7: benchmarks/results/engines.jsonl.
 PEAK_FIXED = 300e6
 PEAK_FACTOR = {"fp16": 3.0, "int8": 3.0, "int4": 4.5}
+# A plan that is larger than this holds its weights twice; what is not weights is about 2.4 MB a profile.
+ONCE = 1.3
+KERNELS = 2.5e6
 
 
 class CannotBuildHere(ExportError):
@@ -105,10 +112,9 @@ def _reach(library: Any) -> str:
 
 def expected_memory(bundle: Bundle) -> int:
     """Host memory at the peak of building the larger graph, in bytes."""
-    precision = bundle.manifest.precision
-    sizes = {f.path: f.size for f in bundle.manifest.files}
+    precision, sizes = bundle.manifest.precision, _sizes(bundle)
     return int(PEAK_FIXED) + max(
-        int(PEAK_FACTOR[storage] * sizes.get(f"{graph}.data", 0))
+        int(PEAK_FACTOR[storage] * sizes[f"{graph}.data"])
         for graph, storage in ((VISION_GRAPH, precision.vision), (DECODER_GRAPH, precision.decoder))
     )
 
@@ -119,30 +125,19 @@ def build(
     """Build both plans of a bundle and put them in its `plans/`, in the place of those that were there for this key.
 
     progress: called with (graph, steps done since the last call, steps in all).
-    Raises `ExportError` for a bundle of another target, too little memory, and where TensorRT fails.
+    Raises `ExportError` for a bundle of another target, too little memory or disk, and where TensorRT fails.
     """
     start = time.perf_counter()
-    manifest, key = bundle.manifest, builder.key
-    if manifest.target != "standard" or manifest.precision.io != "fp16":
-        raise ExportError(
-            f"{bundle.path} ({manifest.target}, {manifest.precision.name}) is not for TensorRT; "
-            "export the checkpoint with --target tensorrt --precision fp16, int8 or int4"
-        )
-    _check_memory(bundle)
-    rows = min(prefill_rows, manifest.model.text.context)
-    step_profile = len(_decoder_rows(manifest.precision.decoder, rows)) - 1
-    views = most_views(manifest.model)
+    check(bundle)
+    key, text = builder.key, bundle.manifest.model.text
+    rows = min(prefill_rows, text.context)
     try:
         with staged(bundle, key) as staging:
-            for graph, plan in ((VISION_GRAPH, VISION_PLAN), (DECODER_GRAPH, DECODER_PLAN)):
-                shapes = [{"views": (1, views)}]
-                if graph == DECODER_GRAPH:
-                    spans = _decoder_rows(manifest.precision.decoder, rows)
-                    shapes = [{"rows": span, "logit_rows": (1, LOGIT_ROWS)} for span in spans]
-                (staging / plan).write_bytes(_Build(bundle, builder, graph, progress).plan(shapes))
+            write_plan(bundle, builder, VISION_GRAPH, staging / VISION_PLAN, rows, progress)
+            profiles = write_plan(bundle, builder, DECODER_GRAPH, staging / DECODER_PLAN, rows, progress)
             index = publish(
-                bundle, key, staging,
-                prefill_rows=rows, logit_rows=LOGIT_ROWS, views=views, step_profile=step_profile,
+                bundle, key, staging, prefill_rows=rows, logit_rows=LOGIT_ROWS,
+                views=most_views(bundle.manifest.model), step_profile=profiles - 1,
             )  # fmt: skip
     except OSError as error:
         raise ExportError(f"{error.filename or bundle.path / PLANS}: {error.strerror}") from None
@@ -150,14 +145,36 @@ def build(
     return Built(str(bundle.path), key, sizes, time.perf_counter() - start, expected_memory(bundle))
 
 
-def _decoder_rows(storage: str, rows: int) -> list[tuple[int, int]]:
-    """(fewest, most) rows of each of the decoder's profiles.
+def write_plan(
+    bundle: Bundle, builder: Builder, graph: str, plan: Path, rows: int, progress: Progress | None = None
+) -> int:
+    """Build one graph, for up to `rows` tokens at a time, into the file `plan`. -> its optimization profiles.
 
-    One of single tokens alone gets an attention kernel that reads the cache in place, where others copy it first. With
-    it, tensorrt_rtx 1.7 stores fp16 weights twice (two layers and the head of 7B: 2,148 against 1,076 MB), int8 and
-    int4 once (102.5 MB of weights: 107.3 MB with both profiles, 105.0 MB with one), so fp16 does without.
+    The first choice of profiles is kept whose plan holds its weights once.
     """
-    return [(1, rows)] if storage == "fp16" else [(1, rows), (1, 1)]
+    weights = _sizes(bundle)[f"{graph}.data"]
+    choices = _profiles(bundle, graph, rows)
+    for spans in choices:
+        _Build(bundle, builder, graph, progress).write(plan, spans)
+        if plan.stat().st_size < ONCE * weights + KERNELS * len(spans):
+            break
+    return len(spans)
+
+
+def _profiles(bundle: Bundle, graph: str, rows: int) -> list[list[Spans]]:
+    """Choices, the fastest first, of a graph's profiles: least and largest value of every symbolic dimension.
+
+    A profile of single tokens alone gets an attention kernel that reads the cache in place, where others copy it
+    first. With it, tensorrt_rtx 1.7 stores fp16 weights twice (two layers and the head of 7B: 2,148 against 1,076 MB),
+    so that is not tried; int8 and int4 weights once (345 MB of int4 for 341 MB of weights, 343 MB with one profile).
+    The rows of logits always vary: with exactly one, the product of an int8 head is not fused.
+    """
+    if graph == VISION_GRAPH:
+        return [[{"views": (1, most_views(bundle.manifest.model))}]]
+    logits = (1, LOGIT_ROWS)
+    whole: Spans = {"rows": (1, rows), "logit_rows": logits}
+    both = [whole, {"rows": (1, 1), "logit_rows": logits}]
+    return [[whole]] if bundle.manifest.precision.decoder == "fp16" else [both, [whole]]
 
 
 def most_views(spec: ModelSpec) -> int:
@@ -168,13 +185,33 @@ def most_views(spec: ModelSpec) -> int:
     return 1 + max((width // side) * (height // side) for width, height in spec.image.grids)
 
 
-def _check_memory(bundle: Bundle) -> None:
+def check(bundle: Bundle) -> None:
+    """Raises `ExportError` where a build of this bundle would fail for certain: its target, memory, disk."""
+    manifest = bundle.manifest
+    if manifest.target != "standard" or manifest.precision.io != "fp16":
+        raise ExportError(
+            f"{bundle.path} ({manifest.target}, {manifest.precision.name}) is not for TensorRT; "
+            "export the checkpoint with --target tensorrt --precision fp16, int8 or int4"
+        )
     needed, free = expected_memory(bundle), _free_memory()
     if free is not None and free < needed:
         raise ExportError(
             f"building needs about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free (swap included); "
             "close other programs, add swap, or export with fewer bits"
         )
+    needed, free = sum(_sizes(bundle)[f"{graph}.data"] for graph in (VISION_GRAPH, DECODER_GRAPH)), _free_disk(bundle)
+    if free < needed:
+        raise ExportError(
+            f"{bundle.path}: its plans take about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB of the disk are free"
+        )
+
+
+def _sizes(bundle: Bundle) -> dict[str, int]:
+    return {f.path: f.size for f in bundle.manifest.files}
+
+
+def _free_disk(bundle: Bundle) -> int:
+    return shutil.disk_usage(bundle.path).free
 
 
 def _free_memory() -> int | None:
@@ -195,14 +232,14 @@ class _Build:
         self._timing = bundle.path / PLANS / f"{builder.key}.timing"
         self._log = error_log(self._trt)
 
-    def plan(self, shapes: list[dict[str, tuple[int, int]]]) -> memoryview:
-        """shapes: for each profile, the least and the largest value of every symbolic dimension."""
+    def write(self, plan: Path, profiles: list[Spans]) -> None:
+        """The plan goes to disk as it is made: in memory it would take as much again as the weights."""
         trt = self._trt
         maker = trt.Builder(self._log)
         network = maker.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = trt.OnnxParser(network, self._log)
         if not parser.parse_from_file(str(self._path)):
-            raise self._failed("parse", [parser.get_error(i).desc() for i in range(parser.num_errors)])
+            raise self._failed("parse_from_file", [parser.get_error(i).desc() for i in range(parser.num_errors)])
         config = maker.create_builder_config()
         if self._ahead:
             config.num_compute_capabilities = 1
@@ -211,21 +248,22 @@ class _Build:
                 raise self._failed("set_compute_capability", self._log.complaints)
         if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
             config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
-        for spans in shapes:
+        for spans in profiles:
             self._add_profile(maker, network, config, spans)
-        monitor = _monitor(trt, self._path.stem, self._progress)
+        callbacks = Callbacks(self._path.stem, self._progress)
+        monitor = callbacks.monitor(trt)  # a name of its own: the configuration may not keep it alive
         config.progress_monitor = monitor
         cache = self._timing_cache(config)
-        plan = maker.build_serialized_network(network, config)
-        if monitor.interrupted:
-            raise KeyboardInterrupt
-        if plan is None:
-            raise self._failed("build_serialized_network", self._log.complaints)
+        with plan.open("wb") as file, callbacks.handling_interrupts():
+            built = maker.build_serialized_network_to_stream(network, config, callbacks.writer(trt, file))
+        if callbacks.raised is not None:
+            raise callbacks.raised
+        if not built:
+            raise self._failed("build_serialized_network_to_stream", self._log.complaints)
         if cache is not None:
-            self._timing.write_bytes(cache.serialize())
-        return memoryview(plan)
+            self._keep(cache)
 
-    def _add_profile(self, maker: Any, network: Any, config: Any, spans: dict[str, tuple[int, int]]) -> None:
+    def _add_profile(self, maker: Any, network: Any, config: Any, spans: Spans) -> None:
         profile = maker.create_optimization_profile()
         for tensor in map(network.get_input, range(network.num_inputs)):
             if -1 in tensor.shape:
@@ -243,44 +281,18 @@ class _Build:
         """How long kernels took in earlier builds; TensorRT itself refuses one from another version or GPU."""
         if self._key.library != "tensorrt":
             return None
-        cache = config.create_timing_cache(self._timing.read_bytes() if self._timing.exists() else b"")
-        if not config.set_timing_cache(cache, ignore_mismatch=False):
-            cache = config.create_timing_cache(b"")
-            config.set_timing_cache(cache, ignore_mismatch=False)
-        return cache
+        kept = self._timing.read_bytes() if self._timing.exists() else b""
+        for content in (kept, b""):
+            cache = config.create_timing_cache(content)
+            if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
+                return cache
+        raise self._failed("set_timing_cache", self._log.complaints)
+
+    def _keep(self, cache: Any) -> None:
+        pending = self._timing.with_suffix(".pending")
+        pending.write_bytes(cache.serialize())
+        pending.rename(self._timing)
 
     def _failed(self, call: str, complaints: list[str]) -> ExportError:
         said = " ".join(complaints[-3:]) or "it did not say why"
         return ExportError(f"{self._path}: {self._key.library} {self._key.version}: {call} failed ({said})")
-
-
-def _monitor(trt: Any, graph: str, progress: Progress | None) -> Any:
-    """Reports the steps of the outermost phase. Ctrl-C must not pass through TensorRT: it ends the build instead."""
-
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.interrupted = False
-            self._outermost: dict[str, int] = {}
-
-        def phase_start(self, name: str, parent: str | None, steps: int) -> None:
-            if parent is None:
-                self._outermost[name] = steps
-                self._told(lambda report: report(graph, 0, steps))
-
-        def step_complete(self, name: str, step: int) -> bool:
-            if name in self._outermost:
-                self._told(lambda report: report(graph, 1, self._outermost[name]))
-            return not self.interrupted
-
-        def phase_finish(self, name: str) -> None:
-            self._outermost.pop(name, None)
-
-        def _told(self, tell: Callable[[Progress], None]) -> None:
-            try:
-                if progress:
-                    tell(progress)
-            except KeyboardInterrupt:
-                self.interrupted = True
-
-    return Monitor()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -53,22 +55,67 @@ def test_plans_hold_the_weights_once(bundles: Bundles, tmp_path: Path, precision
         assert sum(done for done, _ in steps) <= steps[0][1]
 
 
+def test_a_plan_that_would_hold_its_weights_twice_is_built_with_one_profile(
+    bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As fp16 would, were it tried. Another library, or the next version, may store others twice."""
+    bundle, builds = opened(bundles, "fp16", tmp_path), []
+    choices = engine._profiles(bundle, DECODER_GRAPH, 64)
+    monkeypatch.setattr(
+        engine, "_profiles", lambda *_: [[*choices[0], {"rows": (1, 1), "logit_rows": (1, 8)}], *choices]
+    )
+    write = engine._Build.write
+
+    def count(self: engine._Build, plan: Path, profiles: list[engine.Spans]) -> None:
+        write(self, plan, profiles)
+        builds.append((len(profiles), plan.stat().st_size))
+
+    monkeypatch.setattr(engine._Build, "write", count)
+    assert engine.write_plan(bundle, engine.choose_builder(bundle, "l4"), DECODER_GRAPH, tmp_path / "plan", 64) == 1
+    weights = bundle.file(f"{DECODER_GRAPH}.data").stat().st_size
+    (twice, large), (once, small) = builds
+    assert (twice, once) == (2, 1)
+    assert large > small + 0.7 * weights
+
+
 def test_ctrl_c_ends_a_build(bundles: Bundles, tmp_path: Path) -> None:
-    bundle = opened(bundles, "int4", tmp_path)
+    """By the signal, whose handler is the one of before afterwards."""
+    bundle, before = opened(bundles, "int4", tmp_path), signal.getsignal(signal.SIGINT)
 
     def interrupt(graph: str, done: int, total: int) -> None:
         if graph == "decoder" and done:
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         engine.build(bundle, engine.choose_builder(bundle, "l4"), progress=interrupt)
+    assert list((bundle.path / PLANS).iterdir()) == []
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_what_a_callback_raises_does_not_pass_through_tensorrt(bundles: Bundles, tmp_path: Path) -> None:
+    bundle = opened(bundles, "int4", tmp_path)
+
+    def stumble(graph: str, done: int, total: int) -> None:
+        raise RuntimeError("in the progress bar")
+
+    with pytest.raises(RuntimeError, match="in the progress bar"):
+        engine.build(bundle, engine.choose_builder(bundle, "l4"), progress=stumble)
+    assert list((bundle.path / PLANS).iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk without room")
+def test_a_disk_that_fills_up(bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle, write = opened(bundles, "int4", tmp_path), engine._Build.write
+    monkeypatch.setattr(engine._Build, "write", lambda self, _, profiles: write(self, Path("/dev/full"), profiles))
+    with pytest.raises(ExportError, match="No space left on device"):
+        engine.build(bundle, engine.choose_builder(bundle, "l4"))
     assert list((bundle.path / PLANS).iterdir()) == []
 
 
 def test_a_graph_that_does_not_parse(bundles: Bundles, tmp_path: Path) -> None:
     bundle = opened(bundles, "int4", tmp_path)
     bundle.file(DECODER_GRAPH).write_bytes(b"no graph")
-    with pytest.raises(ExportError, match=r"decoder.onnx: tensorrt_rtx .*: parse failed \(.+\)"):
+    with pytest.raises(ExportError, match=r"decoder.onnx: tensorrt_rtx .*: parse_from_file failed \(.+\)"):
         engine.build(bundle, engine.choose_builder(bundle, "l4"))
 
 

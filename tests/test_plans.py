@@ -171,6 +171,14 @@ def test_too_little_memory_is_said_beforehand(bundle: Bundle, monkeypatch: pytes
 
 
 @pytest.mark.usefixtures("libraries")
+def test_too_little_disk_is_said_beforehand(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "_free_disk", lambda _: 10**4)
+    with pytest.raises(ExportError, match=r"its plans take about 0.0 GB, 0.0 GB of the disk are free"):
+        engine.build(bundle, engine.choose_builder(bundle))
+    assert not (bundle.path / PLANS).exists()
+
+
+@pytest.mark.usefixtures("libraries")
 def test_a_bundle_for_another_target(bundles: Bundles) -> None:
     for opened in (open_bundle(bundles()), open_bundle(bundles("fp32", None, "standard"))):
         with pytest.raises(ExportError, match=r"is not for TensorRT; .*--target tensorrt --precision fp16"):
