@@ -106,7 +106,8 @@ def export(
     if row is None:
         raise ExportError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
     emitter = get_target(target, row)
-    blocked = row.decoder in emitter.blocked
+    row = emitter.adapted(row)
+    blocked = not emitter.blocked.isdisjoint({row.decoder, row.head, row.vision})
     if block_size is not None and (block_size not in BLOCK_SIZES or not blocked):
         legal = f"one of {', '.join(map(str, BLOCK_SIZES))}" if blocked else f"left out for {precision} on {target}"
         raise ExportError(f"block size {block_size} must be {legal}")
@@ -163,7 +164,7 @@ def _write(
             embeddings="fp32" if embeddings is np.float32 else "fp16",
             kv_cache=io,
             io=io,
-            activations=target.activations if row.decoder in BITS else io,
+            activations=_activations(row, target, io),
             block_size=block,
             recipe=_recipe(row, target),
         ),
@@ -173,6 +174,13 @@ def _write(
         | {"python": platform.python_version()},
         files=tuple(FileEntry(p.name, p.stat().st_size, sha256_file(p)) for p in sorted(staging.iterdir())),
     ).sealed()
+
+
+def _activations(row: Precision, target: Target, io: str) -> str:
+    """What the decoder's weights are multiplied with, in words."""
+    if row.decoder == "w8a8":
+        return "int8, dynamic, per token"
+    return target.activations if row.decoder in BITS else io
 
 
 def _recipe(row: Precision, target: Target) -> str:
@@ -224,7 +232,13 @@ def _check_output(out: Path, force: bool) -> None:
 
 
 def _check_space(parent: Path, source: Checkpoint, row: Precision) -> None:
-    width = {"fp32": 4.0, "fp16": 2.0, "int8": 1.04, "int4": 0.63}  # bytes a weight, scales included (block 32)
+    width = {
+        "fp32": 4.0,
+        "fp16": 2.0,
+        "int8": 1.04,
+        "int4": 0.63,
+        "w8a8": 1.0,
+    }  # bytes a weight, scales included (block 32)
     parts = {"vision": row.vision, "projector": row.vision, "lm_head": row.head}
     needed = sum(
         source.elements(name) * width[parts.get(name.split(".")[0], row.decoder)] for name in source.names

@@ -12,8 +12,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Storage = Literal["fp32", "fp16", "int8", "int4"]
-BITS: dict[str, int] = {"int8": 8, "int4": 4}
+Storage = Literal["fp32", "fp16", "int8", "int4", "w8a8"]
+# w8a8 multiplies whole bytes of weights and activations. Its weights use 7 of their 8 bits: without VNNI, x86 adds
+# pairs of products in int16, where 2 * 255 * 127 saturates and 2 * 255 * 64 does not.
+BITS: dict[str, int] = {"int8": 8, "int4": 4, "w8a8": 7}
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ PRECISIONS = {
         Precision("fp16", "fp16", "fp16", "fp16", 0, "none"),
         Precision("int8", "int8", "int8", "int8", 128, "RTN symmetric"),
         Precision("int4", "int4", "int8", "int8", 32, "RTN symmetric"),
+        Precision("w8a8", "w8a8", "int8", "w8a8", 128, "RTN symmetric"),
     )
 }
 BLOCK_SIZES = (32, 64, 128)
@@ -47,7 +50,7 @@ class QuantWeight:
     """A linear layer's weight in blocks along its inputs: value = (code - zero) * scale.
 
     codes: uint8 [rows, blocks * block], the tail block padded with `zero`; scales: float32 [rows, blocks].
-    The zero point is the middle of the code range: 8 for 4 bits, 128 for 8.
+    The zero point is the middle of the code range: 8 for 4 bits, 64 for 7, 128 for 8.
     """
 
     codes: NDArray[np.uint8]

@@ -108,7 +108,8 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class PrecisionInfo:
-    """What the numbers are. Weight entries read `fp32`, `fp16`, `int8` or `int4`; `io` is the graphs' float type."""
+    """What the numbers are. Weight entries read `fp32`, `fp16`, `int8`, `int4`
+    or `w8a8` (bytes, and so are what they are multiplied with); `io` is the graphs' float type."""
 
     name: str
     decoder: str

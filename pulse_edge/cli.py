@@ -233,8 +233,10 @@ def info(bundle: str | None, as_json: bool) -> None:
 @cli.command()
 @click.argument("checkpoint", type=click.Path())
 @click.argument("out", type=click.Path())
-@click.option("--precision", type=click.Choice(["fp32", "fp16", "int8", "int4"]), default="int8", show_default=True)
-@click.option("--block-size", type=click.Choice(["32", "64", "128"]), help="[default: 128 for int8, 32 for int4]")
+@click.option(
+    "--precision", type=click.Choice(["fp32", "fp16", "int8", "int4", "w8a8"]), default="int8", show_default=True
+)
+@click.option("--block-size", type=click.Choice(["32", "64", "128"]), help="[default: 32 for int4, else 128]")
 @click.option("--target", type=click.Choice(["cpu", "cuda", "standard", "tensorrt"]), default="cpu", show_default=True)
 @click.option(
     "--device", metavar="NAME", help="With --target tensorrt: build plans for it, as `pulse-edge build` does."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import shutil
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,25 @@ def test_the_cache_is_written_in_place_and_never_moves(engine: ort.OrtEngine) ->
     assert after[:, :, 5:8].any(axis=(0, 1, 3)).all()
     assert not after[:, :, 8:].any()
     assert {name: value.data_ptr() for name, value in engine._cache.items()} == where
+
+
+def test_the_cache_takes_memory_as_it_fills() -> None:
+    """One row of each head, as a token writes them: a page each, not the two megabytes of a huge one."""
+    cache = ort._untouched([1, 8, 4096, 128], np.float32)  # a head is 2 MB
+    before = resident()
+    cache[:, :, 0] = 1
+    assert resident() - before < 1 << 20
+    assert cache.sum() == 8 * 128
+    cache[:] = 1
+    assert resident() - before > 15 << 20
+
+
+def resident() -> int:
+    """Bytes of this process in memory."""
+    pages = Path("/proc/self/statm")
+    if not pages.exists():
+        pytest.skip("needs Linux's /proc")
+    return int(pages.read_text().split()[1]) * mmap.PAGESIZE
 
 
 def test_a_full_cache_refuses_more(bundle: Path) -> None:

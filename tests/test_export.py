@@ -44,6 +44,7 @@ def names(path: Path) -> list[str]:
         ("int4", None, "cpu", ("int4", "int8", "fp16", "fp32", 32)),
         ("int4", 64, "cpu", ("int4", "int8", "fp16", "fp32", 64)),
         ("int4", 128, "cpu", ("int4", "int8", "fp16", "fp32", 128)),
+        ("w8a8", None, "cpu", ("w8a8", "int8", "fp16", "fp32", 128)),
         ("fp16", None, "cuda", ("fp16", "fp16", "fp16", "fp16", 0)),
         ("int4", 32, "cuda", ("int4", "int8", "fp16", "fp16", 32)),
     ],

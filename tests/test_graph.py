@@ -21,8 +21,12 @@ from pulse_edge.export.graph import ALIGNMENT, INLINE_BYTES, Graph
 Bundles = Callable[..., Path]
 Floats = NDArray[np.float32]
 OPSETS = {"": 21}
-EVERY = [("fp32", "cpu"), ("int8", "cpu"), ("int4", "cpu"), ("fp16", "cuda"), ("int8", "cuda"), ("int4", "cuda")]
+EVERY = [
+    *(("fp32", "cpu"), ("int8", "cpu"), ("int4", "cpu"), ("w8a8", "cpu")),
+    *(("fp16", "cuda"), ("int8", "cuda"), ("int4", "cuda")),
+]
 GRAPHS = (VISION_GRAPH, DECODER_GRAPH)
+LINEAR = ("MatMul", "MatMulNBits", "MatMulIntegerToFloat")
 
 
 def read(path: Path) -> Any:
@@ -191,13 +195,16 @@ def test_weights_have_the_precision_they_should(bundles: Bundles, precision: str
     manifest = open_bundle(bundles(precision, None, target)).manifest
     for file, parts in ((VISION_GRAPH, ["vision"]), (DECODER_GRAPH, ["decoder", "head"])):
         graph = read(bundles(precision, None, target) / file).graph
-        linear = {n.name: n for n in graph.node if n.op_type in ("MatMul", "MatMulNBits")}
+        linear = {n.name.removesuffix(".product"): n for n in graph.node if n.op_type in LINEAR}
         assert len(linear) == (15 if file == VISION_GRAPH else 11)
         for name, node in linear.items():
             part = "head" if name == "lm_head" else parts[0]
             storage = getattr(manifest.precision, part)
             if storage in ("fp32", "fp16") or name == "vision.patch_embedding":
                 assert node.op_type == "MatMul", name
+                continue
+            if storage == "w8a8":
+                assert node.op_type == "MatMulIntegerToFloat", name
                 continue
             attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
             assert attributes["bits"] == {"int8": 8, "int4": 4}[storage], name
@@ -228,6 +235,7 @@ def relative(got: Floats, expected: Floats) -> float:
     [  # upper bounds; about a third of each is measured
         ("int8", "cpu", 0.05, 0.05),
         ("int4", "cpu", 0.05, 0.4),
+        ("w8a8", "cpu", 0.05, 0.05),
         ("fp16", "cuda", 0.005, 0.01),
         ("int8", "cuda", 0.05, 0.05),
         ("int4", "cuda", 0.05, 0.4),
@@ -273,3 +281,12 @@ def test_the_vision_graph_takes_any_number_of_views(bundles: Bundles, inputs: tu
     assert both.shape == (2, 16, 64)
     for i in range(2):
         np.testing.assert_allclose(engine.encode(inputs[0][i : i + 1])[0], both[i], rtol=1e-4, atol=1e-5)
+
+
+def test_what_layers_share_is_rounded_once(bundles: Bundles) -> None:
+    """The codes of an input that several layers read, such as gate and up."""
+    graph = read(bundles("w8a8") / DECODER_GRAPH).graph
+    codes = [n.output[0] for n in graph.node if n.op_type == "QuantizeLinear"]
+    products = [n.input[0] for n in graph.node if n.op_type == "MatMulIntegerToFloat"]
+    assert (len(codes), len(products)) == (2 * 4, 2 * 5)  # qkv, o, gate and up, down
+    assert set(codes) == set(products)

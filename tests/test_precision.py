@@ -155,7 +155,7 @@ def test_rows_are_quantized_alone_however_many_there_are() -> None:
 
 
 def test_the_table() -> None:
-    assert list(PRECISIONS) == ["fp32", "fp16", "int8", "int4"]
+    assert list(PRECISIONS) == ["fp32", "fp16", "int8", "int4", "w8a8"]
     for name, row in PRECISIONS.items():
         assert row.name == name == row.decoder
         assert bool(row.block_size) == (row.decoder in BITS)
@@ -169,7 +169,7 @@ def test_the_table() -> None:
 def matmul(weight: QuantWeight, x: Floats, level: int, path: Path) -> Floats:
     """x W^T by ONNX Runtime, through the target's own packing and node."""
     ort = pytest.importorskip("onnxruntime")
-    target = contrib.ContribTarget("test", np.float32, frozenset({"int4", "int8"}), level, "")
+    target = contrib.ContribTarget("test", np.float32, frozenset({"int4", "int8", "w8a8"}), level, "")
     graph = Graph(path / "one.onnx", target.opsets)
     x_name = graph.input("x", np.float32, ["rows", weight.columns])
     graph.output(target.emit_linear(graph, x_name, weight, None, "y"), np.float32, ["rows", weight.codes.shape[0]])
@@ -199,6 +199,30 @@ def test_the_engine_reads_the_codes_as_we_mean_them(
     error = np.abs(matmul(q, x, 4, tmp_path) - exact).max()
     assert error <= worst
     assert error < 0.02 * scale
+
+
+@pytest.mark.parametrize("rows", [1, 7])
+@pytest.mark.parametrize("columns", [32, 129, 250])
+def test_bytes_times_bytes(columns: int, rows: int, tmp_path: Path) -> None:
+    """Each row of x is rounded with a scale of its own: a row a thousand times as large costs the others nothing."""
+    x, q = noise(rows, columns, 1), quantize(noise(48, columns), BITS["w8a8"], columns)
+    x[0] *= 1000
+    step = np.abs(x).max(axis=1, keepdims=True) / 127
+    got, exact = matmul(q, x, 0, tmp_path), x.astype(np.float64) @ q.dequantize().astype(np.float64).T
+    scale = np.abs(exact).max(axis=1)
+    rounded = (np.rint(x / step) * step) @ q.dequantize().T
+    assert (np.abs(got - rounded).max(axis=1) < 1e-5 * scale).all()
+    assert (np.abs(got - exact).max(axis=1) < 0.02 * scale).all()
+    assert not matmul(q, 0 * x, 0, tmp_path).any()  # no scale to divide by
+
+
+def test_bytes_do_not_saturate(tmp_path: Path) -> None:
+    """The largest products there are, all of one sign, in pairs: x86 without VNNI adds two of them in 16 bits."""
+    q = quantize(np.full((48, 256), -1, np.float32), BITS["w8a8"], 256)
+    assert (q.codes == 0).all()
+    for sign in (1, -1):
+        x = np.full((5, 256), sign, np.float32)
+        np.testing.assert_allclose(matmul(q, x, 0, tmp_path), np.full((5, 48), -256.0 * sign), rtol=1e-5)
 
 
 @pytest.mark.parametrize("bits", [4, 8])

@@ -49,6 +49,9 @@ class Target(Protocol):
     def signed_scales(self) -> bool:
         """Whether a scale may be negative (see `quantize`)."""
 
+    def adapted(self, precision: Precision) -> Precision:
+        """The precision as it runs best here: another storage for a part, of the same number of bits."""
+
     @property
     def activations(self) -> str:
         """What quantized weights are multiplied with, in words."""
