@@ -50,6 +50,10 @@ class Graph:
         self._outputs.append(helper.make_tensor_value_info(name, NUMPY_TO_ONNX[np.dtype(dtype)], shape))
         return name
 
+    def __contains__(self, name: str) -> bool:
+        """Whether there is a node of that name."""
+        return name in self._names
+
     def node(self, op: str, inputs: Sequence[str], *, name: str, domain: str = "", **attributes: Any) -> str:
         """Add a node with one output, named after the node, and return that output."""
         return self.nodes(op, inputs, [name], name=name, domain=domain, **attributes)[0]

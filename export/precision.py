@@ -12,8 +12,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Storage = Literal["fp32", "fp16", "int8", "int4"]
-BITS: dict[str, int] = {"int8": 8, "int4": 4}
+Storage = Literal["fp32", "fp16", "int8", "int4", "w8a8"]
+BITS: dict[str, int] = {"int8": 8, "int4": 4, "w8a8": 8}  # w8a8: weights as int8's, multiplied with 8-bit activations
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ PRECISIONS = {
         Precision("fp16", "fp16", "fp16", "fp16", 0, "none"),
         Precision("int8", "int8", "int8", "int8", 128, "RTN symmetric"),
         Precision("int4", "int4", "int8", "int8", 32, "RTN symmetric"),
+        # The head reads one row a token: 8-bit activations would save nothing there, and cost what is sampled from.
+        Precision("w8a8", "w8a8", "int8", "w8a8", 128, "RTN symmetric"),
     )
 }
 BLOCK_SIZES = (32, 64, 128)

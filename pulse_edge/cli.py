@@ -256,19 +256,30 @@ def describe(bundle: Bundle) -> list[tuple[str, str]]:
 @cli.command()
 @click.argument("checkpoint", type=click.Path())
 @click.argument("out", type=click.Path())
-@click.option("--precision", type=click.Choice(["fp32", "fp16", "int8", "int4"]), default="int8", show_default=True)
+@click.option(
+    "--precision", type=click.Choice(["fp32", "fp16", "int8", "int4", "w8a8"]), default="int8", show_default=True
+)
 @click.option("--block-size", type=click.Choice(["32", "64", "128"]), help="[default: 128 for int8, 32 for int4]")
 @click.option("--target", type=click.Choice(["cpu", "cuda", "standard"]), default="cpu", show_default=True)
+@click.option("--calibration", metavar="DIR", help="w8a8: ECG pages to calibrate on [default: simulated ones].")
+@click.option("--prompts", metavar="FILE", help="w8a8: conversations about them, JSON as ECGInstruct's.")
+@click.option("--samples", type=int, help="w8a8: how many of them to use [default: 16].")
+@click.option("--smoothing", type=float, help="w8a8: SmoothQuant's alpha, 0 is off [default: 0.5].")
 @click.option("--force", is_flag=True, help="Replace OUT if it is a bundle.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def export(
-    checkpoint: str, out: str, precision: str, block_size: str | None, target: str, force: bool, as_json: bool
-) -> None:
+    checkpoint: str, out: str, precision: str, block_size: str | None, target: str, calibration: str | None,
+    prompts: str | None, samples: int | None, smoothing: float | None, force: bool, as_json: bool,
+) -> None:  # fmt: skip
     """Turn a LLaVA-style CHECKPOINT directory into the bundle OUT."""
     exporting("pipeline")  # says what to install, where it is not
+    recipe = {"images": calibration and Path(calibration), "prompts": prompts and Path(prompts), "samples": samples,
+              "alpha": smoothing}  # fmt: skip
+    given = {name: value for name, value in recipe.items() if value is not None}
     summary = exporting("console").export_with_progress(
         checkpoint, out, precision=precision, target=target, force=force,
         block_size=int(block_size) if block_size else None,
+        calibration=exporting("calibrate").Recipe(**given) if given else None,
     )  # fmt: skip
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(summary) | {"size": summary.size}, indent=2))

@@ -326,14 +326,31 @@ def test_the_manifest_says_what_was_made(bundles: Bundles) -> None:
     assert {m.target for m in made.values()} == {"standard"}
     info = {p: (m.precision.io, m.precision.activations, m.precision.block_size) for p, m in made.items()}
     assert info == {"fp32": ("fp32", "fp32", 0), "fp16": ("fp16", "fp16", 0), "int8": ("fp16", "fp16", 0),
-                    "int4": ("fp16", "fp16", 32)}  # fmt: skip
+                    "int4": ("fp16", "fp16", 32), "w8a8": ("fp16", "int8, static, per tensor", 0)}  # fmt: skip
     assert made["int4"].precision.recipe == "RTN symmetric, int4 per block, int8 per output"
     assert made["int8"].precision.recipe == "RTN symmetric, int8 per output"
 
 
-def test_no_backend_runs_it_yet(bundles: Bundles) -> None:
-    with pytest.raises(EngineError, match=r"exported for standard, which no backend runs .* --target cpu or cuda"):
-        open_engine(open_bundle(bundles("fp16", None, "standard")), EngineOptions())
+def test_onnx_runtimes_cpu_provider_is_its_backend(bundles: Bundles) -> None:
+    """Its numbers in fp32 are the contrib graphs'; a context may be shorter than the graph's cache."""
+    contrib_engine = open_engine(open_bundle(bundles()), EngineOptions(threads=1, context=100))
+    engine = open_engine(open_bundle(bundles("fp32", None, "standard")), EngineOptions(threads=1, context=100))
+    assert (engine.capacity, engine.describe()["device"]) == (100, "cpu")
+    x = embeds(60)
+    for each in (contrib_engine, engine):
+        each.prefill(x)
+        each.rewind(20)
+    for rows in (x[30:45], x[:1], x[5:6]):
+        assert relative(engine.step(rows), contrib_engine.step(rows)) < 1e-4
+    assert relative(engine.encode(pages()), contrib_engine.encode(pages())) < 1e-4
+    with pytest.raises(EngineError, match="do not fit a cache of 100"):
+        engine.step(embeds(70))
+    assert engine.length == 37
+
+
+def test_it_does_not_run_on_cuda(bundles: Bundles) -> None:
+    with pytest.raises(EngineError, match=r"exported for standard .* --target cuda, or use --device cpu"):
+        open_engine(open_bundle(bundles("fp16", None, "standard")), EngineOptions("cuda"))
 
 
 def test_from_the_command_line(checkpoint: Path, tmp_path: Path) -> None:

@@ -29,12 +29,16 @@ class ContribTarget:
     activations: str
     blocked: frozenset[str] = frozenset({"int8", "int4"})
     signed_scales: bool = True
+    calibrated: bool = False
 
     @property
     def opsets(self) -> dict[str, int]:
         return {"": 21, MS: 1}
 
-    def emit_linear(self, graph: Graph, x: str, weight: Weight, bias: NDArray[np.float32] | None, name: str) -> str:
+    def emit_linear(
+        self, graph: Graph, x: str, weight: Weight, bias: NDArray[np.float32] | None, name: str,
+        scale: float | None = None,
+    ) -> str:  # fmt: skip
         if isinstance(weight, QuantWeight):
             codes = graph.weight(f"{name}.codes", pack(weight))
             scales = graph.weight(f"{name}.scales", weight.scales.astype(self.io))

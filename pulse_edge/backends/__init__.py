@@ -62,7 +62,7 @@ class Engine(Protocol):
         """For provenance: engine, version, device, threads, …"""
 
 
-BACKENDS = {"cpu": "ort", "cuda": "ort"}  # bundle target -> file here
+BACKENDS = {"cpu": "ort", "cuda": "ort", "standard": "ort"}  # bundle target -> file here
 
 
 def open_engine(bundle: Bundle, options: EngineOptions) -> Engine:
