@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,9 @@ from pulse_edge.errors import BundleError, CheckpointError
 from pulse_edge.prompt import Tokenizer
 
 from .config import architecture, hf_spec, is_tied, published_spec, read_json
+
+Floats = NDArray[np.float32]
+Tensors = Callable[[str], Floats]  # canonical name -> tensor
 
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 WIDTHS = {"F32": 4, "F16": 2, "BF16": 2}  # bytes

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .checkpoint import Tensors
 from .graph import Graph
 from .precision import BITS, Precision, QuantWeight, quantize
+from .smooth import Smoothed
 from .targets import Target
-
-Tensors = Callable[[str], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
 class Net:
-    """One graph being written. `part` of the precision table decides how `linear` stores its weight."""
+    """One graph being written. `part` of the precision table decides how `linear` stores its weight.
+
+    `smoothed`: where activations are quantized too, the calibrated tensors, which then are `tensors` as well.
+    """
 
     graph: Graph
     target: Target
     precision: Precision
     block: int
     tensors: Tensors
+    smoothed: Smoothed | None = None
 
     def linear(self, x: str, *names: str, part: str, name: str | None = None) -> str:
         """A Linear layer; several names are stacked along their outputs into one. Biases are found by their names."""
@@ -32,12 +35,23 @@ class Net:
         weight = stacked[0] if len(stacked) == 1 else np.concatenate(stacked)
         bias = self.tensors(f"{names[0]}.bias") if part == "vision" else None
         storage = getattr(self.precision, part)
+        scale = None
+        if storage == "w8a8" and self.smoothed:
+            x, scale = self._smoothed_input(x, names[0], self.smoothed), self.smoothed.scale(names[0])
         stored = self._quantized(weight, storage) if storage in BITS else weight
-        return self.target.emit_linear(self.graph, x, stored, bias, name or names[0])
+        return self.target.emit_linear(self.graph, x, stored, bias, name or names[0], scale)
+
+    def _smoothed_input(self, x: str, layer: str, smoothed: Smoothed) -> str:
+        factor = smoothed.factor(layer)
+        if factor is None:
+            return x
+        stored = self.graph.weight(f"{layer}.smoothing", factor.astype(self.target.io))
+        return self.node("Mul", x, stored, name=f"{layer}.smoothed")
 
     def _quantized(self, weight: NDArray[np.float32], storage: str) -> QuantWeight:
+        bits = self.target.whole_bits if storage == "w8a8" else BITS[storage]
         block = self.block if storage in self.target.blocked else weight.shape[1]
-        return quantize(weight, BITS[storage], block, signed=self.target.signed_scales)
+        return quantize(weight, bits, block, signed=self.target.signed_scales)
 
     def parameter(self, name: str) -> str:
         """A small tensor that is never quantized (norms, positions)."""

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pulse_edge.bundle import (
     DECODER_GRAPH,
@@ -45,11 +44,13 @@ from pulse_edge.errors import CheckpointError, ExportError
 from pulse_edge.machine import peak_memory
 from pulse_edge.plans import PLANS
 
-from .checkpoint import Checkpoint
+from .calibrate import Calibration, Recipe, calibrate
+from .checkpoint import Checkpoint, Floats, Tensors
 from .decoder import write_decoder
 from .graph import Graph
 from .net import Net
 from .precision import BITS, BLOCK_SIZES, PRECISIONS, Precision
+from .smooth import Smoothed
 from .targets import Target, get_target
 from .vision import write_vision
 
@@ -92,12 +93,14 @@ def export(
     target: str = "cpu",
     block_size: int | None = None,
     context: int | None = None,
+    calibration: Recipe | None = None,
     force: bool = False,
     progress: Callable[[int], Progress] | None = None,
 ) -> Summary:
     """Export a checkpoint directory to a bundle directory `out`.
 
     context: tokens that the cache holds at most; None is the model's own. TensorRT's cache is always of this length.
+    calibration: how the scales of 8-bit activations are found, for precisions that have them; None: the default.
     progress: called once with the total bytes, returns a function that is called with each step's bytes.
     Raises `CheckpointError` for a checkpoint that cannot be exported and `ExportError` for what else is in the way.
     """
@@ -111,15 +114,22 @@ def export(
     if block_size is not None and (block_size not in BLOCK_SIZES or not blocked):
         legal = f"one of {', '.join(map(str, BLOCK_SIZES))}" if blocked else f"left out for {precision} on {target}"
         raise ExportError(f"block size {block_size} must be {legal}")
+    quantized = "w8a8" in (row.decoder, row.vision)
+    if calibration and not quantized:
+        raise ExportError(f"precision {precision} quantizes no activations, so it takes no calibration data")
     source = Checkpoint(checkpoint)
     spec = shortened(source.spec, context or source.spec.text.context)
     shown, out = str(out), Path(os.path.abspath(out))
     _check_output(out, force)
     _check_space(out.parent, source, row)
-    step = progress(source.size) if progress else lambda _: None
+    recipe = calibration or (Recipe() if quantized and emitter.calibrated else None)
+    step = progress(source.size * (2 if recipe else 1)) if progress else lambda _: None
     with _staging(out) as staging:
         block = block_size or (row.block_size if blocked else 0)
-        manifest = _write(staging, source, spec, row, emitter, block, step)
+        record = None
+        if recipe:
+            record = calibrate(source.path, spec, _reporting(source, step, np.float32), recipe)
+        manifest = _write(staging, source, spec, row, emitter, block, record, step)
         _publish(staging, manifest, out, force)
     return Summary(
         path=shown,
@@ -140,13 +150,16 @@ def shortened(spec: ModelSpec, context: int) -> ModelSpec:
 
 
 def _write(
-    staging: Path, source: Checkpoint, spec: ModelSpec, row: Precision, target: Target, block: int, step: Progress
-) -> Manifest:
+    staging: Path, source: Checkpoint, spec: ModelSpec, row: Precision, target: Target, block: int,
+    record: Calibration | None, step: Progress,
+) -> Manifest:  # fmt: skip
     """All of a bundle's files but the manifest, which is returned."""
-    tensors = _reporting(source, step, target.io)
+    tensors: Tensors = _reporting(source, step, target.io)
+    parts = [part for part in ("vision", "decoder") if getattr(row, part) == "w8a8"]
+    smoothed = Smoothed(tensors, source.spec, record, parts) if record else None
     for file, write in ((VISION_GRAPH, write_vision), (DECODER_GRAPH, write_decoder)):
         graph = Graph(staging / file, target.opsets)
-        write(Net(graph, target, row, block, tensors), spec)
+        write(Net(graph, target, row, block, smoothed or tensors, smoothed), spec)
         graph.save()
     embeddings = np.float32 if row.name == "fp32" else np.float16
     _write_embeddings(staging / EMBEDDINGS, source, _reporting(source, step, embeddings), embeddings)
@@ -166,7 +179,7 @@ def _write(
             io=io,
             activations=_activations(row, target, io),
             block_size=block,
-            recipe=_recipe(row, target),
+            recipe=_recipe(row, target, record),
         ),
         target=target.name,  # type: ignore[arg-type]
         checkpoint=source.info(),
@@ -179,21 +192,22 @@ def _write(
 def _activations(row: Precision, target: Target, io: str) -> str:
     """What the decoder's weights are multiplied with, in words."""
     if row.decoder == "w8a8":
-        return "int8, dynamic, per token"
+        return "int8, static, per tensor" if target.calibrated else "int8, dynamic, per token"
     return target.activations if row.decoder in BITS else io
 
 
-def _recipe(row: Precision, target: Target) -> str:
-    """The row's, and what shares a scale."""
+def _recipe(row: Precision, target: Target, record: Calibration | None) -> str:
+    """The row's, what shares a scale, and what the activations' scales come from."""
     stored = sorted({row.decoder, row.head, row.vision} & BITS.keys())
-    return ", ".join([row.recipe, *(f"{s} per {'block' if s in target.blocked else 'output'}" for s in stored)])
+    shared = [f"{s} per {'block' if s in target.blocked else 'output'}" for s in stored]
+    return ", ".join([row.recipe, *shared, *([str(record)] if record else [])])
 
 
-def _reporting(source: Checkpoint, step: Progress, dtype: type[np.generic]) -> Callable[[str], NDArray[np.float32]]:
+def _reporting(source: Checkpoint, step: Progress, dtype: type[np.generic]) -> Tensors:
     """`source.tensor`, counting, and refusing weights that are not numbers, or not in `dtype`."""
     largest = float(np.finfo(dtype).max)  # type: ignore[type-var]
 
-    def read(name: str) -> NDArray[np.float32]:
+    def read(name: str) -> Floats:
         tensor = source.tensor(name)
         if not np.isfinite(tensor.sum()) and not np.isfinite(tensor).all():
             raise CheckpointError(f"{source.path}: tensor {name} holds values that are not finite")
@@ -232,13 +246,8 @@ def _check_output(out: Path, force: bool) -> None:
 
 
 def _check_space(parent: Path, source: Checkpoint, row: Precision) -> None:
-    width = {
-        "fp32": 4.0,
-        "fp16": 2.0,
-        "int8": 1.04,
-        "int4": 0.63,
-        "w8a8": 1.0,
-    }  # bytes a weight, scales included (block 32)
+    # Bytes a weight, scales included (block 32).
+    width = {"fp32": 4.0, "fp16": 2.0, "int8": 1.04, "int4": 0.63, "w8a8": 1.04}
     parts = {"vision": row.vision, "projector": row.vision, "lm_head": row.head}
     needed = sum(
         source.elements(name) * width[parts.get(name.split(".")[0], row.decoder)] for name in source.names

@@ -146,19 +146,27 @@ def softmax(x: Array) -> Array:
     return result
 
 
-def _affine(x: Array, tensor: Tensor, name: str) -> Array:
-    """x W^T + b."""
-    return _linear(x, tensor, name) + tensor(f"{name}.bias").astype(x.dtype)
-
-
-def _linear(x: Array, tensor: Tensor, name: str) -> Array:
-    """x W^T."""
+def linear(x: Array, tensor: Tensor, name: str) -> Array:
+    """x W^T. Whoever wants to see what the layers read passes a `Linear` of its own to the functions below."""
     result: Array = x @ tensor(f"{name}.weight").astype(x.dtype).T
     return result
 
 
-def vision_hidden(view: Array, spec: ModelSpec, tensor: Tensor) -> Array:
-    """One view [3, H, W] -> hidden state [1 + patches, width] after `feature_layers` layers, class token first."""
+Linear = Callable[[Array, Tensor, str], Array]
+
+
+def _affine(x: Array, tensor: Tensor, name: str, linear: Linear) -> Array:
+    """x W^T + b."""
+    return linear(x, tensor, name) + tensor(f"{name}.bias").astype(x.dtype)
+
+
+def _norm(x: Array, tensor: Tensor, name: str, eps: float) -> Array:
+    weight, bias = (tensor(f"{name}.{part}").astype(x.dtype) for part in ("weight", "bias"))
+    return layer_norm(x, weight, bias, eps)
+
+
+def vision_embeddings(view: Array, spec: ModelSpec, tensor: Tensor) -> Array:
+    """One view [3, H, W] -> what the first layer reads [1 + patches, width], class token first."""
     v, dtype = spec.vision, view.dtype
     edge = v.grid * v.patch_size
     blocks = view[:, :edge, :edge].reshape(3, v.grid, v.patch_size, v.grid, v.patch_size)
@@ -167,29 +175,38 @@ def vision_hidden(view: Array, spec: ModelSpec, tensor: Tensor) -> Array:
     first = tensor("vision.embeddings.class_embedding").astype(dtype)
     x = np.concatenate([first[None], patches @ kernel.T])
     x = x + tensor("vision.embeddings.position_embedding.weight").astype(dtype)
+    return _norm(x, tensor, "vision.pre_layrnorm", v.eps)
 
-    def norm(x: Array, name: str) -> Array:
-        weight, bias = (tensor(f"vision.{name}.{part}").astype(dtype) for part in ("weight", "bias"))
-        return layer_norm(x, weight, bias, v.eps)
 
-    x = norm(x, "pre_layrnorm")
-    for i in range(v.feature_layers):
-        layer = f"encoder.layers.{i}"
-        y = norm(x, f"{layer}.layer_norm1")
-        q, k, w = (_affine(y, tensor, f"vision.{layer}.self_attn.{p}_proj").reshape(len(y), v.heads, -1) for p in "qkv")
-        x = x + _affine(attention(q, k, w, causal=False), tensor, f"vision.{layer}.self_attn.out_proj")
-        y = _affine(norm(x, f"{layer}.layer_norm2"), tensor, f"vision.{layer}.mlp.fc1")
-        y = quick_gelu(y) if v.activation == "quick_gelu" else gelu(y)
-        x = x + _affine(y, tensor, f"vision.{layer}.mlp.fc2")
+def vision_layer(x: Array, i: int, spec: ModelSpec, tensor: Tensor, linear: Linear = linear) -> Array:
+    """Layer `i` on one view's hidden state [1 + patches, width]."""
+    v, layer = spec.vision, f"vision.encoder.layers.{i}"
+    y = _norm(x, tensor, f"{layer}.layer_norm1", v.eps)
+    q, k, w = (_affine(y, tensor, f"{layer}.self_attn.{p}_proj", linear).reshape(len(y), v.heads, -1) for p in "qkv")
+    x = x + _affine(attention(q, k, w, causal=False), tensor, f"{layer}.self_attn.out_proj", linear)
+    y = _affine(_norm(x, tensor, f"{layer}.layer_norm2", v.eps), tensor, f"{layer}.mlp.fc1", linear)
+    y = quick_gelu(y) if v.activation == "quick_gelu" else gelu(y)
+    return x + _affine(y, tensor, f"{layer}.mlp.fc2", linear)
+
+
+def vision_hidden(view: Array, spec: ModelSpec, tensor: Tensor) -> Array:
+    """One view [3, H, W] -> hidden state [1 + patches, width] after `feature_layers` layers, class token first."""
+    x = vision_embeddings(view, spec, tensor)
+    for i in range(spec.vision.feature_layers):
+        x = vision_layer(x, i, spec, tensor)
+    return x
+
+
+def project(x: Array, spec: ModelSpec, tensor: Tensor, linear: Linear = linear) -> Array:
+    """Hidden states of patches [..., width] -> features [..., hidden]."""
+    for depth in range(spec.projector_depth):
+        x = _affine(gelu(x) if depth else x, tensor, f"projector.{2 * depth}", linear)
     return x
 
 
 def vision_features(pixels: Array, spec: ModelSpec, tensor: Tensor) -> Array:
     """Pixels [views, 3, H, W] -> projected features [views, patches, hidden]: the class token is dropped."""
-    x = np.stack([vision_hidden(view, spec, tensor)[1:] for view in pixels])
-    for depth in range(spec.projector_depth):
-        x = _affine(gelu(x) if depth else x, tensor, f"projector.{2 * depth}")
-    return x
+    return project(np.stack([vision_hidden(view, spec, tensor)[1:] for view in pixels]), spec, tensor)
 
 
 def merge(features: Array, image_size: Size, spec: ModelSpec, newline: Array | None = None) -> Array:
@@ -287,26 +304,33 @@ def rotate(x: Array, positions: NDArray[np.int64], theta: float) -> Array:
     return np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
 
 
+def decoder_layer(
+    x: Array, i: int, spec: ModelSpec, tensor: Tensor, cache: Cache | None = None, linear: Linear = linear
+) -> Array:
+    """Layer `i` on hidden states [n, hidden], which follow what `cache` holds of this layer and are added to it."""
+    t, dtype, layer = spec.text, x.dtype, f"layers.{i}"
+    past = len(cache.keys[i]) if cache is not None and i < len(cache.keys) else 0
+    positions = past + np.arange(len(x), dtype=np.int64)
+    y = rms_norm(x, tensor(f"{layer}.input_layernorm.weight").astype(dtype), t.eps)
+    q, k, v = (linear(y, tensor, f"{layer}.self_attn.{p}_proj").reshape(len(y), -1, t.head_size) for p in "qkv")
+    q, k = rotate(q, positions, t.rope_theta), rotate(k, positions, t.rope_theta)
+    mixed = attention(q, *((k, v) if cache is None else cache.extend(i, k, v)), causal=True)
+    x = x + linear(mixed, tensor, f"{layer}.self_attn.o_proj")
+    y = rms_norm(x, tensor(f"{layer}.post_attention_layernorm.weight").astype(dtype), t.eps)
+    gate = linear(y, tensor, f"{layer}.mlp.gate_proj")
+    y = gate * sigmoid(gate) * linear(y, tensor, f"{layer}.mlp.up_proj")
+    return x + linear(y, tensor, f"{layer}.mlp.down_proj")
+
+
 def decoder_hidden(embeds: Array, spec: ModelSpec, tensor: Tensor, cache: Cache | None = None) -> Array:
     """Embeddings [n, hidden] -> hidden state [n, hidden] after the last layer and `norm`.
 
     Without `cache` these are positions 0 to n - 1; with one they follow what it holds, and are added to it.
     """
-    t, x, dtype = spec.text, embeds, embeds.dtype
-    cache = Cache() if cache is None else cache
-    positions = cache.length + np.arange(len(x), dtype=np.int64)
-    for i in range(t.layers):
-        layer = f"layers.{i}"
-        y = rms_norm(x, tensor(f"{layer}.input_layernorm.weight").astype(dtype), t.eps)
-        q, k, v = (_linear(y, tensor, f"{layer}.self_attn.{p}_proj").reshape(len(y), -1, t.head_size) for p in "qkv")
-        q, k = rotate(q, positions, t.rope_theta), rotate(k, positions, t.rope_theta)
-        mixed = attention(q, *cache.extend(i, k, v), causal=True)
-        x = x + _linear(mixed, tensor, f"{layer}.self_attn.o_proj")
-        y = rms_norm(x, tensor(f"{layer}.post_attention_layernorm.weight").astype(dtype), t.eps)
-        gate = _linear(y, tensor, f"{layer}.mlp.gate_proj")
-        y = gate * sigmoid(gate) * _linear(y, tensor, f"{layer}.mlp.up_proj")
-        x = x + _linear(y, tensor, f"{layer}.mlp.down_proj")
-    return rms_norm(x, tensor("norm.weight").astype(dtype), t.eps)
+    x = embeds
+    for i in range(spec.text.layers):
+        x = decoder_layer(x, i, spec, tensor, cache)
+    return rms_norm(x, tensor("norm.weight").astype(x.dtype), spec.text.eps)
 
 
 def logits(
@@ -321,7 +345,7 @@ def logits(
     Of a tied checkpoint, `tensor` answers `lm_head.weight` with the embeddings.
     """
     hidden = decoder_hidden(embeds, spec, tensor, cache)
-    return _linear(hidden if rows is None else hidden[list(rows)], tensor, "lm_head")
+    return linear(hidden if rows is None else hidden[list(rows)], tensor, "lm_head")
 
 
 @dataclass(frozen=True)

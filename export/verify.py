@@ -87,10 +87,10 @@ def compare(
     engine = open_engine(bundle, EngineOptions(threads=threads))
     pixels = images.preprocess(page, spec)
     features = engine.encode(pixels)
-    table = _embedding_table(bundle)
+    table = embedding_table(bundle)
     newline = table[-1] if spec.image.merge == "spatial_unpad" else None
-    ids = _prompt(bundle)
-    embeds = _splice(ids, images.merge(features, page.size, spec, newline), table)
+    ids = prompt_ids(bundle)
+    embeds = splice(ids, images.merge(features, page.size, spec, newline), table)
     if len(embeds) + tokens > engine.capacity:
         raise ContextError(f"the prompt is {len(embeds)} tokens; with {tokens} more it exceeds {engine.capacity}")
     logits, chosen = _greedy(engine, embeds, table, tokens)
@@ -191,19 +191,19 @@ def _greedy(engine: Engine, embeds: Floats, table: Floats, count: int) -> tuple[
     return logits, chosen
 
 
-def _prompt(bundle: Bundle) -> list[int]:
+def prompt_ids(bundle: Bundle) -> list[int]:
     spec = bundle.manifest.model
     tokenizer = Tokenizer(bundle.file(TOKENIZER), spec.prompt.legacy)
     return PromptBuilder(spec.prompt, tokenizer, spec.text.bos, spec.text.eos[0]).first_turn(QUESTION)
 
 
-def _embedding_table(bundle: Bundle) -> Floats:
+def embedding_table(bundle: Bundle) -> Floats:
     dtype = np.float32 if bundle.manifest.precision.embeddings == "fp32" else np.float16
     table = np.fromfile(bundle.file(EMBEDDINGS), dtype).astype(np.float32)
     return table.reshape(-1, bundle.manifest.model.text.hidden)
 
 
-def _splice(ids: list[int], image: Floats, table: Floats) -> Floats:
+def splice(ids: list[int], image: Floats, table: Floats) -> Floats:
     at = ids.index(IMAGE)
     return np.concatenate([table[ids[:at]], image, table[ids[at + 1 :]]])
 

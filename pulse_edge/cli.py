@@ -242,11 +242,16 @@ def info(bundle: str | None, as_json: bool) -> None:
     "--device", metavar="NAME", help="With --target tensorrt: build plans for it, as `pulse-edge build` does."
 )
 @click.option("--context", type=click.IntRange(1), help="Longest prompt + answer, in tokens [default: the model's].")
+@click.option("--calibration", metavar="DIR", help="w8a8: ECG pages to calibrate on [default: simulated ones].")
+@click.option("--prompts", metavar="FILE", help="w8a8: conversations about them, JSON as ECGInstruct's.")
+@click.option("--samples", type=int, help="w8a8: how many of them to use [default: 16].")
+@click.option("--smoothing", type=float, help="w8a8: SmoothQuant's alpha, 0 is off [default: 0.5].")
 @click.option("--force", is_flag=True, help="Replace OUT if it is a bundle.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def export(
     checkpoint: str, out: str, precision: str, block_size: str | None, target: str, device: str | None,
-    context: int | None, force: bool, as_json: bool,
+    context: int | None, calibration: str | None, prompts: str | None, samples: int | None, smoothing: float | None,
+    force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Turn a LLaVA-style CHECKPOINT directory into the bundle OUT.
 
@@ -257,9 +262,13 @@ def export(
         if target != "tensorrt":
             raise click.UsageError("--device goes with --target tensorrt")
         exporting("engine").check_device(device)
+    recipe = {"images": calibration and Path(calibration), "prompts": prompts and Path(prompts), "samples": samples,
+              "alpha": smoothing}  # fmt: skip
+    given = {name: value for name, value in recipe.items() if value is not None}
     summary = console.export_with_progress(
         checkpoint, out, precision=precision, target="standard" if target == "tensorrt" else target, force=force,
         block_size=int(block_size) if block_size else None, context=context,
+        calibration=exporting("calibrate").Recipe(**given) if given else None,
     )  # fmt: skip
     click.echo(json.dumps(dataclasses.asdict(summary) | {"size": summary.size}, indent=2) if as_json else str(summary))
     if target == "tensorrt":
@@ -312,8 +321,9 @@ def verify(bundle: str, against: str | None, image: str | None, tokens: int, thr
 @click.option("--pages", type=click.IntRange(1), default=1000, show_default=True)
 @click.option("--seed", type=click.IntRange(0), help="Another held-out set [default: the fixed one].")
 @click.option("--workers", type=click.IntRange(1), default=os.cpu_count() or 1, show_default=True, help="Processes.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--json", "as_json", is_flag=True, help="Print scores and confusions as JSON.")
-def evaluate(bundles: tuple[str, ...], pages: int, seed: int | None, workers: int, as_json: bool) -> None:
+def evaluate(bundles: tuple[str, ...], pages: int, seed: int | None, workers: int, device: str, as_json: bool) -> None:
     """Score BUNDLES on held-out simulated ECG pages, side by side, each against the first.
 
     The questions are those that pulse-nano is trained on; no score says anything about patients.
@@ -327,7 +337,7 @@ def evaluate(bundles: tuple[str, ...], pages: int, seed: int | None, workers: in
     with Status() as status:
         for path in paths:
             open_bundle(path, progress=status)  # a broken one is refused here, not in a worker
-        scores = gate.evaluate_bundles(paths, pages, seed, workers, status)
+        scores = gate.evaluate_bundles(paths, pages, seed, workers, status, device)
     report = gate.report_on(names, scores, pages, seed)
     click.echo(json.dumps(report, indent=1) if as_json else f"{gate.table(report['scores'])}\n\n{report['notice']}")
 

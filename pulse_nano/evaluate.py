@@ -260,10 +260,10 @@ def evaluate(ask_model: Ask, cases: Iterable[Case]) -> Scores:
 _models: list[Any] = []  # of this process
 
 
-def _load(paths: list[str], threads: int) -> None:
+def _load(paths: list[str], threads: int, device: str) -> None:
     import pulse_edge
 
-    _models[:] = [pulse_edge.load(path, threads=threads) for path in paths]
+    _models[:] = [pulse_edge.load(path, threads=threads, device=device) for path in paths]
 
 
 def _answer(index: int, seed: int) -> tuple[Findings | None, tuple[Item, ...], list[list[str]]]:
@@ -273,13 +273,15 @@ def _answer(index: int, seed: int) -> tuple[Findings | None, tuple[Item, ...], l
     return case.truth, case.items, texts
 
 
-def evaluate_bundles(paths: list[str], pages: int, seed: int, workers: int, progress: Progress) -> list[Scores]:
+def evaluate_bundles(
+    paths: list[str], pages: int, seed: int, workers: int, progress: Progress, device: str = "auto"
+) -> list[Scores]:
     """Scores of each bundle on the same cases. Every worker is a process that runs the bundles on one thread."""
     scores = [Scores() for _ in paths]
     indices = heldout_indices(pages)
     blank = Image.new("RGB", (1, 1))
     with ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_load, initargs=(paths, 1)
+        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_load, initargs=(paths, 1, device)
     ) as pool:
         for truth, items, texts in pool.map(_answer, indices, itertools.repeat(seed), chunksize=4):
             for each, answers in zip(scores, texts, strict=True):

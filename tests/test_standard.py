@@ -34,7 +34,6 @@ from pulse_edge.export.vision import write_vision
 Floats = NDArray[np.float32]
 GRAPHS = (VISION_GRAPH, DECODER_GRAPH)
 HEADS = [None, 2]  # as many key/value heads as heads, and grouped
-RUN = [p for p in PRECISIONS if p != "w8a8"]
 
 
 def session(path: Path) -> Any:
@@ -102,7 +101,7 @@ def read(path: Path) -> Any:
 
 
 @pytest.mark.parametrize("file", GRAPHS)
-@pytest.mark.parametrize("precision", RUN)
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_graphs_are_plain_onnx(bundles: Bundles, precision: str, file: str) -> None:
     path = bundles(precision, None, "standard") / file
     onnx.checker.check_model(str(path), full_check=True)
@@ -324,11 +323,11 @@ def test_a_block_of_zeros(tmp_path: Path) -> None:
 
 
 def test_the_manifest_says_what_was_made(bundles: Bundles) -> None:
-    made = {p: open_bundle(bundles(p, None, "standard")).manifest for p in RUN}
+    made = {p: open_bundle(bundles(p, None, "standard")).manifest for p in PRECISIONS}
     assert {m.target for m in made.values()} == {"standard"}
     info = {p: (m.precision.io, m.precision.activations, m.precision.block_size) for p, m in made.items()}
     assert info == {"fp32": ("fp32", "fp32", 0), "fp16": ("fp16", "fp16", 0), "int8": ("fp16", "fp16", 0),
-                    "int4": ("fp16", "fp16", 32)}  # fmt: skip
+                    "int4": ("fp16", "fp16", 32), "w8a8": ("fp16", "int8, static, per tensor", 0)}  # fmt: skip
     assert made["int4"].precision.recipe == "RTN symmetric, int4 per block, int8 per output"
     assert made["int8"].precision.recipe == "RTN symmetric, int8 per output"
 
@@ -337,6 +336,23 @@ def test_without_tensorrt_it_is_said_what_to_install(bundles: Bundles, monkeypat
     monkeypatch.setitem(sys.modules, "cuda.bindings", None)
     with pytest.raises(EngineError, match=r"cuda-python is not installed .*pip install cuda-bindings"):
         open_engine(open_bundle(bundles("fp16", None, "standard")), EngineOptions())
+
+
+def test_onnx_runtimes_cpu_provider_is_its_backend(bundles: Bundles) -> None:
+    """Its numbers in fp32 are the contrib graphs'; a context may be shorter than the graph's cache."""
+    contrib_engine = open_engine(open_bundle(bundles()), EngineOptions(threads=1, context=100))
+    engine = open_engine(open_bundle(bundles("fp32", None, "standard")), EngineOptions("cpu", threads=1, context=100))
+    assert (engine.capacity, engine.describe()["device"]) == (100, "cpu")
+    x = embeds(60)
+    for each in (contrib_engine, engine):
+        each.prefill(x)
+        each.rewind(20)
+    for rows in (x[30:45], x[:1], x[5:6]):
+        assert relative(engine.step(rows), contrib_engine.step(rows)) < 1e-4
+    assert relative(engine.encode(pages()), contrib_engine.encode(pages())) < 1e-4
+    with pytest.raises(EngineError, match="do not fit a cache of 100"):
+        engine.step(embeds(70))
+    assert engine.length == 37
 
 
 def test_from_the_command_line(checkpoint: Path, tmp_path: Path) -> None:

@@ -370,5 +370,5 @@ def test_an_engine_that_copies_its_cache(simple: World, monkeypatch: pytest.Monk
 
 
 def test_another_device(simple: World) -> None:
-    with pytest.raises(EngineError, match="its device is auto or cuda, not 'cpu'"):
-        simple.open(device="cpu")
+    with pytest.raises(EngineError, match="its device is auto, cuda or cpu, not 'tpu'"):
+        simple.open(device="tpu")

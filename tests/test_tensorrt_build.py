@@ -76,6 +76,18 @@ class Built:
         """Matrix products that read quantized weights."""
         return [name for name in self.calls("runtime_fusion") if re.match(r"__myl_(Repl)?CastMulCastFc", name)]
 
+    @property
+    def int8_products(self) -> list[str]:
+        """Matrix products whose two factors are int8 and whose result is float32."""
+        types = {
+            m[1]: m[2]
+            for m in (re.match(r'  (?:sub_)?tensor={.* name="([^"]+)" .* type=(\w+) }', line) for line in self.lines)
+            if m
+        }
+        call = re.compile(r'  fully_connected={ name="([^"]+)" output={"([^"]+)" } input={"([^"]+)" "([^"]+)"')
+        found = [m.groups() for m in map(call.match, self.lines) if m]
+        return [name for name, *operands in found if [types[o] for o in operands] == ["float", "int8", "int8"]]
+
     def cache(self, place: str) -> set[str]:
         """Cache tensors among the engine's `inputs` or `outputs`; those of fusions come after them."""
         line = next(line for line in self.lines if line.startswith(f"  {place}={{"))
@@ -159,6 +171,22 @@ def test_vision(graphs: Graphs, precision: str, device: str) -> None:
     assert built.size < weights(graph) + KERNELS
     assert built.weights_written_out == []
     assert len(built.quantized_products) == (0 if precision == "fp16" else 6 * LAYERS + 2)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("file", "products"), [(DECODER_GRAPH, 4 * LAYERS), (VISION_GRAPH, 4 * LAYERS + 2)])
+def test_w8a8_multiplies_int8_with_int8(graphs: Graphs, file: str, products: int, device: str) -> None:
+    """q, k and v are one product, and so are gate and up. What rounds activations is part of the kernel before."""
+    graph = graphs("w8a8", file)
+    built = build(graph, device)
+    assert len(built.int8_products) == products
+    assert len(built.quantized_products) == (file == DECODER_GRAPH)  # the head: weights only
+    assert built.weights_written_out == []
+    assert built.size < weights(graph) + KERNELS < weights(graphs("fp16", file))
+    assert weights(graph) < 1.02 * weights(graphs("int8", file))
+    rounding = [name for name in built.calls("function") if "MinMaxRounCast" in name]
+    assert len(rounding) == products
+    assert not [name for name in rounding if re.fullmatch(r"__myl_(Repl)?(Cast)?(Mul)?MinMaxRounCast", name)]
 
 
 @pytest.mark.parametrize("file", [DECODER_GRAPH, VISION_GRAPH])

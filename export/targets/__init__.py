@@ -49,6 +49,10 @@ class Target(Protocol):
     def signed_scales(self) -> bool:
         """Whether a scale may be negative (see `quantize`)."""
 
+    @property
+    def whole_bits(self) -> int:
+        """Bits of w8a8's weights that are used."""
+
     def adapted(self, precision: Precision) -> Precision:
         """The precision as it runs best here: another storage for a part, of the same number of bits."""
 
@@ -56,8 +60,15 @@ class Target(Protocol):
     def activations(self) -> str:
         """What quantized weights are multiplied with, in words."""
 
-    def emit_linear(self, graph: Graph, x: str, weight: Weight, bias: NDArray[np.float32] | None, name: str) -> str:
-        """y = x W^T + b."""
+    @property
+    def calibrated(self) -> bool:
+        """Whether w8a8 needs activation scales from a calibration; if not, they are found at run time."""
+
+    def emit_linear(
+        self, graph: Graph, x: str, weight: Weight, bias: NDArray[np.float32] | None, name: str,
+        scale: float | None = None,
+    ) -> str:  # fmt: skip
+        """y = x W^T + b. `scale`: x is rounded to int8 codes of this step first, where the target is `calibrated`."""
 
     def emit_layer_norm(self, graph: Graph, x: str, weight: str, bias: str, eps: float, name: str) -> str: ...
 

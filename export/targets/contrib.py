@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pulse_edge.bundle import TextSpec
 
 from ..graph import Graph
-from ..precision import BITS, Precision, QuantWeight
+from ..precision import Precision, QuantWeight
 from . import Cache, Weight, rope_tables
 
 MS = "com.microsoft"
@@ -31,6 +31,9 @@ class ContribTarget:
     activations: str
     blocked: frozenset[str] = frozenset({"int8", "int4"})
     signed_scales: bool = True
+    calibrated: bool = False
+    # Of 8: without VNNI, x86 adds pairs of products in int16, where 2 * 255 * 127 saturates and 2 * 255 * 64 does not.
+    whole_bits: int = 7
 
     @property
     def opsets(self) -> dict[str, int]:
@@ -42,8 +45,11 @@ class ContribTarget:
         wanted = precision.vision == "int8" and "w8a8" in self.storages
         return replace(precision, vision="w8a8") if wanted else precision
 
-    def emit_linear(self, graph: Graph, x: str, weight: Weight, bias: NDArray[np.float32] | None, name: str) -> str:
-        if isinstance(weight, QuantWeight) and weight.bits == BITS["w8a8"]:
+    def emit_linear(
+        self, graph: Graph, x: str, weight: Weight, bias: NDArray[np.float32] | None, name: str,
+        scale: float | None = None,
+    ) -> str:  # fmt: skip
+        if isinstance(weight, QuantWeight) and weight.bits == self.whole_bits:
             y = _emit_bytes(graph, x, weight, name)
         elif isinstance(weight, QuantWeight):
             codes = graph.weight(f"{name}.codes", pack(weight))

@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from pulse_edge.bundle import TextSpec
 
-from ..graph import Graph
+from ..graph import NUMPY_TO_ONNX, Graph
 from ..precision import Precision, QuantWeight
 from . import Cache, Weight, rope_tables
+
+INT8 = NUMPY_TO_ONNX[np.dtype(np.int8)]
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class StandardTarget:
     name: str = "standard"
     blocked: frozenset[str] = frozenset({"int4"})  # int8 in blocks: tensorrt-rtx 1.7 writes it out before each product
     signed_scales: bool = False
+    calibrated: bool = True
+    whole_bits: int = 8
 
     @property
     def opsets(self) -> dict[str, int]:
@@ -37,20 +41,38 @@ class StandardTarget:
     def adapted(self, precision: Precision) -> Precision:
         return precision
 
-    def emit_linear(self, graph: Graph, x: str, weight: Weight, bias: NDArray[np.float32] | None, name: str) -> str:
+    def emit_linear(
+        self, graph: Graph, x: str, weight: Weight, bias: NDArray[np.float32] | None, name: str,
+        scale: float | None = None,
+    ) -> str:  # fmt: skip
+        # An int8 product leaves the engine's kernel before it is scaled, in the MatMul's type (tensorrt-rtx 1.7's
+        # listing): sums of products of codes do not fit float16.
+        wide = self.io if scale is None else np.float32
+        if scale is not None:
+            x = self._emit_rounded(graph, x, scale)
         if isinstance(weight, QuantWeight):
-            matrix = self._emit_dequantized(graph, weight, name)
+            matrix = self._emit_dequantized(graph, weight, name, wide)
         else:
             matrix = graph.weight(f"{name}.weight", weight.T.astype(self.io))
-        y = graph.node("MatMul", [x, matrix], name=name)
+        y = graph.node("MatMul", [x, matrix], name=name if wide == self.io else f"{name}.product")
+        if wide != self.io:
+            y = graph.node("Cast", [y], name=name, to=NUMPY_TO_ONNX[np.dtype(self.io)])
         if bias is not None:
             y = graph.node("Add", [y, graph.weight(f"{name}.bias", bias.astype(self.io))], name=f"{name}.add")
         return y
 
-    def _emit_dequantized(self, graph: Graph, weight: QuantWeight, name: str) -> str:
-        """The weight [columns, rows] in `io` floats, left to the engine to fuse into the `MatMul`."""
+    def _emit_rounded(self, graph: Graph, x: str, scale: float) -> str:
+        """x as int8 codes, and back as float32; once for all layers that read x."""
+        step = np.maximum(np.array(scale, self.io), np.finfo(self.io).smallest_normal)  # type: ignore[type-var]
+        if f"{x}.rounded" not in graph:
+            codes = graph.node("QuantizeLinear", [x, graph.constant(step)], name=f"{x}.codes", output_dtype=INT8)
+            graph.node("DequantizeLinear", [codes, graph.constant(step.astype(np.float32))], name=f"{x}.rounded")
+        return f"{x}.rounded"
+
+    def _emit_dequantized(self, graph: Graph, weight: QuantWeight, name: str, dtype: type[np.generic]) -> str:
+        """The weight [columns, rows] in floats, left to the engine to fuse into the `MatMul`."""
         # A block of zeros has scale 0, which TensorRT refuses; any other gives the same weights.
-        scales = np.maximum(weight.scales.T.astype(self.io), np.finfo(self.io).smallest_subnormal)  # type: ignore[type-var]
+        scales = np.maximum(weight.scales.T.astype(dtype), np.finfo(dtype).smallest_subnormal)  # type: ignore[type-var]
         grouping: dict[str, Any] = {"axis": 0, "block_size": weight.block}
         if len(scales) == 1:  # one scale for each output
             scales, grouping = scales[0], {"axis": 1}
@@ -129,8 +151,8 @@ class StandardTarget:
         return graph.node("Reshape", [y, _ints(graph, 0, 0, spec.heads * spec.head_size)], name=f"{name}.merged")
 
 
-FULL = StandardTarget(np.float32, frozenset({"fp32", "int8", "int4"}), "fp32")  # for checks on a CPU
-HALF = StandardTarget(np.float16, frozenset({"fp16", "int8", "int4"}), "fp16")
+FULL = StandardTarget(np.float32, frozenset({"fp32", "int8", "int4", "w8a8"}), "fp32")  # for checks on a CPU
+HALF = StandardTarget(np.float16, frozenset({"fp16", "int8", "int4", "w8a8"}), "fp16")
 
 
 def signed_codes(weight: QuantWeight) -> NDArray[np.generic]:

@@ -62,15 +62,16 @@ class Engine(Protocol):
         """For provenance: engine, version, device, threads, …"""
 
 
-BACKENDS = {"cpu": "ort", "cuda": "ort", "standard": "tensorrt"}  # bundle target -> file here
+BACKENDS = {"cpu": "ort", "cuda": "ort", "standard": "tensorrt"}  # bundle target -> file here; on the CPU always ort
 
 
 def open_engine(bundle: Bundle, options: EngineOptions) -> Engine:
     """The engine for a bundle's target. Raises `EngineError`."""
-    name = BACKENDS.get(bundle.manifest.target)
+    target = bundle.manifest.target
+    name = "ort" if (target, options.device) == ("standard", "cpu") else BACKENDS.get(target)
     if name is None:
         raise EngineError(
-            f"{bundle.path} was exported for {bundle.manifest.target}, which no backend runs in this version; "
+            f"{bundle.path} was exported for {target}, which no backend runs in this version; "
             f"export it again with --target {' or '.join(BACKENDS)}"
         )
     engine: Engine = import_module(f".{name}", __package__).open_engine(bundle, options)

@@ -1,4 +1,7 @@
-"""ONNX Runtime: the CPU and CUDA providers, over the graphs of export/targets/contrib.py."""
+"""ONNX Runtime: the CPU and CUDA providers, over the graphs of export/targets/contrib.py.
+
+The CPU provider also runs those of standard.py, which are made for TensorRT: slowly, but with their numbers.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ class Provider:
 # CUDA options: docs/execution-providers/CUDA-ExecutionProvider. The graphs hold no convolution, so cuDNN has nothing
 # to search; growing the arena by what is asked keeps the peak at what is used.
 PROVIDERS = {
-    "cpu": Provider("CPUExecutionProvider", "cpu", ("cpu", "cuda")),
+    "cpu": Provider("CPUExecutionProvider", "cpu", ("cpu", "cuda", "standard")),
     "cuda": Provider(
         "CUDAExecutionProvider", "cuda", ("cuda",),
         {"arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "DEFAULT"},
@@ -49,14 +52,16 @@ PROVIDERS = {
 def open_engine(bundle: Bundle, options: EngineOptions) -> OrtEngine:
     """Raises `EngineError` when the device is unknown, not usable here, or does not run this bundle."""
     target = bundle.manifest.target
-    device = target if options.device == "auto" else options.device
+    device = options.device
+    if device == "auto":
+        device = target if target in PROVIDERS else "cpu"
     provider = PROVIDERS.get(device)
     if provider is None:
         raise EngineError(f"device {device!r} is not one of auto, {', '.join(PROVIDERS)}")
     if target not in provider.targets:
         raise EngineError(
             f"{bundle.path} was exported for {target} and does not run on {device}; "
-            f"export it again with --target {device}, or use --device {target}"
+            f"export it again with --target {device}, or use --device {target if target in PROVIDERS else 'cpu'}"
         )
     if provider.name not in ort.get_available_providers():
         raise EngineError(_why_no_provider(device, provider))
@@ -102,9 +107,11 @@ class OrtEngine:
         self._io: Any = np.float32 if manifest.precision.io == "fp32" else np.float16
         self.capacity = min(options.context or self._text.context, self._text.context)
         self.length = 0
+        self._standard = manifest.target == "standard"
         self._vision = self._session(bundle, VISION_GRAPH)
         self._decoder = self._session(bundle, DECODER_GRAPH)
-        shape = [1, self._text.kv_heads, self.capacity, self._text.head_size]
+        rows = self._text.context if self._standard else self.capacity  # the standard graphs' caches have one length
+        shape = [1, self._text.kv_heads, rows, self._text.head_size]
         self._cache = {
             f"{layer}.{part}": self._empty_cache(shape)
             for layer in range(self._text.layers)
@@ -117,6 +124,8 @@ class OrtEngine:
         settings.intra_op_num_threads = self._options.threads
         settings.enable_mem_pattern = False  # patterns are kept for every prompt length that ever ran
         settings.log_severity_level = 4  # what fails raises; nothing else is a user's concern
+        if self._standard:  # the optimizer would give quantized weights other activations than the graph says
+            settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
             session = ort.InferenceSession(
                 str(bundle.file(graph)), settings, providers=[(self._provider.name, self._provider.options)]
@@ -189,8 +198,9 @@ class _Run:
     def __init__(self, engine: OrtEngine, rows: int, wanted: int) -> None:
         self._engine, self._rows = engine, rows
         self._embeds: NDArray[Any] = np.empty((1, rows, engine._text.hidden), engine._io)
-        self._seqlens = np.zeros(1, np.int32)
+        self._seqlens = np.zeros(1, np.int32)  # contrib: cache rows after this call, less one
         self._total = np.zeros((), np.int32)
+        self._position = np.zeros(1, np.int64)  # standard: cache rows before it
         self._wanted = np.arange(rows - wanted, rows)
         self._logits: Floats = np.empty((wanted, engine._text.vocab), np.float32)
         self._binding = engine._decoder.io_binding()
@@ -198,8 +208,11 @@ class _Run:
         # attributes because not every version's binding keeps them alive.
         bind = ort.OrtValue.ortvalue_from_numpy
         self._binding.bind_ortvalue_input("inputs_embeds", bind(self._embeds))
-        self._binding.bind_ortvalue_input("seqlens_k", bind(self._seqlens))
-        self._binding.bind_ortvalue_input("total_length", bind(self._total))
+        if engine._standard:
+            self._binding.bind_ortvalue_input("position", bind(self._position))
+        else:
+            self._binding.bind_ortvalue_input("seqlens_k", bind(self._seqlens))
+            self._binding.bind_ortvalue_input("total_length", bind(self._total))
         self._binding.bind_ortvalue_input("logit_rows", bind(self._wanted))
         self._binding.bind_ortvalue_output("logits", bind(self._logits))
         for name, value in engine._cache.items():  # input and output are one buffer: the operator appends in place
@@ -214,6 +227,7 @@ class _Run:
         self._embeds[0] = embeds
         self._seqlens[0] = total - 1
         self._total[...] = total
+        self._position[0] = engine.length
         try:
             engine._decoder.run_with_iobinding(self._binding)
         except Exception as error:

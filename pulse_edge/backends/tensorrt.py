@@ -27,7 +27,7 @@ def open_engine(bundle: Bundle, options: EngineOptions) -> TensorRTEngine:
     """Raises `EngineError` without a GPU or library, and for plans that are missing, stale or altered."""
     if options.device not in ("auto", "cuda"):
         raise EngineError(
-            f"{bundle.path} was exported for TensorRT; its device is auto or cuda, not {options.device!r}"
+            f"{bundle.path} was exported for TensorRT; its device is auto, cuda or cpu, not {options.device!r}"
         )
     with ExitStack() as stack:
         device = Device(stack)

@@ -1,0 +1,198 @@
+"""What each precision costs in answers: a checkpoint exported in all of them, compared with its fp32 bundle.
+
+    python -m benchmarks.accuracy                                  # pulse-nano, every row, 100 pages
+    python -m benchmarks.accuracy CHECKPOINT --pages 0 --rows int8,w8a8
+
+Logits: fp32 writes its report of each page; every bundle reads the page, the question and that report, and its logits
+at the report's positions are compared. Tasks: `pulse-edge eval`. All on the CPU: W8A8 is simulated by ONNX Runtime,
+which runs TensorRT's graph with its codes and scales. Pages are simulated, other ones than the calibration's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from pulse_edge import image as images
+from pulse_edge.backends import EngineOptions, open_engine
+from pulse_edge.bundle import Bundle, open_bundle
+from pulse_edge.export.calibrate import Recipe
+from pulse_edge.export.pipeline import export
+from pulse_edge.export.verify import Floats, embedding_table, kl_divergence, prompt_ids, splice
+from pulse_edge.nano import evaluate
+from pulse_edge.status import Status
+
+REPORT_TOKENS = 120
+MEAN = "mean of the tasks"
+CHECKPOINT = Path(__file__).parent.parent / "pulse_nano" / "pulse-nano"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to export; `alpha` where activations are calibrated: 0 is the naive recipe."""
+
+    precision: str
+    target: str
+    alpha: float | None = None
+    block_size: int | None = None
+
+
+ROWS = {
+    "fp32": Row("fp32", "cpu"),
+    "int8": Row("int8", "cpu"),
+    "int4": Row("int4", "cpu"),
+    "int4-128": Row("int4", "cpu", block_size=128),
+    "fp16-standard": Row("fp16", "standard"),
+    "int8-standard": Row("int8", "standard"),
+    "int4-standard": Row("int4", "standard"),
+    "w8a8-naive": Row("w8a8", "standard", alpha=0),
+    "w8a8": Row("w8a8", "standard", alpha=Recipe.alpha),
+}
+
+
+@dataclass(frozen=True)
+class Logits:
+    """A bundle's logits against fp32's over `positions` tokens of reports. KL in nats."""
+
+    positions: int
+    kl_mean: float
+    top1: float
+    cosine_mean: float
+    cosine_min: float
+
+
+def answer_logits(bundle: Bundle, pages: list[Any], answers: list[list[int]] | None) -> list[tuple[Floats, list[int]]]:
+    """For each page the logits [tokens, vocab] that choose a report's tokens, and those tokens: `answers`, or the
+    bundle's own greedy choice."""
+    engine, table, ids = (
+        open_engine(bundle, EngineOptions("cpu", threads=2)),
+        embedding_table(bundle),
+        prompt_ids(bundle),
+    )
+    spec = bundle.manifest.model
+    newline = table[-1] if spec.image.merge == "spatial_unpad" else None
+    out = []
+    for at, page in enumerate(pages):
+        engine.rewind(0)
+        tokens = images.merge(engine.encode(images.preprocess(page, spec)), page.size, spec, newline)
+        rows = [engine.prefill(splice(ids, tokens, table)).copy()]
+        if answers is None:
+            chosen = [int(rows[0].argmax())]
+            while len(chosen) < REPORT_TOKENS and chosen[-1] not in spec.text.eos:
+                rows.append(engine.step(table[chosen[-1:]])[0].copy())
+                chosen.append(int(rows[-1].argmax()))
+        else:
+            chosen = answers[at]
+            rows += list(engine.step(table[chosen[:-1]])) if len(chosen) > 1 else []
+        out.append((np.stack(rows), chosen))
+    return out
+
+
+def compare(expected: list[Floats], got: list[Floats]) -> Logits:
+    p, q = np.concatenate(expected).astype(np.float64), np.concatenate(got).astype(np.float64)
+    cosine = (p * q).sum(1) / np.linalg.norm(p, axis=1) / np.linalg.norm(q, axis=1)
+    top1 = float((p.argmax(1) == q.argmax(1)).mean())
+    return Logits(len(p), float(kl_divergence(p, q).mean()), top1, float(cosine.mean()), float(cosine.min()))
+
+
+def table(bundles: dict[str, Bundle], logits: dict[str, Logits], tasks: dict[str, Any]) -> str:
+    """Markdown, a line for each bundle."""
+    first = next(iter(bundles))
+    lines = [
+        "| | MB | KL, nats | top-1 | cosine, mean | min | tasks, mean | against " + first + ", points |",
+        "| --- |" + " ---: |" * 7,
+    ]
+    for name, bundle in bundles.items():
+        cells = [f"{bundle.size / 1e6:.1f}"]
+        row = logits.get(name)
+        cells += (
+            [f"{row.kl_mean:.2e}", f"{row.top1:.2%}", f"{row.cosine_mean:.6f}", f"{row.cosine_min:.6f}"]
+            if row
+            else ["–"] * 4
+        )
+        value = tasks[name][MEAN]["value"] if tasks else None
+        loss = 100 * (value - tasks[first][MEAN]["value"]) if value is not None else None
+        cells += [f"{value:.4f}" if value is not None else "–", f"{loss:+.2f}" if loss is not None else "–"]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def make_bundles(checkpoint: Path, rows: list[str], folder: Path, recipe: Recipe) -> dict[str, Bundle]:
+    """Exports those that are not in the folder yet."""
+    for name in rows:
+        row = ROWS[name]
+        calibration = None
+        if row.alpha is not None:
+            alpha = recipe.alpha if row.alpha else 0
+            calibration = Recipe(recipe.images, recipe.prompts, recipe.samples, alpha)
+        if not (folder / name).exists():
+            export(
+                checkpoint, folder / name, precision=row.precision, target=row.target, block_size=row.block_size,
+                calibration=calibration,
+            )  # fmt: skip
+    return {name: open_bundle(folder / name) for name in rows}
+
+
+@click.command(help=(__doc__ or "").split("\n\n", 1)[0])
+@click.argument("checkpoint", type=click.Path(path_type=Path), default=CHECKPOINT)
+@click.option("--rows", default=",".join(ROWS), show_default=True, help="What to compare with fp32.")
+@click.option("--pages", default=100, show_default=True, help="Held-out pages for the tasks; 0 leaves them out.")
+@click.option("--logit-pages", default=24, show_default=True, help="Of these, how many for the logits.")
+@click.option("--samples", default=Recipe.samples, show_default=True, help="Calibration pages.")
+@click.option("--alpha", default=Recipe.alpha, show_default=True, help="SmoothQuant's.")
+@click.option("--calibration", type=click.Path(path_type=Path), help="Directory of pages [default: simulated ones].")
+@click.option("--prompts", type=click.Path(path_type=Path), help="Conversations, in ECGInstruct's format.")
+@click.option("--workers", default=os.cpu_count() or 1, show_default=True)
+@click.option("--keep", type=click.Path(path_type=Path), help="Leave the bundles here, and use those that are there.")
+@click.option("--json", "as_json", is_flag=True)
+def main(
+    checkpoint: Path, rows: str, pages: int, logit_pages: int, samples: int, alpha: float, calibration: Path | None,
+    prompts: Path | None, workers: int, keep: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    names = list(dict.fromkeys(["fp32", *rows.split(",")]))
+    unknown = sorted(set(names) - ROWS.keys())
+    if unknown:
+        raise click.UsageError(f"unknown row {unknown[0]!r}; there are {', '.join(ROWS)}")
+    recipe = Recipe(calibration, prompts, samples, alpha)
+    with tempfile.TemporaryDirectory() as scratch, Status() as status:
+        folder = keep or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        bundles = make_bundles(checkpoint, names, folder, recipe)
+        logits = logits_of(bundles, logit_pages) if logit_pages else {}
+        tasks: dict[str, Any] = {}
+        if pages:
+            paths = [str(folder / name) for name in names]
+            scores = evaluate.evaluate_bundles(paths, pages, evaluate.SEED, workers, status, "cpu")
+            tasks = {name: evaluate.summary(each) for name, each in zip(names, scores, strict=True)}
+    if as_json:
+        made = {
+            n: {"seal": b.digest, "bytes": b.size, "recipe": b.manifest.precision.recipe} for n, b in bundles.items()
+        }
+        click.echo(json.dumps({"bundles": made, "logits": {n: asdict(r) for n, r in logits.items()}, "tasks": tasks}))
+        return
+    click.echo(table(bundles, logits, tasks))
+    if tasks:
+        click.echo("\n" + evaluate.table(tasks))
+
+
+def logits_of(bundles: dict[str, Bundle], count: int) -> dict[str, Logits]:
+    """Against the first bundle, which chooses the answers."""
+    pages = [evaluate.heldout_case(index).image for index in range(count)]
+    first, *others = bundles
+    reference = answer_logits(bundles[first], pages, None)
+    answers = [chosen for _, chosen in reference]
+    expected = [rows for rows, _ in reference]
+    return {
+        name: compare(expected, [rows for rows, _ in answer_logits(bundles[name], pages, answers)]) for name in others
+    }
+
+
+if __name__ == "__main__":
+    main()
