@@ -52,19 +52,25 @@ HIDDEN = ("layers.", "kv.", "asks.", "outs.", "mlps.")  # modules whose matrices
 
 
 def make_optimizers(parts: Iterable[tuple[nn.Module, float]], lr: float) -> list[torch.optim.Optimizer]:
-    """AdamW and Muon for modules with their share of the learning rate; the patch filters learn at a fifth of it.
+    """Muon and AdamW for modules with their share of the learning rate; the patch filters learn at a fifth of it.
+
+    Muon takes the patch filters as well: 90 steps from one checkpoint on the same batches left every loss lower than
+    AdamW did (events 1.860 against 1.875, ST 0.116 against 0.121, rhythm 0.474 against 0.491).
 
     Of the parameters that AdamW takes, vectors do not decay.
     """
-    adam, muon = [], []
+    adam: list[dict[str, Any]] = []
+    muon: list[dict[str, Any]] = []
     for module, share in parts:
-        named = list(module.named_parameters())
-        hidden = [p for name, p in named if p.dim() == 2 and name.startswith(HIDDEN)]
-        muon.append({"params": hidden, "share": share})
-        for name, p in named:
-            if not any(p is h for h in hidden):
-                slow = 0.2 if name == "patch_embedding.weight" else 1.0
-                adam.append({"params": [p], "weight_decay": 0.02 * (p.dim() > 1), "share": share * slow})
+        hidden, filters = [], []
+        for name, p in module.named_parameters():
+            if name == "patch_embedding.weight":
+                filters.append(p)
+            elif p.dim() == 2 and name.startswith(HIDDEN):
+                hidden.append(p)
+            else:
+                adam.append({"params": [p], "weight_decay": 0.02 * (p.dim() > 1), "share": share})
+        muon += [{"params": hidden, "share": share}, {"params": filters, "share": 0.2 * share}]
     return [torch.optim.AdamW(adam, lr=lr, betas=(0.9, 0.98)), Muon([g for g in muon if g["params"]], lr)]
 
 

@@ -1,9 +1,10 @@
 """Stage A: the vision tower alone, with dense event maps and attribute heads.
 
-    python -m pulse_nano.pretrain STATE_DIR --minutes 50
+    python -m pulse_nano.pretrain STATE_DIR --steps 6000
 
 STATE_DIR (outside of the repository) holds pages/, valid/, tower.pt and tower.jsonl; a second call continues where the
-first stopped. The learning rate follows the share of the given minutes that has passed.
+first stopped. The learning rate follows the share of the steps that are done: seed and steps fix the result, however
+often and for whatever time it is interrupted.
 """
 
 from __future__ import annotations
@@ -88,23 +89,23 @@ def rate_at(progress: float, peak: float, step: int) -> float:
 
 @click.command()
 @click.argument("state", type=click.Path(path_type=Path))
-@click.option("--minutes", default=50.0, help="Time for the whole stage, over all calls.")
+@click.option("--steps", default=6000, show_default=True, help="Of the whole stage, over all calls.")
+@click.option("--minutes", type=float, help="Stop this call then; the next one goes on.")
 @click.option("--shards", default=100, help="Shards of 200 pages to train on.")
 @click.option("--batch", default=16)
 @click.option("--patch", default=42)
 @click.option("--peak", default=1.5e-3, help="Learning rate.")
 @click.option("--seed", default=20261123)
-@click.option("--steps", default=0, help="Stop after so many steps (smoke test); 0: by time only.")
 @click.option("--compile/--no-compile", "compiled", default=True)
 def main(
     state: Path,
-    minutes: float,
+    steps: int,
+    minutes: float | None,
     shards: int,
     batch: int,
     patch: int,
     peak: float,
     seed: int,
-    steps: int,
     compiled: bool,
 ) -> None:
     """Train the tower in STATE, resuming what is there."""
@@ -158,9 +159,9 @@ def main(
         if shard_path(state / "valid", 1).exists():
             note({"valid": {k: round(v, 4) for k, v in score_heads(tower, heads, valid, 20).items()}})
 
-    while spent < minutes * 60 and not (steps and step >= steps):
+    while step < steps and (minutes is None or time.time() - begun < minutes * 60):
         data = next(source)
-        rate = rate_at(spent / (minutes * 60), peak, step)
+        rate = rate_at(step / steps, peak, step)
         set_rate(optimizers, rate)
         features = run_tower(data.views.flatten(0, 1)).reshape(batch, -1, size.vision_width)
         dense, attributes = heads(features)

@@ -1,6 +1,6 @@
 """Stage B: tower, projector and decoder together, on the pages and the questions about them.
 
-    python -m pulse_nano.train STATE_DIR OUT_DIR --minutes 40
+    python -m pulse_nano.train STATE_DIR OUT_DIR --steps 3000
 
 Starts from STATE_DIR/tower.pt (stage A, see pretrain.py), keeps joint.pt and joint.jsonl there, continues what it
 finds, and writes the checkpoint to OUT_DIR. One page gives one sequence: the image, then a report and five questions,
@@ -144,13 +144,15 @@ def make_tokenizer(path: Path, vocab: int, seed: int) -> None:
 @click.command()
 @click.argument("state", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--minutes", default=40.0, help="Time for the whole stage, over all calls.")
+@click.option("--steps", default=3000, show_default=True, help="Of the whole stage, over all calls.")
+@click.option("--minutes", type=float, help="Stop this call then; the next one goes on.")
 @click.option("--shards", default=100, help="Shards of 200 pages to train on.")
 @click.option("--batch", default=16)
 @click.option("--peak", default=1.5e-3, help="Learning rate; the tower has 0.4 of it, the heads half.")
 @click.option("--seed", default=20261124)
-@click.option("--steps", default=0, help="Stop after so many steps (smoke test); 0: by time only.")
-def main(state: Path, out: Path, minutes: float, shards: int, batch: int, peak: float, seed: int, steps: int) -> None:
+def main(
+    state: Path, out: Path, steps: int, minutes: float | None, shards: int, batch: int, peak: float, seed: int
+) -> None:
     """Train everything in STATE, resuming what is there; write the checkpoint to OUT."""
     keep_memory()
     torch.set_flush_denormal(True)
@@ -193,9 +195,9 @@ def main(state: Path, out: Path, minutes: float, shards: int, batch: int, peak: 
         os.replace(partial, saved)
         save(nano, out, tokenizer)
 
-    while spent < minutes * 60 and not (steps and step >= steps):
+    while step < steps and (minutes is None or time.time() - begun < minutes * 60):
         data = next(source)
-        set_rate(optimizers, rate_at(spent / (minutes * 60), peak, step))
+        set_rate(optimizers, rate_at(step / steps, peak, step))
         features = nano.see(data.views)
         loss, right = text_loss(nano, prompts, features, pack(prompts, items_of(data, seed), features.shape[1]))
         dense, heads = nano.heads(features[:, size.grid**2 :])

@@ -36,6 +36,34 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return state, state / "out"
 
 
+def test_interrupted_training_is_the_same_training(
+    trained: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four steps in one call, and in several: the same weights to the bit. Another seed: other weights."""
+    monkeypatch.setattr(data, "SHARD_PAGES", 4)
+
+    def run(name: str, seed: str, *limit: str) -> dict[str, torch.Tensor]:
+        state = tmp_path / name
+        if not state.exists():
+            state.mkdir()
+            (state / "pages").symlink_to(trained[0] / "pages")
+        common = ["--no-compile", "--shards", "1", "--batch", "2", "--steps", "4", "--seed", seed]
+        result = CliRunner().invoke(pretrain.main, [str(state), *common, *limit])
+        assert result.exit_code == 0, result.exception
+        saved = torch.load(state / "tower.pt", weights_only=True)
+        return {**saved["tower"], "step": torch.tensor(saved["step"])}
+
+    whole, other = run("whole", "1"), run("other", "2")
+    ticks = iter(range(10**9))
+    monkeypatch.setattr(pretrain.time, "time", lambda: 6.0 * next(ticks))  # a call has time for a step or two
+    parts = run("parts", "1", "--minutes", "0.4")
+    assert 0 < int(parts["step"]) < 4
+    while int(parts["step"]) < 4:
+        parts = run("parts", "1", "--minutes", "0.4")
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    assert not torch.equal(whole["patch_embedding.weight"], other["patch_embedding.weight"])
+
+
 def test_layout(trained: tuple[Path, Path]) -> None:
     Checkpoint = pytest.importorskip("pulse_edge.export.checkpoint").Checkpoint
 
