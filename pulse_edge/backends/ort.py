@@ -6,7 +6,9 @@ import contextlib
 import io
 import math
 import mmap
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -102,8 +104,9 @@ class OrtEngine:
         self._io: Any = np.float32 if manifest.precision.io == "fp32" else np.float16
         self.capacity = min(options.context or self._text.context, self._text.context)
         self.length = 0
-        self._vision = self._session(bundle, VISION_GRAPH)
-        self._decoder = self._session(bundle, DECODER_GRAPH)
+        with ThreadPoolExecutor() as pool:  # ONNX Runtime packs the weights of a session in one thread
+            sessions = pool.map(partial(self._session, bundle), (VISION_GRAPH, DECODER_GRAPH))
+            self._vision, self._decoder = sessions
         shape = [1, self._text.kv_heads, self.capacity, self._text.head_size]
         self._cache = {
             f"{layer}.{part}": self._empty_cache(shape)
