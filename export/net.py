@@ -37,7 +37,7 @@ class Net:
 
     def _quantized(self, weight: NDArray[np.float32], storage: str) -> QuantWeight:
         block = self.block if storage in self.target.blocked else weight.shape[1]
-        return quantize(weight, BITS[storage], block, signed=self.target.signed_scales)
+        return quantize(weight, self.target.bits(storage), block, signed=self.target.signed_scales)
 
     def parameter(self, name: str) -> str:
         """A small tensor that is never quantized (norms, positions)."""

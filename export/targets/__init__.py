@@ -41,6 +41,9 @@ class Target(Protocol):
     def storages(self) -> frozenset[str]:
         """Weight storages it runs, of the precision table's."""
 
+    def bits(self, storage: str) -> int:
+        """Of a quantized storage's codes."""
+
     @property
     def blocked(self) -> frozenset[str]:
         """Quantized storages whose weights have a scale for each block of inputs; others have one for each output."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pulse_edge.bundle import TextSpec
 
 from ..graph import Graph
-from ..precision import Precision, QuantWeight
+from ..precision import BITS, Precision, QuantWeight
 from . import Cache, Weight, rope_tables
 
 
@@ -33,6 +33,9 @@ class StandardTarget:
     @property
     def opsets(self) -> dict[str, int]:
         return {"": 24}
+
+    def bits(self, storage: str) -> int:
+        return BITS[storage]
 
     def adapted(self, precision: Precision) -> Precision:
         return precision
