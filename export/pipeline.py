@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +33,7 @@ from pulse_edge.bundle import (
     SCHEMA_VERSION,
     TOKENIZER,
     VISION_GRAPH,
+    Bundle,
     FileEntry,
     Manifest,
     PrecisionInfo,
@@ -42,6 +43,7 @@ from pulse_edge.bundle import (
 from pulse_edge.errors import CheckpointError, ExportError
 from pulse_edge.machine import peak_memory
 
+from .cache import quantize_cache
 from .checkpoint import Checkpoint
 from .decoder import write_decoder
 from .graph import Graph
@@ -51,6 +53,7 @@ from .targets import Target, get_target
 from .vision import write_vision
 
 PENDING = f"{MANIFEST}.pending"  # the manifest's name until everything else is in place
+CACHES = ("float", "int8")
 PARTS = {VISION_GRAPH, f"{VISION_GRAPH}.data", DECODER_GRAPH, f"{DECODER_GRAPH}.data", EMBEDDINGS, TOKENIZER}
 
 Progress = Callable[[int], None]  # bytes of the checkpoint handled since the last call
@@ -80,11 +83,13 @@ def export(
     precision: str = "int8",
     target: str = "cpu",
     block_size: int | None = None,
+    cache: str = "float",
     force: bool = False,
     progress: Callable[[int], Progress] | None = None,
 ) -> Summary:
     """Export a checkpoint directory to a bundle directory `out`.
 
+    cache: what the KV cache holds, `float` or `int8`: a quarter of the memory, for the CPU target.
     progress: called once with the total bytes, returns a function that is called with each step's bytes.
     Raises `CheckpointError` for a checkpoint that cannot be exported and `ExportError` for what else is in the way.
     """
@@ -93,6 +98,8 @@ def export(
     if row is None:
         raise ExportError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
     emitter = get_target(target, row)
+    if cache not in CACHES or (cache == "int8" and target != "cpu"):
+        raise ExportError(f"cache {cache!r} is not one of {', '.join(CACHES)}, of which int8 needs target cpu")
     row = emitter.adapted(row)
     blocked = not emitter.blocked.isdisjoint({row.decoder, row.head, row.vision})
     if block_size is not None and (block_size not in BLOCK_SIZES or not blocked):
@@ -106,6 +113,10 @@ def export(
     with _staging(out) as staging:
         block = block_size or (row.block_size if blocked else 0)
         manifest = _write(staging, source, row, emitter, block, step)
+        if cache == "int8":
+            quantize_cache(Bundle(staging, manifest), source)
+            manifest = replace(manifest, precision=replace(manifest.precision, kv_cache="int8"))
+        manifest = replace(manifest, files=_hashed(staging)).sealed()
         _publish(staging, manifest, out, force)
     return Summary(
         path=shown,
@@ -119,7 +130,7 @@ def export(
 
 
 def _write(staging: Path, source: Checkpoint, row: Precision, target: Target, block: int, step: Progress) -> Manifest:
-    """All of a bundle's files but the manifest, which is returned."""
+    """All of a bundle's files but the manifest, which is returned, without their hashes."""
     tensors = _reporting(source, step, target.io)
     for file, write in ((VISION_GRAPH, write_vision), (DECODER_GRAPH, write_decoder)):
         graph = Graph(staging / file, target.opsets)
@@ -149,8 +160,12 @@ def _write(staging: Path, source: Checkpoint, row: Precision, target: Target, bl
         checkpoint=source.info(),
         tools={name: version(name) for name in ("pulse-edge", "onnx", "numpy", "safetensors")}
         | {"python": platform.python_version()},
-        files=tuple(FileEntry(p.name, p.stat().st_size, sha256_file(p)) for p in sorted(staging.iterdir())),
-    ).sealed()
+        files=(),
+    )
+
+
+def _hashed(staging: Path) -> tuple[FileEntry, ...]:
+    return tuple(FileEntry(p.name, p.stat().st_size, sha256_file(p)) for p in sorted(staging.iterdir()))
 
 
 def _activations(row: Precision, target: Target, io: str) -> str:

@@ -118,7 +118,7 @@ class PrecisionInfo:
     head: str
     vision: str
     embeddings: Literal["fp32", "fp16"]
-    kv_cache: Literal["fp32", "fp16"]
+    kv_cache: Literal["fp32", "fp16", "int8"]
     io: Literal["fp32", "fp16"]
     activations: str
     block_size: int

@@ -233,7 +233,7 @@ def describe(bundle: Bundle) -> list[tuple[str, str]]:
     """Lines of `info`."""
     manifest = bundle.manifest
     vision, text, precision = manifest.model.vision, manifest.model.text, manifest.precision
-    cache_width = 4 if precision.kv_cache == "fp32" else 2
+    cache_width = {"fp32": 4, "fp16": 2, "int8": 1}[precision.kv_cache]
     cache = 2 * text.layers * text.kv_heads * text.head_size * cache_width
     block = f", blocks of {precision.block_size}" if precision.block_size else ""
     return [
@@ -261,15 +261,23 @@ def describe(bundle: Bundle) -> list[tuple[str, str]]:
 )
 @click.option("--block-size", type=click.Choice(["32", "64", "128"]), help="[default: 32 for int4, else 128]")
 @click.option("--target", type=click.Choice(["cpu", "cuda", "standard"]), default="cpu", show_default=True)
+@click.option("--cache", type=click.Choice(["float", "int8"]), default="float", show_default=True, help="KV cache.")
 @click.option("--force", is_flag=True, help="Replace OUT if it is a bundle.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def export(
-    checkpoint: str, out: str, precision: str, block_size: str | None, target: str, force: bool, as_json: bool
+    checkpoint: str,
+    out: str,
+    precision: str,
+    block_size: str | None,
+    target: str,
+    cache: str,
+    force: bool,
+    as_json: bool,
 ) -> None:
     """Turn a LLaVA-style CHECKPOINT directory into the bundle OUT."""
     exporting("pipeline")  # says what to install, where it is not
     summary = exporting("console").export_with_progress(
-        checkpoint, out, precision=precision, target=target, force=force,
+        checkpoint, out, precision=precision, target=target, cache=cache, force=force,
         block_size=int(block_size) if block_size else None,
     )  # fmt: skip
     if as_json:
