@@ -49,9 +49,8 @@ class Net:
         return self.node("Mul", x, stored, name=f"{layer}.smoothed")
 
     def _quantized(self, weight: NDArray[np.float32], storage: str) -> QuantWeight:
-        bits = self.target.whole_bits if storage == "w8a8" else BITS[storage]
         block = self.block if storage in self.target.blocked else weight.shape[1]
-        return quantize(weight, bits, block, signed=self.target.signed_scales)
+        return quantize(weight, self.target.bits(storage), block, signed=self.target.signed_scales)
 
     def parameter(self, name: str) -> str:
         """A small tensor that is never quantized (norms, positions)."""

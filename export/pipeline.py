@@ -32,6 +32,7 @@ from pulse_edge.bundle import (
     SCHEMA_VERSION,
     TOKENIZER,
     VISION_GRAPH,
+    Bundle,
     FileEntry,
     Manifest,
     ModelSpec,
@@ -44,6 +45,7 @@ from pulse_edge.errors import CheckpointError, ExportError
 from pulse_edge.machine import peak_memory
 from pulse_edge.plans import PLANS
 
+from .cache import quantize_cache
 from .calibrate import Calibration, Recipe, calibrate
 from .checkpoint import Checkpoint, Floats, Tensors
 from .decoder import write_decoder
@@ -55,6 +57,7 @@ from .targets import Target, get_target
 from .vision import write_vision
 
 PENDING = f"{MANIFEST}.pending"  # the manifest's name until everything else is in place
+CACHES = ("float", "int8")
 PARTS = {VISION_GRAPH, f"{VISION_GRAPH}.data", DECODER_GRAPH, f"{DECODER_GRAPH}.data", EMBEDDINGS, TOKENIZER}
 
 Progress = Callable[[int], None]  # bytes of the checkpoint handled since the last call
@@ -94,6 +97,7 @@ def export(
     block_size: int | None = None,
     context: int | None = None,
     calibration: Recipe | None = None,
+    cache: str = "float",
     force: bool = False,
     progress: Callable[[int], Progress] | None = None,
 ) -> Summary:
@@ -101,6 +105,7 @@ def export(
 
     context: tokens that the cache holds at most; None is the model's own. TensorRT's cache is always of this length.
     calibration: how the scales of 8-bit activations are found, for precisions that have them; None: the default.
+    cache: what the KV cache holds, `float` or `int8`: a quarter of the memory, for the CPU target.
     progress: called once with the total bytes, returns a function that is called with each step's bytes.
     Raises `CheckpointError` for a checkpoint that cannot be exported and `ExportError` for what else is in the way.
     """
@@ -109,6 +114,8 @@ def export(
     if row is None:
         raise ExportError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
     emitter = get_target(target, row)
+    if cache not in CACHES or (cache == "int8" and target != "cpu"):
+        raise ExportError(f"cache {cache!r} is not one of {', '.join(CACHES)}, of which int8 needs target cpu")
     row = emitter.adapted(row)
     blocked = not emitter.blocked.isdisjoint({row.decoder, row.head, row.vision})
     if block_size is not None and (block_size not in BLOCK_SIZES or not blocked):
@@ -130,6 +137,10 @@ def export(
         if recipe:
             record = calibrate(source.path, spec, _reporting(source, step, np.float32), recipe)
         manifest = _write(staging, source, spec, row, emitter, block, record, step)
+        if cache == "int8":
+            quantize_cache(Bundle(staging, manifest), source)
+            manifest = replace(manifest, precision=replace(manifest.precision, kv_cache="int8"))
+        manifest = replace(manifest, files=_hashed(staging)).sealed()
         _publish(staging, manifest, out, force)
     return Summary(
         path=shown,
@@ -153,7 +164,7 @@ def _write(
     staging: Path, source: Checkpoint, spec: ModelSpec, row: Precision, target: Target, block: int,
     record: Calibration | None, step: Progress,
 ) -> Manifest:  # fmt: skip
-    """All of a bundle's files but the manifest, which is returned."""
+    """All of a bundle's files but the manifest, which is returned, without their hashes."""
     tensors: Tensors = _reporting(source, step, target.io)
     parts = [part for part in ("vision", "decoder") if getattr(row, part) == "w8a8"]
     smoothed = Smoothed(tensors, source.spec, record, parts) if record else None
@@ -185,8 +196,12 @@ def _write(
         checkpoint=source.info(),
         tools={name: version(name) for name in ("pulse-edge", "onnx", "numpy", "safetensors")}
         | {"python": platform.python_version()},
-        files=tuple(FileEntry(p.name, p.stat().st_size, sha256_file(p)) for p in sorted(staging.iterdir())),
-    ).sealed()
+        files=(),
+    )
+
+
+def _hashed(staging: Path) -> tuple[FileEntry, ...]:
+    return tuple(FileEntry(p.name, p.stat().st_size, sha256_file(p)) for p in sorted(staging.iterdir()))
 
 
 def _activations(row: Precision, target: Target, io: str) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Storage = Literal["fp32", "fp16", "int8", "int4", "w8a8"]
-BITS: dict[str, int] = {"int8": 8, "int4": 4, "w8a8": 8}  # w8a8: bytes, multiplied with 8-bit activations
+BITS: dict[str, int] = {"int8": 8, "int4": 4, "w8a8": 8}  # w8a8: weights as int8's, multiplied with 8-bit activations
 
 
 @dataclass(frozen=True)

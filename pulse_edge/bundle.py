@@ -10,10 +10,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import threading
 import types
 import typing
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -24,6 +26,7 @@ SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 VISION_GRAPH, DECODER_GRAPH = "vision.onnx", "decoder.onnx"
 EMBEDDINGS, TOKENIZER = "embeddings.bin", "tokenizer.model"
+WEIGHTS = (".data", ".bin")  # how files end that hold nothing but numbers
 NOTICE = "Research use only: not a medical device, not for diagnosis or treatment."
 
 # (stage, amount done since the last call, amount in all); what runs for seconds calls one, so that people can be shown
@@ -116,7 +119,7 @@ class PrecisionInfo:
     head: str
     vision: str
     embeddings: Literal["fp32", "fp16"]
-    kv_cache: Literal["fp32", "fp16"]
+    kv_cache: Literal["fp32", "fp16", "int8"]
     io: Literal["fp32", "fp16"]
     activations: str
     block_size: int
@@ -257,14 +260,57 @@ def open_bundle(path: str | Path, check_hashes: bool = True, progress: Progress 
     progress: called from several threads with ("checking", bytes since the last call, bytes in all).
     Raises `BundleError` that names the file and says what to do.
     """
+    with opening(path, check_hashes, progress) as bundle:
+        return bundle
+
+
+@contextmanager
+def opening(path: str | Path, check_hashes: bool = True, progress: Progress | None = None) -> Iterator[Bundle]:
+    """The same for something that takes as long as hashing the weights does: making an engine of them.
+
+    What is parsed has been checked when the body starts. The weights are checked while it runs; leaving it raises
+    `BundleError` if they were altered, even where the body has failed of it.
+    """
     root = Path(path)
-    manifest_path = root / MANIFEST
+    manifest = loads(_read_manifest(root), str(root / MANIFEST))
+    _check_files(root, manifest)
+    left = threading.Event()
+    total = sum(f.size for f in manifest.files)
+
+    def step(done: int) -> None:
+        if left.is_set():
+            raise InterruptedError
+        if progress:
+            progress("checking", done, total)
+
+    with ThreadPoolExecutor(max_workers=4) as pool:  # hashlib releases the GIL
+        hashed = [(f, pool.submit(_altered, root, f, MANIFEST, step)) for f in manifest.files if check_hashes]
+        try:
+            _raise_first(problem for entry, problem in hashed if not entry.path.endswith(WEIGHTS))
+            yield Bundle(root, manifest)
+        except Exception:
+            _raise_first(problem for _, problem in hashed)
+            raise
+        except BaseException:  # Ctrl-C
+            left.set()
+            raise
+        _raise_first(problem for _, problem in hashed)
+
+
+def _raise_first(problems: Iterable[Future[str | None]]) -> None:
+    problem = next(filter(None, (p.result() for p in problems)), None)
+    if problem:
+        raise BundleError(f"{problem}; copy or export the bundle again") from None
+
+
+def _read_manifest(root: Path) -> bytes:
+    path = root / MANIFEST
     if not root.is_dir():
         raise BundleError(f"no bundle at {root}: not a directory; make one with 'pulse-edge export CHECKPOINT {root}'")
     try:
-        if manifest_path.exists() and not manifest_path.is_file():
-            raise BundleError(f"{manifest_path}: cannot be read (not a regular file)")
-        raw = manifest_path.read_bytes()
+        if path.exists() and not path.is_file():
+            raise BundleError(f"{path}: cannot be read (not a regular file)")
+        return path.read_bytes()
     except FileNotFoundError:
         hint = (
             "this looks like a checkpoint; run 'pulse-edge export' on it"
@@ -273,16 +319,26 @@ def open_bundle(path: str | Path, check_hashes: bool = True, progress: Progress 
         )
         raise BundleError(f"{root}: no {MANIFEST}, so not a bundle ({hint})") from None
     except OSError as error:
-        raise BundleError(f"{manifest_path}: cannot be read ({error.strerror})") from None
-    manifest = loads(raw, str(manifest_path))
-    _check_files(root, manifest, check_hashes, progress)
-    return Bundle(root, manifest)
+        raise BundleError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def check_file(
-    root: Path, entry: FileEntry, index: str, check_hash: bool = True, step: Callable[[int], None] | None = None
-) -> str | None:
+def check_file(root: Path, entry: FileEntry, index: str) -> str | None:
     """What is wrong with a file that `index` lists, if anything is."""
+    return _misfit(root, entry, index) or _altered(root, entry, index)
+
+
+def _check_files(root: Path, manifest: Manifest) -> None:
+    """That they are there, in their sizes, and all that is needed is among them."""
+    for entry in manifest.files:
+        if problem := _misfit(root, entry, MANIFEST):
+            raise BundleError(f"{problem}; copy or export the bundle again")
+    listed = {f.path for f in manifest.files}
+    for name in (VISION_GRAPH, DECODER_GRAPH, EMBEDDINGS, TOKENIZER):
+        if name not in listed:
+            raise BundleError(f"{root / MANIFEST}: lists no {name}; export the bundle again")
+
+
+def _misfit(root: Path, entry: FileEntry, index: str) -> str | None:
     path = root / entry.path
     if Path(entry.path).name != entry.path or not entry.path.isprintable() or entry.path in ("", ".."):
         return f"{index} lists {entry.path!r}, which is not a plain file name"
@@ -290,26 +346,20 @@ def check_file(
         size = path.stat().st_size
         if not path.is_file():  # reading a pipe or a device might never end
             return f"{path}: not a regular file"
-        if size != entry.size:
-            return f"{path}: {size} bytes, {index} says {entry.size}"
-        if check_hash and sha256_file(path, step) != entry.sha256:
-            return f"{path}: altered (its SHA-256 is not the one in {index})"
+        return None if size == entry.size else f"{path}: {size} bytes, {index} says {entry.size}"
     except FileNotFoundError:
         return f"{path}: missing"
     except OSError as error:
         return f"{path}: cannot be read ({error.strerror})"
+
+
+def _altered(root: Path, entry: FileEntry, index: str, step: Callable[[int], None] | None = None) -> str | None:
+    path = root / entry.path
+    try:
+        if sha256_file(path, step) != entry.sha256:
+            return f"{path}: altered (its SHA-256 is not the one in {index})"
+    except InterruptedError:
+        pass
+    except OSError as error:
+        return f"{path}: cannot be read ({error.strerror})"
     return None
-
-
-def _check_files(root: Path, manifest: Manifest, check_hashes: bool, progress: Progress | None) -> None:
-    total = sum(f.size for f in manifest.files)
-    step = (lambda n: progress("checking", n, total)) if progress else None
-    with ThreadPoolExecutor(max_workers=4) as pool:  # hashlib releases the GIL
-        problems = pool.map(lambda entry: check_file(root, entry, MANIFEST, check_hashes, step), manifest.files)
-        problem = next(filter(None, problems), None)
-    if problem:
-        raise BundleError(f"{problem}; copy or export the bundle again")
-    listed = {f.path for f in manifest.files}
-    for name in (VISION_GRAPH, DECODER_GRAPH, EMBEDDINGS, TOKENIZER):
-        if name not in listed:
-            raise BundleError(f"{root / MANIFEST}: lists no {name}; export the bundle again")

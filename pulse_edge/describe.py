@@ -10,7 +10,7 @@ def describe(bundle: Bundle) -> list[tuple[str, str]]:
     """Names and values, a line of `pulse-edge info` each."""
     manifest = bundle.manifest
     vision, text, precision = manifest.model.vision, manifest.model.text, manifest.precision
-    cache_width = 4 if precision.kv_cache == "fp32" else 2
+    cache_width = {"fp32": 4, "fp16": 2, "int8": 1}[precision.kv_cache]
     cache = 2 * text.layers * text.kv_heads * text.head_size * cache_width
     block = f", blocks of {precision.block_size}" if precision.block_size else ""
     return [

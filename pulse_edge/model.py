@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from . import image as images
 from .answer import Answer, Timings, Usage
 from .backends import PREFILL_CHUNK, Engine, EngineOptions, open_engine
-from .bundle import EMBEDDINGS, TOKENIZER, Bundle, Progress, open_bundle
+from .bundle import EMBEDDINGS, TOKENIZER, Bundle, Progress, opening
 from .errors import ContextError, ParameterError, PulseEdgeError
 from .generate import Floats, Generation, generate
 from .image import ImageSource
@@ -50,10 +50,10 @@ def load(
     Raises `BundleError`, `EngineError`.
     """
     options = EngineOptions(device, threads, context, prefill_chunk)
-    opened = open_bundle(EMBEDDED if bundle is None else bundle, check_hashes, progress)
-    if progress:
-        progress("loading", 0, 1)
-    return Model(opened, open_engine(opened, options), progress)
+    with opening(EMBEDDED if bundle is None else bundle, check_hashes, progress) as opened:
+        if progress:
+            progress("loading", 0, 1)
+        return Model(opened, open_engine(opened, options), progress)
 
 
 @dataclass(frozen=True)

@@ -28,17 +28,20 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Checkpoints:
 
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory: pytest.TempPathFactory, checkpoints: Checkpoints) -> Bundles:
-    """`bundles(precision, block_size, target, **options)`: a bundle of the checkpoint that has these options."""
+    """`bundles(precision, block_size, target, cache, **options)`: a bundle of the checkpoint that has these options."""
     pytest.importorskip("onnx", reason="exporting needs pulse-edge[export]")
     from pulse_edge.export.pipeline import export
 
     made: dict[str, Path] = {}
 
-    def make(precision: str = "fp32", block_size: int | None = None, target: str = "cpu", **options: Any) -> Path:
-        key = repr((precision, block_size, target, sorted(options.items())))
+    def make(
+        precision: str = "fp32", block_size: int | None = None, target: str = "cpu", cache: str = "float",
+        **options: Any,
+    ) -> Path:  # fmt: skip
+        key = repr((precision, block_size, target, cache, sorted(options.items())))
         if key not in made:
             out = tmp_path_factory.mktemp("bundle") / f"tiny-{precision}"
-            export(checkpoints(**options), out, precision=precision, block_size=block_size, target=target)
+            export(checkpoints(**options), out, precision=precision, block_size=block_size, target=target, cache=cache)
             made[key] = out
         return made[key]
 

@@ -7,6 +7,8 @@ import hashlib
 import json
 import os
 import shutil
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from pulse_edge.bundle import MANIFEST, SCHEMA_VERSION, Manifest, dumps, loads, open_bundle
+from pulse_edge import bundle as module
+from pulse_edge.bundle import MANIFEST, SCHEMA_VERSION, WEIGHTS, Manifest, dumps, loads, open_bundle, opening
 from pulse_edge.errors import BundleError
 
 FILES = (
@@ -199,6 +202,69 @@ def test_hashes_can_be_left_out_sizes_cannot(copy: Path) -> None:
     (copy / "embeddings.bin").write_bytes(bytes((copy / "embeddings.bin").stat().st_size))
     assert "altered" in refused(copy)
     open_bundle(copy, check_hashes=False)
+
+
+# -- checked while an engine is made
+
+
+def flip(path: Path, name: str) -> None:
+    content = bytearray((path / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (path / name).write_bytes(content)
+
+
+def test_what_is_parsed_is_checked_before_what_is_only_read_meanwhile(bundle: Path, tmp_path: Path) -> None:
+    """A flipped bit in any file: the body runs only where no parser can meet it; the bundle is refused even then."""
+    names = [f.path for f in open_bundle(bundle).manifest.files]
+    assert {n for n in names if n.endswith(WEIGHTS)} == {"decoder.onnx.data", "vision.onnx.data", "embeddings.bin"}
+    for name in names:
+        copy, begun = tmp_path / name.replace(".", "-"), False
+        shutil.copytree(bundle, copy)
+        flip(copy, name)
+        with pytest.raises(BundleError, match=rf"{name}: altered"), opening(copy):
+            begun = True
+        assert begun == name.endswith(WEIGHTS)
+
+
+def test_a_body_that_fails_of_altered_weights_says_so(copy: Path) -> None:
+    flip(copy, "decoder.onnx.data")
+    with pytest.raises(BundleError, match=r"decoder\.onnx\.data: altered"), opening(copy):
+        raise RuntimeError("no such weights")
+    with pytest.raises(RuntimeError, match="another reason"), opening(copy, check_hashes=False):
+        raise RuntimeError("another reason")
+
+
+def test_a_body_that_fails_of_its_own_says_that(bundle: Path) -> None:
+    with pytest.raises(RuntimeError, match="out of memory"), opening(bundle):
+        raise RuntimeError("out of memory")
+
+
+def test_weights_are_checked_while_the_body_runs(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    running, hash_file = threading.Event(), module.sha256_file
+
+    def late(path: Path, progress: Callable[[int], None] | None = None) -> str:
+        assert not path.name.endswith(WEIGHTS) or running.wait(10), "hashed before the body, or instead of it"
+        return hash_file(path, progress)
+
+    monkeypatch.setattr(module, "sha256_file", late)
+    with opening(bundle):
+        running.set()
+
+
+def test_ctrl_c_does_not_wait_for_the_rest_of_the_check(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = threading.Event()
+
+    def endless(path: Path, progress: Callable[[int], None]) -> str:
+        while path.name.endswith(WEIGHTS):
+            progress(1)
+            started.set()
+            time.sleep(0.001)
+        return next(f.sha256 for f in open_files if f.path == path.name)
+
+    open_files = open_bundle(bundle).manifest.files
+    monkeypatch.setattr(module, "sha256_file", endless)
+    with pytest.raises(KeyboardInterrupt), opening(bundle):
+        raise KeyboardInterrupt if started.wait(10) else AssertionError
 
 
 def test_what_is_not_a_bundle_says_what_it_is(checkpoint: Path, tmp_path: Path) -> None:

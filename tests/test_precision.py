@@ -205,7 +205,7 @@ def test_the_engine_reads_the_codes_as_we_mean_them(
 @pytest.mark.parametrize("columns", [32, 129, 250])
 def test_bytes_times_bytes(columns: int, rows: int, tmp_path: Path) -> None:
     """Each row of x is rounded with a scale of its own: a row a thousand times as large costs the others nothing."""
-    x, q = noise(rows, columns, 1), quantize(noise(48, columns), contrib.CPU.whole_bits, columns)
+    x, q = noise(rows, columns, 1), quantize(noise(48, columns), contrib.BYTE_BITS, columns)
     x[0] *= 1000
     step = np.abs(x).max(axis=1, keepdims=True) / 127
     got, exact = matmul(q, x, 0, tmp_path), x.astype(np.float64) @ q.dequantize().astype(np.float64).T
@@ -218,7 +218,7 @@ def test_bytes_times_bytes(columns: int, rows: int, tmp_path: Path) -> None:
 
 def test_bytes_do_not_saturate(tmp_path: Path) -> None:
     """The largest products there are, all of one sign, in pairs: x86 without VNNI adds two of them in 16 bits."""
-    q = quantize(np.full((48, 256), -1, np.float32), contrib.CPU.whole_bits, 256)
+    q = quantize(np.full((48, 256), -1, np.float32), contrib.BYTE_BITS, 256)
     assert (q.codes == 0).all()
     for sign in (1, -1):
         x = np.full((5, 256), sign, np.float32)

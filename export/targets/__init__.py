@@ -41,6 +41,9 @@ class Target(Protocol):
     def storages(self) -> frozenset[str]:
         """Weight storages it runs, of the precision table's."""
 
+    def bits(self, storage: str) -> int:
+        """Of a quantized storage's codes."""
+
     @property
     def blocked(self) -> frozenset[str]:
         """Quantized storages whose weights have a scale for each block of inputs; others have one for each output."""
@@ -48,10 +51,6 @@ class Target(Protocol):
     @property
     def signed_scales(self) -> bool:
         """Whether a scale may be negative (see `quantize`)."""
-
-    @property
-    def whole_bits(self) -> int:
-        """Bits of w8a8's weights that are used."""
 
     def adapted(self, precision: Precision) -> Precision:
         """The precision as it runs best here: another storage for a part, of the same number of bits."""

@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 from pulse_edge.bundle import TextSpec
 
 from ..graph import Graph
-from ..precision import Precision, QuantWeight
+from ..precision import BITS, Precision, QuantWeight
 from . import Cache, Weight, rope_tables
 
 MS = "com.microsoft"
+# w8a8 uses 7 of a weight's 8 bits: without VNNI, x86 adds pairs of products in int16, where 2 * 255 * 127 saturates
+# and 2 * 255 * 64 does not.
+BYTE_BITS = 7
 ONE, MIDDLE = np.array(1, np.float32), np.array(128, np.uint8)
 
 
@@ -32,12 +35,13 @@ class ContribTarget:
     blocked: frozenset[str] = frozenset({"int8", "int4"})
     signed_scales: bool = True
     calibrated: bool = False
-    # Of 8: without VNNI, x86 adds pairs of products in int16, where 2 * 255 * 127 saturates and 2 * 255 * 64 does not.
-    whole_bits: int = 7
 
     @property
     def opsets(self) -> dict[str, int]:
         return {"": 21, MS: 1}
+
+    def bits(self, storage: str) -> int:
+        return BYTE_BITS if storage == "w8a8" else BITS[storage]
 
     def adapted(self, precision: Precision) -> Precision:
         """Whole bytes for an int8 vision tower: it always runs thousands of rows at once, where they are 2.4 times as
@@ -49,7 +53,7 @@ class ContribTarget:
         self, graph: Graph, x: str, weight: Weight, bias: NDArray[np.float32] | None, name: str,
         scale: float | None = None,
     ) -> str:  # fmt: skip
-        if isinstance(weight, QuantWeight) and weight.bits == self.whole_bits:
+        if isinstance(weight, QuantWeight) and weight.bits == BYTE_BITS:
             y = _emit_bytes(graph, x, weight, name)
         elif isinstance(weight, QuantWeight):
             codes = graph.weight(f"{name}.codes", pack(weight))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pulse_edge.bundle import TextSpec
 
 from ..graph import NUMPY_TO_ONNX, Graph
-from ..precision import Precision, QuantWeight
+from ..precision import BITS, Precision, QuantWeight
 from . import Cache, Weight, rope_tables
 
 INT8 = NUMPY_TO_ONNX[np.dtype(np.int8)]
@@ -32,11 +32,13 @@ class StandardTarget:
     blocked: frozenset[str] = frozenset({"int4"})  # int8 in blocks: tensorrt-rtx 1.7 writes it out before each product
     signed_scales: bool = False
     calibrated: bool = True
-    whole_bits: int = 8
 
     @property
     def opsets(self) -> dict[str, int]:
         return {"": 24}
+
+    def bits(self, storage: str) -> int:
+        return BITS[storage]
 
     def adapted(self, precision: Precision) -> Precision:
         return precision

@@ -9,7 +9,9 @@ import contextlib
 import io
 import math
 import mmap
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -105,11 +107,13 @@ class OrtEngine:
         self._text = manifest.model.text
         self._options, self._device, self._provider = options, device, provider
         self._io: Any = np.float32 if manifest.precision.io == "fp32" else np.float16
+        self._cached_as: Any = np.int8 if manifest.precision.kv_cache == "int8" else self._io
         self.capacity = min(options.context or self._text.context, self._text.context)
         self.length = 0
         self._standard = manifest.target == "standard"
-        self._vision = self._session(bundle, VISION_GRAPH)
-        self._decoder = self._session(bundle, DECODER_GRAPH)
+        with ThreadPoolExecutor() as pool:  # ONNX Runtime packs the weights of a session in one thread
+            sessions = pool.map(partial(self._session, bundle), (VISION_GRAPH, DECODER_GRAPH))
+            self._vision, self._decoder = sessions
         rows = self._text.context if self._standard else self.capacity  # the standard graphs' caches have one length
         shape = [1, self._text.kv_heads, rows, self._text.head_size]
         self._cache = {
@@ -143,8 +147,8 @@ class OrtEngine:
     def _empty_cache(self, shape: list[int]) -> Any:
         try:
             if self._provider.device == "cpu":
-                return ort.OrtValue.ortvalue_from_numpy(_untouched(shape, self._io))
-            return ort.OrtValue.ortvalue_from_shape_and_type(shape, self._io, self._provider.device, 0)
+                return ort.OrtValue.ortvalue_from_numpy(_untouched(shape, self._cached_as))
+            return ort.OrtValue.ortvalue_from_shape_and_type(shape, self._cached_as, self._provider.device, 0)
         except Exception as error:
             why = _first_line(error)
             raise EngineError(f"no memory for a cache of {shape[2]} tokens ({why}); lower --context") from None
@@ -180,6 +184,10 @@ class OrtEngine:
         if not 0 <= length <= self.length:
             raise ValueError(f"cannot rewind a cache of {self.length} to {length}")
         self.length = length
+
+    def cached(self) -> dict[str, NDArray[Any]]:
+        """What the cache holds, [1, kv heads, length, head size] by "layer.key" and "layer.value". On the CPU."""
+        return {name: value.numpy()[:, :, : self.length] for name, value in self._cache.items()}
 
     def describe(self) -> dict[str, Any]:
         return {
