@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -172,10 +173,12 @@ def test_views_do_not_see_each_other(engine: ort.OrtEngine) -> None:
 
 def test_a_binding_owns_what_it_reads(engine: ort.OrtEngine) -> None:
     """The arrays behind the bound inputs live as long as the run: ONNX Runtime itself keeps none of them alive."""
-    run = engine._single
-    held = {id(v) for v in vars(run).values() if isinstance(v, np.ndarray)}
-    assert len(held) == 5  # embeds, lengths, total, rows, logits
-    assert run._wanted.tolist() == [0]
+    engine.step(embeds(1))
+    run = engine._steps[1]
+    tensors = [v for v in vars(run).values() if isinstance(v, ort._Tensor)]
+    assert len(tensors) == 5  # embeds, lengths, total, rows, logits
+    assert all(t.value.data_ptr() == t.array.ctypes.data for t in tensors)
+    assert run._wanted.array.tolist() == [0]
 
 
 def test_options_reach_the_session(bundle: Path) -> None:
@@ -244,6 +247,141 @@ def test_a_cuda_bundle_runs_on_the_cpu_when_told_to(cuda_bundle: Path, bundle: P
     x = embeds(30)
     half, full = opened(cuda_bundle, device="cpu").prefill(x), opened(bundle).prefill(x)
     assert same(half, full, 0.02)
+
+
+# --- a device's own memory, and graphs ---------------------------------------------------------------------------
+# Nothing here has a GPU. The CPU provider with tensors that are copied, and graphs that it does not capture, runs all
+# but the capture itself.
+
+
+class Recorded:
+    """Copies and runs, in order."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls: list[Any] = []
+        for name in ("upload", "download"):
+            monkeypatch.setattr(ort._Tensor, name, self.counting(getattr(ort._Tensor, name)))
+
+    def counting(self, method: Any) -> Any:
+        def wrapped(tensor: ort._Tensor) -> None:
+            self.calls.append((method.__name__, tensor.array.nbytes))
+            method(tensor)
+
+        return wrapped
+
+
+@pytest.fixture
+def remote(monkeypatch: pytest.MonkeyPatch) -> Recorded:
+    """The CPU as a device with memory of its own that takes graphs."""
+    graphs = {"a.graph": "1"}
+    monkeypatch.setitem(ort.PROVIDERS, "cpu", replace(ort.PROVIDERS["cpu"], shared=False, graphs=graphs))
+    monkeypatch.setattr(ort.ort, "preload_dlls", lambda: None)
+    made = ort.ort.InferenceSession
+
+    def session(path: str, settings: Any, providers: Any) -> Any:
+        assert providers[0][1] in ({}, graphs)
+        return made(path, settings, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(ort.ort, "InferenceSession", session)
+    return Recorded(monkeypatch)
+
+
+@pytest.fixture(params=["fp32", "int8"])
+def quantized(request: pytest.FixtureRequest, bundles: Bundles) -> Path:
+    return bundles(request.param)
+
+
+def test_a_device_s_numbers_are_the_host_s(quantized: Path, remote: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also with the total length that a captured step has."""
+    x, away = embeds(40), opened(quantized, prefill_chunk=16)
+    monkeypatch.undo()
+    here = opened(quantized, prefill_chunk=16)
+    for engine in (away, here):
+        assert engine._provider.shared is (engine is here)
+    assert same(away.prefill(x[:20]), here.prefill(x[:20]))
+    for rows in (1, 1, 4, 1, 9, 4):
+        part = x[away.length : away.length + rows]
+        assert same(away.step(part), here.step(part))
+    for engine in (away, here):
+        engine.rewind(11)
+    assert same(away.step(x[:2]), here.step(x[:2]))
+    pixels = np.random.default_rng(0).normal(size=(2, 3, 56, 56)).astype(np.float32)
+    assert same(away.encode(pixels), here.encode(pixels))
+
+
+def test_a_step_copies_a_row_a_length_and_the_logits(bundle: Path, remote: Recorded) -> None:
+    engine, x = opened(bundle), embeds(3)
+    engine.step(x[:1])
+    remote.calls.clear()
+    engine.step(x[1:2])
+    assert remote.calls == [("upload", 4 * HIDDEN), ("upload", 4), ("download", 4 * VOCAB)]
+
+
+def test_steps_of_a_size_are_one_graph_and_prompts_none(bundle: Path, remote: Recorded) -> None:
+    engine = opened(bundle)
+    ran, run = [], engine._decoder.run_with_iobinding
+
+    def record(binding: Any, options: Any) -> None:
+        step = next((rows for rows, kept in engine._steps.items() if kept._binding is binding), None)
+        total = engine._steps[step]._total.array if step else None
+        ran.append((options.get_run_config_entry("gpu_graph_id"), None if total is None else int(total)))
+        run(binding, options)
+
+    engine._decoder.run_with_iobinding = record
+    engine.prefill(embeds(20))
+    for rows in (1, 4, 1, ort.GRAPH_ROWS + 1):
+        engine.step(embeds(rows))
+    assert ran == [("-1", None), ("1", 512), ("4", 512), ("1", 512), ("-1", None)]
+    assert engine.describe()["cuda_graphs"] is True
+
+
+def test_without_capture_where_the_provider_refuses_it(cuda_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the options that the CUDA provider is given."""
+    asked, made = [], ort.ort.InferenceSession
+
+    def session(path: str, settings: Any, providers: Any) -> Any:
+        ((name, options),) = providers
+        asked.append((Path(path).name, options))
+        if "enable_cuda_graph" in options:
+            raise RuntimeError("This session cannot use the graph capture feature as requested by the user")
+        loaded = made(path, settings, providers=["CPUExecutionProvider"])
+        monkeypatch.setattr(loaded, "get_providers", lambda: [name])
+        return loaded
+
+    monkeypatch.setattr(ort.ort, "InferenceSession", session)
+    monkeypatch.setattr(ort.ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(ort.ort, "preload_dlls", lambda: None)
+    here = ort.ort.OrtValue.ortvalue_from_shape_and_type
+    monkeypatch.setattr(
+        ort.ort.OrtValue, "ortvalue_from_shape_and_type", lambda shape, kind, device, number: here(shape, kind)
+    )
+    engine = opened(cuda_bundle)
+    plain = {"arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "DEFAULT",
+             "cudnn_conv_use_max_workspace": "0"}  # fmt: skip
+    assert asked == [
+        (VISION_GRAPH, plain), (DECODER_GRAPH, plain | {"enable_cuda_graph": "1"}), (DECODER_GRAPH, plain)
+    ]  # fmt: skip
+    assert engine.describe()["cuda_graphs"] is False
+    engine.step(embeds(1))
+    assert int(engine._steps[1]._total.array) == 1
+
+
+def test_a_device_without_memory_says_what_to_lower(
+    bundle: Path, remote: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, made = opened(bundle), ort.ort.OrtValue.ortvalue_from_shape_and_type
+
+    def full(*_: Any) -> Any:
+        raise RuntimeError("Failed to allocate memory for requested buffer of size 4194304")
+
+    monkeypatch.setattr(ort.ort.OrtValue, "ortvalue_from_shape_and_type", full)
+    with pytest.raises(EngineError, match=r"no memory for 40 tokens at a time .*lower --prefill-chunk"):
+        engine.prefill(embeds(40))
+    with pytest.raises(EngineError, match=r"no memory for a cache of 512 tokens .*lower --context"):
+        opened(bundle)
+    monkeypatch.setattr(ort.ort.OrtValue, "ortvalue_from_shape_and_type", made)
+    assert engine.length == 0
+    engine.prefill(embeds(40))
 
 
 @pytest.mark.parametrize("graph", [VISION_GRAPH, DECODER_GRAPH])

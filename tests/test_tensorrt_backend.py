@@ -224,9 +224,12 @@ def test_memory_is_reported(simple: World) -> None:
 @pytest.mark.parametrize(
     ("total", "message"),
     [
-        (4000, r"no memory on the GPU for activations of 0.00 GB: .*build again with --prefill-rows under 16"),
-        (300_000, r"no memory on the GPU for cache of 0.00 GB: 0.00 of 0.00 GB are free.*activations.*lower --context"),
-        (50_000, r"no memory on the GPU for buffers of"),
+        (4000, r"cudaMalloc: no memory for activations of 0.00 GB: .*build again with --prefill-rows under 16"),
+        (
+            300_000,
+            r"cudaMalloc: no memory for cache of 0.00 GB: 0.00 of 0.00 GB of the GPU are.*activations.*lower --context",
+        ),
+        (50_000, r"cudaMalloc: no memory for buffers of .*close other programs"),
     ],
 )
 def test_out_of_memory_says_what_to_lower(simple: World, total: int, message: str) -> None:
@@ -236,9 +239,17 @@ def test_out_of_memory_says_what_to_lower(simple: World, total: int, message: st
     assert simple.cuda.live == 0
 
 
-def test_no_memory_for_the_plan(simple: World) -> None:
-    simple.library.refuse["deserialize_cuda_engine"] = "OutOfMemory: requested 4 GB"
-    with pytest.raises(EngineError, match=r"no memory on the GPU for vision.plan of .*export with fewer bits"):
+def test_no_pinned_memory(simple: World) -> None:
+    simple.cuda.fail["cudaMallocHost"] = fake.cudaError_t.cudaErrorMemoryAllocation
+    with pytest.raises(EngineError, match=r"cudaMallocHost: no memory for pinned buffers of .*close other programs"):
+        simple.open()
+    assert simple.cuda.live == 0
+
+
+@pytest.mark.parametrize("method", ["deserialize_cuda_engine", "create_execution_context"])
+def test_no_memory_for_what_tensorrt_allocates(simple: World, method: str) -> None:
+    simple.library.refuse[method] = "OutOfMemory: requested 4 GB"
+    with pytest.raises(EngineError, match=rf"TensorRT: {method}.*OutOfMemory.* are free, .*with fewer bits"):
         simple.open()
     assert simple.cuda.live == 0
 
@@ -280,9 +291,12 @@ def test_a_failing_call_while_running(simple: World, call: str) -> None:
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        ("deserialize_cuda_engine", r"vision.plan: deserialize_cuda_engine failed \(because\)"),
+        ("deserialize_cuda_engine", r"deserialize_cuda_engine\(.*vision.plan\), 0.00 GB, failed \(because\)"),
         ("create_execution_context", r"create_execution_context failed \(because\)"),
-        ("set_optimization_profile_async", r"set_optimization_profile_async\(0, \d+\) failed \(Error in set opt"),
+        (
+            "set_optimization_profile_async",
+            r"set_optimization_profile_async\(0, \d+\) failed \(because Error in set opt",
+        ),
         ("set_tensor_address", r"set_tensor_address\('pixels', \d+\) failed \(because\)"),
     ],
 )
@@ -304,6 +318,26 @@ def test_tensorrt_refuses_while_running(simple: World, method: str) -> None:
     assert engine.length == 4
     simple.library.refuse.clear()
     assert same(engine.prefill(x[4:]), right, 5e-3)
+
+
+def test_ctrl_c_waits_for_what_the_stream_still_reads(simple: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between putting a step on the stream and its end: the next one must not overwrite what is not yet copied."""
+    engine, x = simple.open(), embeds(12)
+    right = engine.prefill(x[:10]).copy()
+    engine.rewind(4)
+    wait, interrupts = engine._device.synchronize, [KeyboardInterrupt()]
+
+    def synchronize() -> None:
+        if interrupts:
+            raise interrupts.pop()
+        wait()
+
+    monkeypatch.setattr(engine._device, "synchronize", synchronize)
+    with pytest.raises(KeyboardInterrupt):
+        engine.prefill(embeds(6, seed=9))
+    assert all(not stream.work for stream in simple.cuda.streams.values())
+    assert engine.length == 4
+    assert same(engine.prefill(x[4:10]), right, 5e-3)
 
 
 def test_a_shape_that_failed_is_set_again(simple: World) -> None:

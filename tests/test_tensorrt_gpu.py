@@ -14,10 +14,13 @@ import pytest
 from fixture_types import Bundles
 
 pytest.importorskip("onnx", "1.19", reason="opset 24 is written by onnx 1.19 and newer")
+pytest.importorskip("onnxruntime", "1.25", reason="ONNX Runtime 1.24 has no TensorScatter")
+
+from test_standard import Decoder, features
 
 import pulse_edge
 from pulse_edge.backends import EngineOptions, cuda, open_engine
-from pulse_edge.bundle import Bundle, open_bundle
+from pulse_edge.bundle import DECODER_GRAPH, VISION_GRAPH, Bundle, open_bundle
 from pulse_edge.errors import EngineError
 from pulse_edge.export import engine
 
@@ -62,6 +65,26 @@ def test_tokens_of_the_cpu_bundle(bundles: Bundles, tmp_path: Path) -> None:
         for path in (half.path, bundles(**GEOMETRY))
     )
     assert got == wanted
+
+
+def test_numbers_of_the_same_graph_on_the_cpu(bundle: Bundle) -> None:
+    """The same codes and scales in the order of another engine's sums; and the same likeliest tokens, but for ties."""
+    running, judge, x = (
+        open_engine(bundle, EngineOptions()),
+        Decoder(bundle.file(DECODER_GRAPH), np.float16),
+        embeds(60),
+    )
+    pixels = np.random.default_rng(5).normal(size=(2, 3, 56, 56)).astype(np.float32)
+    assert relative(running.encode(pixels), features(bundle.file(VISION_GRAPH), pixels)) < 2e-2
+    expected = judge(x)
+    got = [running.prefill(x[:40])[None].copy(), running.step(x[40:48]).copy()]
+    got += [running.step(row[None]).copy() for row in x[48:]]
+    logits = np.concatenate(got)
+    assert relative(logits, expected[39:]) < 2e-2
+    best, second = np.sort(expected[39:])[:, :-3:-1].T
+    clear = best - second > 2 * np.abs(logits - expected[39:]).max()
+    assert clear.any()
+    assert (logits.argmax(1) == expected[39:].argmax(1))[clear].all()
 
 
 def test_prefill_steps_rewind_and_verification(bundle: Bundle) -> None:

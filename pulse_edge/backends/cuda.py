@@ -78,29 +78,31 @@ class Device:
 
     def allocate(self, size: int, purpose: str, remedy: str = "close other programs") -> int:
         """Address of `size` bytes of zeros, aligned to 256. Raises `EngineError` that says what to lower."""
-        try:
-            address = int(self.cuda("cudaMalloc", size))
-        except CudaError as error:
-            if error.code != self.cuda.api.cudaError_t.cudaErrorMemoryAllocation:
-                raise
-            raise self.out_of_memory(f"{purpose} of {size / 1e9:.2f} GB", remedy) from None
+        address = self._get("cudaMalloc", size, f"{purpose} of {size / 1e9:.2f} GB", remedy)
         self.stack.callback(self.release, "cudaFree", address)
         self.used[purpose] = self.used.get(purpose, 0) + size
         self.cuda("cudaMemsetAsync", address, 0, size, self.stream)
         return address
 
-    def out_of_memory(self, what: str, remedy: str) -> EngineError:
+    def _get(self, name: str, size: int, what: str, remedy: str) -> int:
+        try:
+            return int(self.cuda(name, size))
+        except CudaError as error:
+            if error.code != self.cuda.api.cudaError_t.cudaErrorMemoryAllocation:
+                raise
+        raise EngineError(f"{name}: no memory for {what}: {self.memory()}; {remedy}")
+
+    def memory(self) -> str:
+        """What is free, and what this model has."""
         free, total = self.cuda("cudaMemGetInfo")
         held = ", ".join(f"{purpose} {size / 1e9:.2f}" for purpose, size in self.used.items()) or "nothing"
-        return EngineError(
-            f"no memory on the GPU for {what}: {free / 1e9:.2f} of {total / 1e9:.2f} GB are free, "
-            f"this model has {held} of them; {remedy}"
-        )
+        return f"{free / 1e9:.2f} of {total / 1e9:.2f} GB of the GPU are free, this model has {held} of them"
 
     def buffer(self, shape: tuple[int, ...], dtype: type[np.generic]) -> Buffer:
+        """Raises `EngineError`."""
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         address = self.allocate(size, "buffers")
-        pinned = int(self.cuda("cudaMallocHost", size))
+        pinned = self._get("cudaMallocHost", size, f"pinned buffers of {size / 1e9:.2f} GB", "close other programs")
         self.stack.callback(self.release, "cudaFreeHost", pinned)
         host = np.frombuffer(memoryview((ctypes.c_byte * size).from_address(pinned)), dtype).reshape(shape)
         return Buffer(self, address, host)

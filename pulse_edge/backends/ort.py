@@ -11,7 +11,6 @@ import math
 import mmap
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,23 +31,34 @@ except ImportError as error:
 
 @dataclass(frozen=True)
 class Provider:
-    """An ONNX Runtime execution provider and where its tensors live."""
+    """An ONNX Runtime execution provider and where its tensors live.
+
+    shared: whether that is the host's memory, so that writing an array is writing the input. graphs: whether decode
+    steps may be captured and replayed as one launch.
+    """
 
     name: str
     device: str  # ONNX Runtime's name for the memory
     targets: tuple[str, ...]  # bundle targets it runs
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, str] = field(default_factory=dict)
+    shared: bool = True
+    graphs: dict[str, str] = field(default_factory=dict)  # options that turn graphs on
 
 
-# CUDA options: docs/execution-providers/CUDA-ExecutionProvider. The graphs hold no convolution, so cuDNN has nothing
-# to search; growing the arena by what is asked keeps the peak at what is used.
+# CUDA options: docs/execution-providers/CUDA-ExecutionProvider. Growing the arena by what is asked keeps the peak at
+# what is used. The graphs hold no convolution: cuDNN is given nothing to search and no workspace.
 PROVIDERS = {
     "cpu": Provider("CPUExecutionProvider", "cpu", ("cpu", "cuda", "standard")),
     "cuda": Provider(
         "CUDAExecutionProvider", "cuda", ("cuda",),
-        {"arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "DEFAULT"},
+        {"arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "DEFAULT",
+         "cudnn_conv_use_max_workspace": "0"},
+        shared=False, graphs={"enable_cuda_graph": "1"},
     ),
 }  # fmt: skip
+HOST = PROVIDERS["cpu"]
+GRAPH_ROWS = 8  # rows of the largest step that has a graph: each keeps its activations' memory
+NO_GRAPH = "-1"  # as gpu_graph_id; others name a graph (onnxruntime_run_options_config_keys.h)
 
 
 def open_engine(bundle: Bundle, options: EngineOptions) -> OrtEngine:
@@ -68,7 +78,7 @@ def open_engine(bundle: Bundle, options: EngineOptions) -> OrtEngine:
     if provider.name not in ort.get_available_providers():
         raise EngineError(_why_no_provider(device, provider))
     ort.set_default_logger_severity(4)  # what fails raises; ONNX Runtime's own log would only repeat it
-    if provider.device == "cuda":
+    if not provider.shared:
         with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find, which may not be needed
             ort.preload_dlls()  # CUDA and cuDNN from their wheels, where no system path leads
     return OrtEngine(bundle, options, device, provider)
@@ -100,7 +110,11 @@ def _installed(distribution: str) -> bool:
 
 
 class OrtEngine:
-    """See `backends.Engine`. One IO binding is kept for single-token steps; its buffers are written in place."""
+    """See `backends.Engine`. The bindings of steps are kept; their buffers are written in place.
+
+    Off the CPU, a step copies one row of embeddings and one length to the device, and the logits back. A row of
+    embeddings takes as long as a token id: both are one small copy, and the table need not be on the device.
+    """
 
     def __init__(self, bundle: Bundle, options: EngineOptions, device: str, provider: Provider) -> None:
         manifest = bundle.manifest
@@ -112,8 +126,9 @@ class OrtEngine:
         self.length = 0
         self._standard = manifest.target == "standard"
         with ThreadPoolExecutor() as pool:  # ONNX Runtime packs the weights of a session in one thread
-            sessions = pool.map(partial(self._session, bundle), (VISION_GRAPH, DECODER_GRAPH))
-            self._vision, self._decoder = sessions
+            vision = pool.submit(self._session, bundle, VISION_GRAPH, provider.options)
+            self._decoder, self._graphs = self._open_decoder(bundle)
+            self._vision = vision.result()
         rows = self._text.context if self._standard else self.capacity  # the standard graphs' caches have one length
         shape = [1, self._text.kv_heads, rows, self._text.head_size]
         self._cache = {
@@ -121,9 +136,20 @@ class OrtEngine:
             for layer in range(self._text.layers)
             for part in ("key", "value")
         }
-        self._single = _Run(self, 1, 1)
+        self._steps: dict[int, _Run] = {}  # by rows
 
-    def _session(self, bundle: Bundle, graph: str) -> Any:
+    def _open_decoder(self, bundle: Bundle) -> tuple[Any, bool]:
+        """The decoder, and whether its steps are captured: not every version of a provider takes every node."""
+        options, graphs = self._provider.options, self._provider.graphs
+        if graphs:
+            try:
+                return self._session(bundle, DECODER_GRAPH, options | graphs), True
+            except EngineError as error:
+                if "graph capture" not in str(error):
+                    raise
+        return self._session(bundle, DECODER_GRAPH, options), False
+
+    def _session(self, bundle: Bundle, graph: str, options: dict[str, str]) -> Any:
         settings = ort.SessionOptions()
         settings.intra_op_num_threads = self._options.threads
         settings.enable_mem_pattern = False  # patterns are kept for every prompt length that ever ran
@@ -132,7 +158,7 @@ class OrtEngine:
             settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
             session = ort.InferenceSession(
-                str(bundle.file(graph)), settings, providers=[(self._provider.name, self._provider.options)]
+                str(bundle.file(graph)), settings, providers=[(self._provider.name, options)]
             )
         except Exception as error:  # pybind's exceptions share no base below Exception
             raise EngineError(f"{bundle.file(graph)}: ONNX Runtime cannot load it ({_first_line(error)})") from None
@@ -146,7 +172,7 @@ class OrtEngine:
 
     def _empty_cache(self, shape: list[int]) -> Any:
         try:
-            if self._provider.device == "cpu":
+            if self._provider.shared:
                 return ort.OrtValue.ortvalue_from_numpy(_untouched(shape, self._cached_as))
             return ort.OrtValue.ortvalue_from_shape_and_type(shape, self._cached_as, self._provider.device, 0)
         except Exception as error:
@@ -178,7 +204,11 @@ class OrtEngine:
 
     def step(self, embeds: Floats) -> Floats:
         rows = len(embeds)
-        return (self._single if rows == 1 else _Run(self, rows, rows))(embeds)
+        if rows > GRAPH_ROWS:
+            return _Run(self, rows, rows)(embeds)
+        if rows not in self._steps:
+            self._steps[rows] = _Run(self, rows, rows, graph=str(rows) if self._graphs else NO_GRAPH)
+        return self._steps[rows](embeds)
 
     def rewind(self, length: int) -> None:
         if not 0 <= length <= self.length:
@@ -197,32 +227,68 @@ class OrtEngine:
             "provider": self._provider.name,
             "threads": self._options.threads,
             "context": self.capacity,
+            **({} if self._provider.shared else {"cuda_graphs": self._graphs}),
         }
 
 
-class _Run:
-    """Inputs, outputs and binding of the decoder for `rows` new positions and the logits of the last `wanted`."""
+class _Tensor:
+    """An array, and the OrtValue where the provider reads or writes it: the same memory, or a copy on the device."""
 
-    def __init__(self, engine: OrtEngine, rows: int, wanted: int) -> None:
-        self._engine, self._rows = engine, rows
-        self._embeds: NDArray[Any] = np.empty((1, rows, engine._text.hidden), engine._io)
-        self._seqlens = np.zeros(1, np.int32)  # contrib: cache rows after this call, less one
-        self._total = np.zeros((), np.int32)
-        self._position = np.zeros(1, np.int64)  # standard: cache rows before it
-        self._wanted = np.arange(rows - wanted, rows)
-        self._logits: Floats = np.empty((wanted, engine._text.vocab), np.float32)
+    def __init__(self, array: NDArray[Any], provider: Provider) -> None:
+        self.array, self._copied = array, not provider.shared
+        # Not every version's OrtValue or binding keeps the array alive that it is a view of: `array` does.
+        self.value = (
+            ort.OrtValue.ortvalue_from_shape_and_type(list(array.shape), array.dtype.type, provider.device, 0)
+            if self._copied
+            else ort.OrtValue.ortvalue_from_numpy(array)
+        )
+
+    def upload(self) -> None:
+        if self._copied:
+            self.value.update_inplace(self.array)
+
+    def download(self) -> None:
+        if self._copied:
+            self.array[...] = self.value.numpy()
+
+
+class _Run:
+    """Inputs, outputs and binding of the decoder for `rows` new positions and the logits of the last `wanted`.
+
+    A graph, where it has one, replays what was read from the host's memory when it was captured. That is the total
+    length alone, which lives there; it is the cache's then, and the operator goes by `seqlens_k`.
+    """
+
+    def __init__(self, engine: OrtEngine, rows: int, wanted: int, graph: str = NO_GRAPH) -> None:
+        self._engine, self._rows, self._fixed = engine, rows, graph != NO_GRAPH
+        self._options = ort.RunOptions()
+        if engine._graphs:
+            self._options.add_run_config_entry("gpu_graph_id", graph)
+        try:
+            self._bind(wanted)
+        except Exception as error:
+            why = _first_line(error)
+            raise EngineError(f"no memory for {rows} tokens at a time ({why}); lower --prefill-chunk") from None
+
+    def _bind(self, wanted: int) -> None:
+        engine, rows = self._engine, self._rows
+        provider = engine._provider
+        self._embeds = _Tensor(np.empty((1, rows, engine._text.hidden), engine._io), provider)
+        self._seqlens = _Tensor(np.zeros(1, np.int32), provider)
+        self._total = _Tensor(np.full((), engine.capacity, np.int32), HOST)  # the operator reads it there
+        self._position = _Tensor(np.zeros(1, np.int64), provider)  # what the standard graphs read instead
+        self._wanted = _Tensor(np.arange(rows - wanted, rows), provider)
+        self._wanted.upload()
+        self._logits = _Tensor(np.empty((wanted, engine._text.vocab), np.float32), provider)
         self._binding = engine._decoder.io_binding()
-        # On the CPU these OrtValues are views of the arrays: writing the array is writing the input. The arrays are
-        # attributes because not every version's binding keeps them alive.
-        bind = ort.OrtValue.ortvalue_from_numpy
-        self._binding.bind_ortvalue_input("inputs_embeds", bind(self._embeds))
+        self._binding.bind_ortvalue_input("inputs_embeds", self._embeds.value)
         if engine._standard:
-            self._binding.bind_ortvalue_input("position", bind(self._position))
+            self._binding.bind_ortvalue_input("position", self._position.value)
         else:
-            self._binding.bind_ortvalue_input("seqlens_k", bind(self._seqlens))
-            self._binding.bind_ortvalue_input("total_length", bind(self._total))
-        self._binding.bind_ortvalue_input("logit_rows", bind(self._wanted))
-        self._binding.bind_ortvalue_output("logits", bind(self._logits))
+            self._binding.bind_ortvalue_input("seqlens_k", self._seqlens.value)
+            self._binding.bind_ortvalue_input("total_length", self._total.value)
+        self._binding.bind_ortvalue_input("logit_rows", self._wanted.value)
+        self._binding.bind_ortvalue_output("logits", self._logits.value)
         for name, value in engine._cache.items():  # input and output are one buffer: the operator appends in place
             self._binding.bind_ortvalue_input(f"past.{name}", value)
             self._binding.bind_ortvalue_output(f"present.{name}", value)
@@ -232,16 +298,21 @@ class _Run:
         total = engine.length + self._rows
         if total > engine.capacity:  # the operator would grow the cache, or write beyond it
             raise EngineError(f"{total} tokens do not fit a cache of {engine.capacity}")
-        self._embeds[0] = embeds
-        self._seqlens[0] = total - 1
-        self._total[...] = total
-        self._position[0] = engine.length
+        self._embeds.array[0] = embeds
+        self._seqlens.array[0] = total - 1
+        if not self._fixed:
+            self._total.array[...] = total
+        self._position.array[0] = engine.length
         try:
-            engine._decoder.run_with_iobinding(self._binding)
+            self._embeds.upload()
+            self._seqlens.upload()
+            engine._decoder.run_with_iobinding(self._binding, self._options)
+            self._logits.download()
         except Exception as error:
             raise EngineError(f"the decoder graph failed at {total} tokens: {_first_line(error)}") from None
         engine.length = total
-        return self._logits
+        logits: Floats = self._logits.array
+        return logits
 
 
 def _untouched(shape: list[int], dtype: Any) -> NDArray[Any]:

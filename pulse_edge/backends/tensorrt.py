@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import mmap
 import weakref
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -132,8 +134,13 @@ class TensorRTEngine:
             raise EngineError(f"{total} tokens do not fit a cache of {self.capacity}")
         self._rows.embeds.host[: len(embeds)] = embeds
         self._rows.position.host[0] = self.length
-        run(len(embeds), wanted, capture)
-        self._device.synchronize()
+        try:
+            run(len(embeds), wanted, capture)
+            self._device.synchronize()
+        except BaseException:  # Ctrl-C too: the stream may still read what the next call overwrites
+            with suppress(EngineError):
+                self._device.synchronize()
+            raise
         self.length = total
 
     def rewind(self, length: int) -> None:
@@ -214,21 +221,18 @@ class _Contexts:
         self._runtime = library.Runtime(self._log)
         root = plan_directory(bundle, index.key)
         self.vision, self.decoder = (self._load(root / plan) for plan in (VISION_PLAN, DECODER_PLAN))
-        self._size = max(int(engine.device_memory_size_v2) for engine in (self.vision, self.decoder))
+        self._size = max(1, *(int(engine.device_memory_size_v2) for engine in (self.vision, self.decoder)))
         remedy = f"build again with --prefill-rows under {index.prefill_rows}"
         self._scratch = device.allocate(self._size, "activations", remedy)
 
-    def _load(self, plan: Any) -> Any:
+    def _load(self, plan: Path) -> Any:
         with plan.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             engine = self._runtime.deserialize_cuda_engine(content)  # no second copy in memory, which a Jetson shares
+        size = plan.stat().st_size
         if engine is None:
-            said = " ".join(self._log.complaints[-3:])
-            if "memory" in said.lower():
-                remedy = "close other programs, or export with fewer bits"
-                raise self._device.out_of_memory(f"{plan.name} of {plan.stat().st_size / 1e9:.2f} GB", remedy)
-            raise EngineError(f"{plan}: deserialize_cuda_engine failed ({said or 'it did not say why'})")
+            raise _failed(self._device, self._log, f"deserialize_cuda_engine({plan}), {size / 1e9:.2f} GB,")
         used = self._device.used  # a plan is its weights, but for a few MB
-        used["plans"] = used.get("plans", 0) + plan.stat().st_size
+        used["plans"] = used.get("plans", 0) + size
         return engine
 
     def context(self, engine: Any, profile: int, addresses: dict[str, int], fixed: bool = False) -> _Context:
@@ -246,7 +250,7 @@ class _Contexts:
         else:
             made = engine.create_execution_context(strategy)
         if made is None:
-            raise EngineError(f"TensorRT: create_execution_context failed ({' '.join(self._log.complaints[-3:])})")
+            raise _failed(self._device, self._log, "create_execution_context")
         context = _Context(self._device, self._log, made)
         self._device.stack.callback(context.close)
         context("set_optimization_profile_async", profile, int(self._device.stream))
@@ -265,14 +269,13 @@ class _Context:
 
     def __call__(self, method: str, *args: Any) -> None:
         """Call a method that returns False, or raises `RuntimeError`, where it fails; the bindings do either."""
+        said = ""
         try:
             if getattr(self._context, method)(*args) is not False:
                 return
-            said = " ".join(self._log.complaints[-3:]) or "it did not say why"
         except RuntimeError as error:
             said = str(error)
-        self._log.complaints.clear()
-        raise EngineError(f"TensorRT: {method}({', '.join(map(repr, args))}) failed ({said})")
+        raise _failed(self._device, self._log, f"{method}({', '.join(map(repr, args))})", said)
 
     def shape(self, name: str, shape: tuple[int, ...]) -> None:
         self("set_input_shape", name, shape)
@@ -283,10 +286,12 @@ class _Context:
     @property
     def capturable(self) -> bool:
         """RTX says; TensorRT's runs are, where shapes do not depend on data, and none here do."""
+        if self._graph is not None:
+            return True
         ask = getattr(self._context, "is_stream_capturable", None)
         return ask is None or bool(ask(int(self._device.stream)))
 
-    def launch(self, issue: Any) -> None:
+    def launch(self, issue: Callable[[], None]) -> None:
         """Run what `issue` puts on the stream; it is asked only for the first launch after `drop_graph`."""
         if self._graph is None:
             self._graph = self._device.capture(issue)
@@ -300,3 +305,14 @@ class _Context:
     def close(self) -> None:
         self.drop_graph()
         self._context = None
+
+
+def _failed(device: Device, log: Any, call: str, raised: str = "") -> EngineError:
+    """What TensorRT said about a call. It allocates on its own account, too: where that fails, what to lower."""
+    said = " ".join([*log.complaints[-3:], raised]).strip() or "it did not say why"
+    log.complaints.clear()
+    message = f"TensorRT: {call} failed ({said})"
+    if "memory" in said.lower() and "illegal memory" not in said.lower():
+        remedy = "close other programs, export with a lower --context, or with fewer bits"
+        return EngineError(f"{message}: {device.memory()}; {remedy}")
+    return EngineError(message)
