@@ -12,12 +12,16 @@ from .generate import FinishReason
 
 @dataclass(frozen=True)
 class Usage:
-    """Token counts. `cached_tokens` of the prompt were still in the KV cache and were not computed again."""
+    """Token counts. `cached_tokens` of the prompt were still in the KV cache and were not computed again. With
+    `SamplingParams.speculate`, `drafted_tokens` were run ahead of sampling, of which `accepted_tokens` proved right and
+    took no step of their own."""
 
     prompt_tokens: int
     image_tokens: int
     cached_tokens: int
     new_tokens: int
+    drafted_tokens: int
+    accepted_tokens: int
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class Timings:
     """Wall-clock seconds. Stages that were not needed (image already known) are 0.
 
     ttft: from the request's turn to its first token. tpot: (last token - first token) / (tokens - 1), None below
-    two tokens. decode_steps: engine time of each step after the first token.
+    two tokens. decode_steps: engine time of each step after the first token (with `speculate`, one may give several).
     """
 
     decode_image: float

@@ -113,6 +113,7 @@ def sampling_options(command: Command) -> Command:
         wrapped = click.option(
             "--" + name.replace("_", "-"), type=type(default), default=default, show_default=True, help=help_text
         )(wrapped)
+    wrapped = click.option("--speculate", is_flag=True, help="Draft from earlier text and verify it.")(wrapped)
     return click.option("--stop", multiple=True, help="End the answer before this text; repeatable.")(wrapped)
 
 

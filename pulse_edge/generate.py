@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backends import Engine
+from .lookup import DraftLength, Lookup
 from .prompt import TextStream
 from .sampling import Sampler, SamplingParams
 
@@ -29,6 +30,8 @@ class Generation:
     first_token_at: float | None = None  # time.perf_counter()
     last_token_at: float | None = None
     step_seconds: list[float] = field(default_factory=list)  # engine time of each decode step
+    drafted: int = 0  # tokens that steps ran ahead of sampling, with a lookup
+    accepted: int = 0  # those of them that were then sampled, and so took no step of their own
     sample_seconds: float = 0.0
     detokenise_seconds: float = 0.0
 
@@ -41,42 +44,114 @@ def generate(
     eos: tuple[int, ...],
     text: TextStream,
     out: Generation,
-) -> Iterator[str]:
-    """Yield the answer's text as it becomes certain, starting from the prompt's last `logits` [vocab]."""
+    lookup: Lookup | None = None,
+) -> Generator[str, None, None]:
+    """Yield the answer's text as it becomes certain, starting from the prompt's last `logits` [vocab].
+
+    With a lookup, which has seen the prompt, a step may give several tokens. However it ends, also when it is closed,
+    the cache then holds the prompt and tokens of the answer, nothing else.
+    """
     sample, now = Sampler(params), time.perf_counter
-    while True:
-        start = now()
-        token = sample(logits)
-        sampled = now()
-        out.sample_seconds += sampled - start
-        out.first_token_at, out.last_token_at = out.first_token_at or sampled, sampled
-        if token in eos:
-            out.finish_reason = "eos"
-            break
-        out.tokens.append(token)
-        piece = text.push(token)
-        out.detokenise_seconds += now() - sampled
-        if piece:
-            yield piece
-        if out.cancelled:
-            return
-        reason = _stop_reason(engine, params, text, out)
-        if reason:
-            out.finish_reason = reason
-            break
-        start = now()
-        logits = engine.step(embed([token]))[0]
-        out.step_seconds.append(now() - start)
+    steps = _Steps(engine, embed, params, out, lookup)
+    try:
+        while True:
+            start = now()
+            token = sample(logits)
+            sampled = now()
+            out.sample_seconds += sampled - start
+            out.first_token_at, out.last_token_at = out.first_token_at or sampled, sampled
+            if token in eos:
+                out.finish_reason = "eos"
+                break
+            out.tokens.append(token)
+            piece = text.push(token)
+            out.detokenise_seconds += now() - sampled
+            if piece:
+                yield piece
+            if out.cancelled:
+                return
+            reason = _stop_reason(params, text, out, steps.full)
+            if reason:
+                out.finish_reason = reason
+                break
+            logits = steps.after(token)
+    finally:
+        steps.settle()
     rest = text.finish()
     if rest:
         yield rest
 
 
-def _stop_reason(engine: Engine, params: SamplingParams, text: TextStream, out: Generation) -> FinishReason | None:
+class _Steps:
+    """Logits after each token: from a step of its own, or from a row that an earlier step ran ahead.
+
+    A step runs the token just sampled and a draft of what may follow; each row's logits are those after its true prefix
+    as long as the tokens sampled are the drafted ones. So every token is sampled once, in order, from the logits that
+    plain decoding would sample it from (but for rounding, see `Engine.step`): lossless for any sampling.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        embed: Callable[[list[int]], Floats],
+        params: SamplingParams,
+        out: Generation,
+        lookup: Lookup | None,
+    ) -> None:
+        self._engine, self._embed, self._params, self._out, self._lookup = engine, embed, params, out, lookup
+        self._draft_length = None if lookup is None else DraftLength(engine.row_cost)
+        self._length = engine.length  # of the cache, without what is ahead of the tokens sampled
+        self._rows: Floats  # [1 + draft, vocab]
+        self._draft: list[int] = []
+        self._right = 0  # of the draft
+
+    def after(self, token: int) -> Floats:
+        """Logits [vocab] after `token`, the last one sampled."""
+        if self._lookup is not None:
+            self._lookup.push(token)
+        if self._right < len(self._draft) and token == self._draft[self._right]:
+            self._right += 1
+            self._out.accepted += 1
+        else:
+            self.settle()
+            draft = self._guess()
+            start = time.perf_counter()
+            self._rows = self._engine.step(self._embed([token, *draft]))
+            self._out.step_seconds.append(time.perf_counter() - start)
+            self._out.drafted += len(draft)
+            self._draft, self._right = draft, 0
+        self._length += 1
+        row: Floats = self._rows[self._right]
+        return row
+
+    @property
+    def full(self) -> bool:
+        """No room for the last token sampled, which would be the next in the cache."""
+        return self._length >= self._engine.capacity
+
+    def settle(self) -> None:
+        """Drop what is ahead of the tokens sampled, once the draft turned out wrong or the answer is over."""
+        if self._engine.length > self._length:
+            self._engine.rewind(self._length)
+        if self._draft_length is not None:
+            self._draft_length.verified(len(self._draft), self._right)
+        self._draft, self._right = [], 0
+
+    def _guess(self) -> list[int]:
+        """A draft as long as pays, that neither the context nor max_new_tokens would cut short; of odd length."""
+        if self._lookup is None or self._draft_length is None:
+            return []
+        done = len(self._out.tokens)
+        room = min(self._engine.capacity - self._length, self._params.max_new_tokens - done) - 1
+        draft = self._lookup.draft(min(self._draft_length(done), room))
+        return draft[: len(draft) - (len(draft) % 2 == 0)] if draft else draft
+
+
+def _stop_reason(params: SamplingParams, text: TextStream, out: Generation, full: bool) -> FinishReason | None:
     if text.stopped:
         return "stop"
     if len(out.tokens) >= params.max_new_tokens:
         return "length"
-    if engine.length >= engine.capacity:
+    if full:
         return "context"
     return None

@@ -9,7 +9,7 @@ import platform
 import threading
 import time
 from collections.abc import Generator, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from .bundle import EMBEDDINGS, TOKENIZER, Bundle, Progress, opening
 from .errors import ContextError, ParameterError, PulseEdgeError
 from .generate import Floats, Generation, generate
 from .image import ImageSource
+from .lookup import Lookup
 from .prompt import IMAGE, PromptBuilder, TextStream, Tokenizer
 from .sampling import SamplingParams
 
@@ -97,6 +98,7 @@ class Model:
         self._embeddings: NDArray[Any] = np.memmap(bundle.file(EMBEDDINGS), dtype, "r").reshape(-1, text.hidden)
         self._cached: list[int] = []  # the engine's cache: token ids, and an image's key for each of its tokens
         self._image: _KnownImage | None = None
+        self._lookup = Lookup()
         self._lock, self._owner = threading.Lock(), 0
 
     def ask(self, image: ImageSource | None, question: str, **params: Any) -> Answer:
@@ -116,12 +118,13 @@ class Model:
         return Chat(self, image)
 
     def forget(self) -> None:
-        """Drop what earlier requests left behind: the last image's tokens and the cache's content. The next request
-        computes everything."""
+        """Drop what earlier requests left behind: the last image's tokens, the cache's content, and what lookup would
+        draft from. The next request computes everything."""
         self._acquire()
         try:
             self._cached, self._image = [], None
             self._engine.rewind(0)
+            self._lookup.forget()
         finally:
             self._release()
 
@@ -142,18 +145,24 @@ class Model:
             with _clock(stages, "prefill"):
                 logits = self._engine.prefill(self._embed(keys[reused:], known), self._progress)
             self._cached = keys
-            text = TextStream(self._tokenizer, request.params.stop)
+            params, eos = request.params, self._spec.text.eos
+            lookup = self._lookup if params.speculate else None
+            text = TextStream(self._tokenizer, params.stop)
+            if lookup is not None:
+                lookup.begin(keys)
             try:
-                for piece in generate(self._engine, self._rows, logits, request.params, self._spec.text.eos, text, out):
-                    state.text += piece
-                    yield piece
+                with closing(generate(self._engine, self._rows, logits, params, eos, text, out, lookup)) as pieces:
+                    for piece in pieces:
+                        state.text += piece
+                        yield piece
             except Exception:
                 failed = True
                 raise
             finally:  # also where the caller left
                 self._cached = (keys + out.tokens)[: self._engine.length]
                 if not failed:
-                    usage = Usage(len(keys), len(known.tokens) if known else 0, reused, len(out.tokens))
+                    image = len(known.tokens) if known else 0
+                    usage = Usage(len(keys), image, reused, len(out.tokens), out.drafted, out.accepted)
                     timings, provenance = _timings(stages, out, start), self._provenance(request, known)
                     state.answer = Answer(state.text, tuple(out.tokens), out.finish_reason, usage, timings, provenance)
         finally:

@@ -17,7 +17,9 @@ class SamplingParams:
 
     temperature: 0 is greedy. top_k: 0 is off. top_p: 1 is off. repetition_penalty: 1 is off; it sees the tokens
     generated so far, not the prompt (as upstream, which generates from embeddings). seed: of the sampler;
-    the same seed gives the same answer. stop: strings that end the answer and are not part of it.
+    the same seed gives the same answer. stop: strings that end the answer and are not part of it. speculate: draft
+    from earlier text and verify (lookup.py), for fewer steps and, but for rounding (`backends.Engine.step`), the same
+    answer. Off by default: what an earlier request wrote may then decide a tie.
     Raises `ParameterError` for values out of range.
     """
 
@@ -28,6 +30,7 @@ class SamplingParams:
     repetition_penalty: float = 1.0
     seed: int = 0
     stop: tuple[str, ...] = ()
+    speculate: bool = False
 
     def __post_init__(self) -> None:
         stop = (self.stop,) if isinstance(self.stop, str) or not isinstance(self.stop, Iterable) else tuple(self.stop)
@@ -40,10 +43,11 @@ class SamplingParams:
             ("repetition_penalty", _real(self.repetition_penalty) and 0 < self.repetition_penalty <= 100, "over 0"),
             ("seed", _whole(self.seed) and self.seed >= 0, "a whole number from 0"),
             ("stop", all(isinstance(s, str) and s for s in stop), "strings that are not empty"),
+            ("speculate", isinstance(self.speculate, bool | np.bool_), "True or False"),
         ):
             if not ok:
                 raise ParameterError(f"{name} is {getattr(self, name)!r}, but must be {wanted}")
-        for name in ("max_new_tokens", "temperature", "top_p", "top_k", "repetition_penalty", "seed"):
+        for name in ("max_new_tokens", "temperature", "top_p", "top_k", "repetition_penalty", "seed", "speculate"):
             value = getattr(self, name)
             if isinstance(value, np.generic):  # provenance is JSON, which knows no numpy
                 object.__setattr__(self, name, value.item())

@@ -157,6 +157,7 @@ def test_logits_that_are_not_finite_are_an_error_and_no_token(bad: float, temper
         ("top_k", [-1, 1.5, True, None], "a whole number from 0"),
         ("repetition_penalty", [0, -1, 101, math.nan, math.inf, True, "1"], "over 0"),
         ("seed", [-1, 0.5, True, None, "x"], "a whole number from 0"),
+        ("speculate", [None, 1, "yes"], "True or False"),
         ("stop", ["", [""], ["a", ""], [1], None, 5, b"ab", ["a", None]], "strings that are not empty"),
     ],
 )
@@ -184,9 +185,10 @@ def test_numpys_numbers_become_pythons() -> None:
         top_k=np.uint8(3),  # type: ignore[arg-type]
         top_p=np.float64(0.9),
         seed=np.uint64(2**64 - 1),  # type: ignore[arg-type]
+        speculate=np.bool_(True),  # type: ignore[arg-type]
     )
     assert json.loads(json.dumps(dataclasses.asdict(params)))["seed"] == 2**64 - 1
-    assert {type(v) for v in dataclasses.asdict(params).values()} == {int, float, tuple}
+    assert {type(v) for v in dataclasses.asdict(params).values()} == {int, float, tuple, bool}
 
 
 def test_unknown_parameters_are_refused_with_the_list(model: pulse_edge.Model) -> None:

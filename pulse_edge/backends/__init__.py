@@ -45,6 +45,7 @@ class Engine(Protocol):
 
     capacity: int
     length: int
+    row_cost: float  # about what each further row adds to a step, over 0, as a share of a step of one row: lookup.cost
 
     def encode(self, pixels: Floats) -> Floats:
         """pixels [views, 3, side, side] -> features [views, patches, hidden]."""
@@ -53,7 +54,12 @@ class Engine(Protocol):
         """embeds [n, hidden] of the next n positions -> logits [vocab] after the last."""
 
     def step(self, embeds: Floats) -> Floats:
-        """embeds [k, hidden], k small -> logits [k, vocab] after each; valid until the next call."""
+        """embeds [k, hidden], k small -> logits [k, vocab] after each; valid until the next call.
+
+        They are the logits of k single steps but for rounding: for several rows a kernel adds up in another order, and
+        where activations are int8, a last bit may move one to its next level. Greedy decoding then differs only where
+        the best two tokens tie within that.
+        """
 
     def rewind(self, length: int) -> None:
         """Forget all but the first `length` positions."""

@@ -23,6 +23,9 @@ from . import EngineOptions, Floats
 from .cuda import Device
 
 ALIGNMENT = 256  # of the addresses of tensors
+ROW_COST = (
+    0.03  # of `Engine.row_cost`: steps wait for the weights, which a further row does not read again; not measured
+)
 
 
 def open_engine(bundle: Bundle, options: EngineOptions) -> TensorRTEngine:
@@ -58,7 +61,7 @@ class TensorRTEngine:
         model = bundle.manifest.model
         self._text, self._index, self._device = model.text, index, device
         self.capacity = min(options.context or self._text.context, self._text.context)
-        self.length = 0
+        self.length, self.row_cost = 0, ROW_COST
         self._chunk = min(options.prefill_chunk or index.prefill_rows, index.prefill_rows)
         load = _Contexts(bundle, device, library, index)
         side, patches = model.vision.image_size, model.vision.grid**2

@@ -1,0 +1,360 @@
+"""Prompt lookup over an engine that counts: the same answers as plain decoding, in fewer steps, never in many more."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pulse_edge import generate as loop
+from pulse_edge.backends import Engine, Floats
+from pulse_edge.lookup import MAX_LOSS, MEMORY, DraftLength, Lookup, cost
+from pulse_edge.prompt import TextStream, Tokenizer
+from pulse_edge.sampling import SamplingParams
+
+VOCAB, EOS = 24, 2
+CPU, GPU = 0.4, 0.03  # row costs
+Logits = Callable[[Sequence[int]], Floats]  # the tokens in the cache -> what comes next
+
+
+# --- an engine that counts ---------------------------------------------------------------------------------------
+
+
+class Counting:
+    """An engine whose cache is a list of tokens, which it takes instead of embeddings, its model a function."""
+
+    def __init__(self, model: Logits, prompt: list[int], capacity: int = 10_000, row_cost: float = CPU) -> None:
+        self.model, self.cache, self.capacity, self.row_cost = model, list(prompt), capacity, row_cost
+        self.rows: list[int] = []  # of each step
+
+    @property
+    def length(self) -> int:
+        return len(self.cache)
+
+    def step(self, embeds: Floats) -> Floats:
+        assert len(self.cache) + len(embeds) <= self.capacity
+        self.rows.append(len(embeds))
+        logits = []
+        for token in embeds[:, 0]:
+            self.cache.append(int(token))
+            logits.append(self.model(self.cache))
+        return np.stack(logits)
+
+    def rewind(self, length: int) -> None:
+        assert 0 <= length <= len(self.cache)
+        del self.cache[length:]
+
+    @property
+    def cost(self) -> float:
+        """In plain steps."""
+        return sum(1 + cost(self.row_cost, rows - 1) for rows in self.rows)
+
+
+LETTERS = cast(Tokenizer, SimpleNamespace(piece_bytes=lambda token: bytes([97 + token % 26])))
+
+
+class Run:
+    """An answer of the loop over a `Counting` engine."""
+
+    def __init__(
+        self, model: Logits, prompt: list[int], lookup: Lookup | None = None, params: SamplingParams | None = None,
+        capacity: int = 10_000, row_cost: float = CPU,
+    ) -> None:  # fmt: skip
+        params = params or SamplingParams()
+        self.prompt, self.out, self.text = prompt, loop.Generation(), ""
+        self.engine = Counting(model, prompt, capacity, row_cost)
+        if lookup is not None:
+            lookup.begin(prompt)
+        self.pieces = loop.generate(
+            cast(Engine, self.engine), lambda tokens: np.array(tokens, np.float32)[:, None], model(prompt), params,
+            (EOS,), TextStream(LETTERS, params.stop), self.out, lookup,
+        )  # fmt: skip
+
+    def drain(self) -> Run:
+        self.text = "".join(self.pieces)
+        return self
+
+    @property
+    def answer(self) -> tuple[list[int], str, str]:
+        return self.out.tokens, self.out.finish_reason, self.text
+
+
+def after(engine: Counting, prompt: list[int], tokens: list[int]) -> bool:
+    """The cache is the prompt and tokens of the answer: at least those that were run, nothing else."""
+    known = prompt + tokens
+    return engine.cache == known[: engine.length] and engine.length >= len(known) - 1
+
+
+def one_hot(token: int, size: int = VOCAB) -> Floats:
+    logits = np.zeros(size, np.float32)
+    logits[token] = 1
+    return logits
+
+
+def writes(text: list[int], prompt: int, size: int) -> Logits:
+    """A model that writes `text` after a prompt of so many tokens, and nonsense after anything else."""
+
+    def model(cache: Sequence[int]) -> Floats:
+        done = list(cache[prompt:])
+        known = len(done) < len(text) and done == text[: len(done)]
+        return one_hot(text[len(done)] if known else size - 1, size)
+
+    return model
+
+
+def noise(seed: int, order: int) -> Logits:
+    """A model whose logits depend on the last `order` tokens: its text comes back, then leaves again."""
+
+    def model(cache: Sequence[int]) -> Floats:
+        rng = np.random.default_rng([seed, *(t + 3 for t in cache[-order:]), len(cache) // 9])
+        return rng.normal(0, 3, VOCAB).astype(np.float32)
+
+    return model
+
+
+def report(rng: random.Random, values: int) -> list[int]:
+    """The same 240 tokens, but for `values` places of two tokens each."""
+    text = [10 + i % 200 for i in range(240)]
+    for value in range(values):
+        at = (2 * value + 1) * 240 // (2 * values)
+        text[at : at + 2] = [rng.randrange(300, 400), rng.randrange(300, 400)]
+    return [*text, EOS]
+
+
+# --- lossless ----------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    order=st.integers(1, 3),
+    history=st.integers(0, 3),
+    prompt=st.lists(st.integers(-3, VOCAB - 1), min_size=1, max_size=12),
+    room=st.integers(1, 90),
+    row_cost=st.sampled_from([0.001, GPU, CPU, 1.5]),
+    params=st.fixed_dictionaries(
+        {
+            "max_new_tokens": st.integers(1, 80),
+            "temperature": st.sampled_from([0.0, 0.0, 0.3, 1.0]),
+            "top_k": st.sampled_from([0, 5]),
+            "repetition_penalty": st.sampled_from([1.0, 1.0, 1.2]),
+            "seed": st.integers(0, 3),
+            "stop": st.lists(st.text("abcdefgh", min_size=1, max_size=3), max_size=2),
+        }
+    ),
+)
+def test_answers_are_those_of_plain_decoding(
+    seed: int, order: int, history: int, prompt: list[int], room: int, row_cost: float, params: dict[str, Any]
+) -> None:
+    """Tokens, text and reason to stop, whatever was answered before; the cache is right; the loss is bounded."""
+    model, lookup = noise(seed, order), Lookup()
+    for before in range(history):
+        Run(model, prompt, lookup, SamplingParams(**params | {"seed": before, "stop": ()})).drain()
+    capacity, sampling = len(prompt) + room, SamplingParams(**params)
+    plain = Run(model, prompt, None, sampling, capacity, row_cost).drain()
+    fast = Run(model, prompt, lookup, sampling, capacity, row_cost).drain()
+    assert fast.answer == plain.answer
+    assert after(fast.engine, prompt, fast.out.tokens)
+    steps = len(plain.engine.rows)
+    assert set(plain.engine.rows) <= {1}
+    assert fast.engine.cost <= (1 + MAX_LOSS) * steps + 1e-9
+    assert fast.out.drafted == sum(fast.engine.rows) - len(fast.engine.rows)
+    assert steps == len(fast.engine.rows) + fast.out.accepted
+    assert len(fast.out.step_seconds) == len(fast.engine.rows)
+
+
+def test_leaving_after_any_piece() -> None:
+    """Closed, or asked to stop from outside, also in the middle of an accepted run: within a token, cache tidy."""
+    text = report(random.Random(0), 3)
+    model, prompt, lookup = writes(text, 4, 512), [5, 6, 7, 8], Lookup()
+    Run(model, prompt, lookup).drain()
+    ahead = 0
+    for count in range(1, 240, 5):
+        for close in (True, False):
+            run = Run(model, prompt, lookup, row_cost=GPU)
+            for _ in range(count):
+                next(run.pieces)
+            ahead += run.engine.length > 4 + count
+            if close:
+                run.pieces.close()
+            else:
+                run.out.cancelled = True
+                assert list(run.pieces) == []
+            assert run.out.tokens == text[:count]
+            assert after(run.engine, prompt, run.out.tokens)
+    assert ahead > 30
+
+
+def test_the_end_token_in_a_draft() -> None:
+    """As in a chat, whose prompt holds the answers before with what ended them."""
+    text = [*range(30, 58), EOS]
+    prompt = [*text, 9, 8, 7]
+    run = Run(writes(text, len(prompt), 512), prompt, Lookup(), row_cost=GPU).drain()
+    assert run.answer[:2] == (text[:-1], "eos")
+    assert sum(run.engine.rows) > len(text)  # rows for the end token, and for what stood after it
+    assert after(run.engine, prompt, run.out.tokens)
+
+
+def test_an_engine_that_fails_midway() -> None:
+    text = report(random.Random(0), 3)
+    model, lookup = writes(text, 1, 512), Lookup()
+    Run(model, [5], lookup).drain()
+    run = Run(model, [5], lookup, row_cost=GPU)
+    step, calls = run.engine.step, itertools.count()
+
+    def failing(embeds: Floats) -> Floats:
+        if next(calls) == 5:
+            raise RuntimeError
+        return step(embeds)
+
+    run.engine.step = failing  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError):
+        run.drain()
+    assert len(run.out.tokens) > 10
+    assert after(run.engine, [5], run.out.tokens)
+
+
+# --- worth it ----------------------------------------------------------------------------------------------------
+
+
+def answered(texts: list[list[int]], row_cost: float, lookup: Lookup) -> Iterator[Run]:
+    for text in texts:
+        run = Run(writes(text, 3, 512), [5, 6, 7], lookup, row_cost=row_cost).drain()
+        assert run.out.tokens == text[:-1]
+        yield run
+
+
+@pytest.mark.parametrize(("row_cost", "values", "saving"), [(CPU, 0, 2), (CPU, 5, 1.6), (GPU, 0, 10), (GPU, 5, 5)])
+def test_reports_from_a_template_take_fewer_steps(row_cost: float, values: int, saving: float) -> None:
+    """In plain steps, each of which costs `row_cost` more for each row that was verified beside it."""
+    rng, lookup = random.Random(0), Lookup()
+    first, *others = answered([report(rng, values) for _ in range(6)], row_cost, lookup)
+    assert first.engine.cost <= 1.05 * 240
+    for run in others:
+        assert run.engine.cost * saving < 240
+
+
+@pytest.mark.parametrize("row_cost", [CPU, 0.15, GPU, 0.001])
+def test_text_that_always_turns_out_otherwise(row_cost: float) -> None:
+    """The same two tokens, then another one each time: every draft is wrong from its first token."""
+    text = [t for i in range(150) for t in (5, 6, 10 + i)] + [EOS]
+    (run,) = answered([text], row_cost, Lookup())
+    assert run.out.drafted >= 5
+    assert run.out.accepted == 0
+    assert run.engine.cost <= (1 + MAX_LOSS) * (len(text) - 1)
+    drafts = [rows for rows in run.engine.rows if rows > 1]
+    assert row_cost < CPU or len(drafts) < 60  # the budget alone would allow 112
+
+
+def test_text_that_turns_hostile_after_a_good_start() -> None:
+    """What drafts have saved may be lost again, but no more; and most of it is not."""
+    text = [20 + i % 40 for i in range(200)] + [t for i in range(150) for t in (5, 6, 70 + i)] + [EOS]
+    (run,) = answered([text], CPU, Lookup())
+    assert run.engine.cost < len(text) - 1 - 50
+
+
+def test_rows_come_in_pairs() -> None:
+    """Kernels take two at a time: a draft that is cut, by where it was found or by what there is room for, is odd."""
+    texts = [report(random.Random(i), 9) for i in range(4)]
+    rows = {n for run in answered(texts, CPU, Lookup()) for n in run.engine.rows}
+    assert rows - {1} == {n for n in rows if n % 2 == 0}
+    prompt, lookup = [5, 6, 7], Lookup()
+    lookup.begin([*texts[0][:4], -1, *texts[0]])
+    for capacity in range(20, 60):
+        run = Run(writes(texts[0], 3, 512), prompt, lookup, capacity=capacity, row_cost=GPU).drain()
+        assert all(n == 1 or n % 2 == 0 for n in run.engine.rows)
+
+
+def test_text_without_repetition_is_not_drafted() -> None:
+    (run,) = answered([[*range(10, 310), EOS]], GPU, Lookup())
+    assert (run.out.drafted, set(run.engine.rows)) == (0, {1})
+
+
+def test_the_policy_knows_no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [report(random.Random(i), 8) for i in range(4)]
+    rows = [run.engine.rows for run in answered(texts, CPU, Lookup())]
+    clock = random.Random(1)
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: clock.random() * 1000)
+    assert [run.engine.rows for run in answered(texts, CPU, Lookup())] == rows
+    assert len(set(itertools.chain(*rows))) > 2
+
+
+def test_draft_lengths() -> None:
+    """They grow while drafts are right, shrink when they are wrong, and come back when nothing is drafted."""
+    length = DraftLength(CPU)
+    assert [length(tokens) for tokens in (1, 3, 4, 40, 1000)] == [0, 0, 1, 1, 1]  # the budget; then 1.25 a time
+    for _ in range(12):
+        length.verified(3, 3)
+    assert length(40) == 5
+    for _ in range(4):
+        length.verified(7, 0)
+    assert length(200) == 1
+    for _ in range(30):
+        length.verified(1, 0)
+    assert length(2000) == 0
+    for _ in range(200):
+        length.verified(0, 0)
+    assert length(2000) == 1
+    assert DraftLength(GPU)(10_000) == 3
+    assert DraftLength(0.001)(10_000) == 9
+    assert DraftLength(1.0)(10_000) == DraftLength(3.0)(10_000) == 0
+
+
+# --- what is found -----------------------------------------------------------------------------------------------
+
+
+def fed(*requests: list[int]) -> Lookup:
+    lookup = Lookup()
+    for request in requests:
+        lookup.begin(request)
+    return lookup
+
+
+def test_the_longest_and_then_the_latest_place() -> None:
+    text = [11, 12, 13, 14, 50, 51, 9, 13, 14, 60, 61]
+    assert fed([*text, 13, 14]).draft(3) == [60, 61, 13]
+    assert fed([*text, 11, 12, 13, 14]).draft(2) == [50, 51]
+    assert fed([*text, 14, 13]).draft(3) == []
+    assert fed([*text, 13, 14]).draft(0) == fed([*text, 13, 14]).draft(-2) == []
+
+
+def test_earlier_requests_are_found_but_no_place_spans_two() -> None:
+    assert fed([11, 12, 20], [11, 12]).draft(5) == [20]  # a draft ends where the request does
+    assert fed([11], [12, 20], [11, 12]).draft(5) == []
+    assert fed([11, 12, 20], [12]).draft(5) == []
+
+
+def test_images_never_match() -> None:
+    image = [-7] * 40
+    assert fed([11, 12, *image, 13, 14], [11, 12]).draft(5) == []
+    assert fed([11, 12, 13, *image, 13, 14], [11, 12]).draft(5) == [13]
+    assert fed([12, *image, 13, 20], [12, *image, 13]).draft(5) == []
+    assert fed([12, *image, 13, 20], [12, *image]).draft(5) == []
+
+
+def test_a_loop_goes_on() -> None:
+    assert fed([3, 4, 5, 3, 4, 5, 3, 4]).draft(7) == [5, 3, 4, 5, 3, 4, 5]
+    assert fed([3, 3, 3]).draft(4) == [3, 3, 3, 3]
+
+
+def test_memory_is_bounded_and_holds_the_latest() -> None:
+    lookup, rng = Lookup(), random.Random(0)
+    for _ in range(40):
+        lookup.begin([rng.randrange(1000) for _ in range(1000)])
+        assert len(lookup._tokens) <= MEMORY + 1001
+        for last in lookup._last.values():
+            assert len(last) <= len(lookup._tokens)
+    lookup.begin([7777, 7778, 7779])
+    lookup.begin([rng.randrange(1000) for _ in range(1000)])
+    lookup.begin([7777, 7778])
+    assert lookup.draft(5) == [7779]
+    lookup.forget()
+    lookup.begin([7777, 7778])
+    assert lookup.draft(5) == []

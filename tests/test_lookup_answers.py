@@ -1,0 +1,211 @@
+"""Prompt lookup on real tiny models: answers, chats and the cache are those of plain decoding."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+from conftest import Bundles
+from test_model import Q1, Q2, fresh, page
+from test_streams import usable
+
+import pulse_edge
+import pulse_edge.backends.ort as ort_backend
+from pulse_edge import generate as loop
+from pulse_edge.backends import EngineOptions, open_engine
+from pulse_edge.bundle import Bundle, open_bundle
+from pulse_edge.sampling import Sampler
+
+SCHEMA = json.loads((Path(__file__).parents[1] / "docs" / "answer.schema.json").read_text())
+SAMPLED = {"temperature": 1.0, "top_p": 0.9, "seed": 5, "repetition_penalty": 1.05}
+HIDDEN = 64
+
+
+@pytest.fixture(autouse=True)
+def cheap_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, so that drafts are long from the beginning."""
+    monkeypatch.setitem(ort_backend.PROVIDERS, "cpu", dataclasses.replace(ort_backend.PROVIDERS["cpu"], row_cost=0.03))
+
+
+def tidy(model: pulse_edge.Model) -> bool:
+    """The cache's length is what `_cached` says of it."""
+    return model._engine.length == len(model._cached)
+
+
+# --- the same answers --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("params", [{}, SAMPLED], ids=["greedy", "sampled"])
+def test_answers_are_those_of_plain_decoding(bundle: Path, params: dict[str, Any]) -> None:
+    model = pulse_edge.load(bundle, threads=1)
+    drafted = accepted = 0
+    for image, question in [(page(i), q) for i in (0, 1, 0) for q in (Q1, Q2, Q1)] + [(None, Q1)] * 2:
+        plain = fresh(bundle, image, question, max_new_tokens=60, **params)
+        fast = model.ask(image, question, max_new_tokens=60, speculate=True, **params)
+        assert (fast.token_ids, fast.text, fast.finish_reason) == (plain.token_ids, plain.text, plain.finish_reason)
+        assert len(fast.timings.decode_steps) == 59 - fast.usage.accepted_tokens
+        assert tidy(model)
+        drafted, accepted = drafted + fast.usage.drafted_tokens, accepted + fast.usage.accepted_tokens
+    assert 200 < accepted < drafted
+    assert fast.usage.accepted_tokens > 40  # the same question for the second time
+    assert (plain.usage.drafted_tokens, plain.usage.accepted_tokens) == (0, 0)
+    jsonschema.validate(json.loads(json.dumps(fast.to_dict())), SCHEMA)
+    assert usable(model, bundle)
+
+
+def rows(bundle: Path, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Logits of 17 positions: as 17 steps, as one, and as one whose rows after the first are other ones."""
+    engine = open_engine(open_bundle(bundle), EngineOptions(threads=1))
+    x = np.random.default_rng(seed).normal(size=(57, HIDDEN)).astype(np.float32)
+    engine.prefill(x[:40])
+    single = np.concatenate([engine.step(row[None]).copy() for row in x[40:]])
+    engine.rewind(40)
+    together = engine.step(x[40:]).copy()
+    engine.rewind(40)
+    x[41:] *= 30
+    return single, together, engine.step(x[40:]).copy()
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("int8", 0.03), ("int4", 0.03)])
+def test_verified_rows_are_single_steps_but_for_rounding(bundles: Bundles, precision: str, tolerance: float) -> None:
+    """With int8 activations a sum's last bit may move an activation to the next of its 255 levels."""
+    for seed in range(3):
+        single, together, other = rows(bundles(precision), seed)
+        assert np.abs(single - together).max() <= tolerance * np.abs(single).max()
+        assert np.array_equal(together[0], other[0])  # what is drafted does not reach the rows before it
+        assert not np.array_equal(together[1], other[1])
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_quantized_answers_differ_only_at_ties(
+    bundles: Bundles, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    margins: list[float] = []  # of each plain token: best less second, of the best
+
+    class Watching(Sampler):
+        def __call__(self, logits: np.ndarray) -> int:
+            second, best = np.sort(logits)[-2:]
+            margins.append(float((best - second) / np.abs(logits).max()))
+            return super().__call__(logits)
+
+    bundle = bundles(precision)
+    model, accepted, same = pulse_edge.load(bundle, threads=1), 0, 0
+    for seed in range(4):
+        for question in (Q1, Q2, Q1):
+            with monkeypatch.context() as patch:
+                patch.setattr(loop, "Sampler", Watching)
+                margins.clear()
+                plain = fresh(bundle, page(seed), question, max_new_tokens=60).token_ids
+            fast = model.ask(page(seed), question, max_new_tokens=60, speculate=True)
+            accepted += fast.usage.accepted_tokens
+            at = next((i for i, pair in enumerate(zip(plain, fast.token_ids, strict=True)) if len({*pair}) == 2), None)
+            assert at is None or margins[at] < 0.03
+            same += at is None
+    assert accepted > 200
+    assert same >= 8
+
+
+def test_stop_strings_across_the_borders_of_drafts(bundle: Path) -> None:
+    model = pulse_edge.load(bundle, threads=1)
+    whole = model.ask(page(), Q1, max_new_tokens=40, speculate=True)
+    for start, length in [(s, n) for s in range(0, len(whole.text) - 8, 7) for n in (1, 3, 8)]:
+        stop = whole.text[start : start + length]
+        if not stop.strip():
+            continue
+        answer = model.ask(page(), Q1, max_new_tokens=40, stop=["never", stop], speculate=True)
+        assert (answer.finish_reason, answer.text) == ("stop", whole.text[: whole.text.index(stop)].strip())
+        assert tidy(model)
+    assert usable(model, bundle)
+
+
+@pytest.mark.parametrize("room", [1, 2, 3, 9, 30])
+def test_the_end_of_the_context(bundle: Path, room: int) -> None:
+    known = fresh(bundle, page(), Q1)
+    model = pulse_edge.load(bundle, threads=1, context=known.usage.prompt_tokens + room)
+    for _ in range(3):
+        answer = model.ask(page(), Q1, speculate=True)
+        assert (answer.finish_reason, answer.token_ids) == ("context", known.token_ids[: room + 1])
+        assert tidy(model)
+    assert answer.usage.accepted_tokens >= min(room - 3, 20)
+
+
+def test_the_end_token(bundle: Path) -> None:
+    """As test_model's, by another end token: one that the answer is known to have further on."""
+    known = fresh(bundle, page(), Q1).token_ids
+    at = next(i for i, token in enumerate(known) if i >= 20 and token not in known[:i])
+    opened = open_bundle(bundle)
+    spec = opened.manifest.model
+    ending = dataclasses.replace(spec, text=dataclasses.replace(spec.text, eos=(known[at],)))
+    opened = Bundle(opened.path, dataclasses.replace(opened.manifest, model=ending))
+    model = pulse_edge.Model(opened, open_engine(opened, EngineOptions(threads=1)))
+    for _ in range(3):
+        answer = model.ask(page(), Q1, speculate=True)
+        assert (answer.finish_reason, answer.token_ids) == ("eos", known[:at])
+        assert tidy(model)
+    assert len(answer.timings.decode_steps) < at / 2
+
+
+# --- what it leaves behind ---------------------------------------------------------------------------------------
+
+
+def test_cancelling_in_the_middle_of_an_accepted_run(bundle: Path) -> None:
+    model = pulse_edge.load(bundle, threads=1)
+    whole = model.ask(page(), Q1, max_new_tokens=60, speculate=True)
+    ahead = 0
+    for count in range(1, 40, 2):
+        with model.stream(page(), Q1, max_new_tokens=60, speculate=True) as stream:
+            for _ in range(count):
+                next(stream)
+            known = whole.usage.prompt_tokens + len(stream._state.out.tokens)
+            ahead += model._engine.length > known
+        answer = stream.answer
+        assert answer.finish_reason == "cancelled"
+        assert answer.token_ids == whole.token_ids[: len(answer.token_ids)]
+        assert tidy(model)
+        assert model._engine.length in (known - 1, known)
+        again = model.ask(page(), Q1, max_new_tokens=60)  # from what the cancelled one left in the cache
+        assert again.token_ids == whole.token_ids
+    assert ahead > 5
+    assert usable(model, bundle)
+
+
+def turns(model: pulse_edge.Model, lookup: bool) -> Iterator[pulse_edge.Answer]:
+    chat = model.chat(page())
+    for question in (Q1, Q2, Q1, Q2):
+        yield chat.ask(question, max_new_tokens=25, speculate=lookup)
+
+
+def test_chats(bundle: Path) -> None:
+    """The whole conversation stays in the cache, as without; the turn before is drafted from."""
+    model = pulse_edge.load(bundle, threads=1)
+    list(turns(model, True))
+    model._engine.rewind(0)
+    model._cached.clear()
+    accepted = before = 0
+    for plain, fast in zip(turns(pulse_edge.load(bundle, threads=1), False), turns(model, True), strict=True):
+        assert fast.token_ids == plain.token_ids
+        assert fast.provenance["prompt"] == plain.provenance["prompt"]
+        assert fast.usage.cached_tokens in (before + 24, before + 25) if before else True
+        before, accepted = fast.usage.prompt_tokens, accepted + fast.usage.accepted_tokens
+        assert tidy(model)
+    assert accepted > 60
+
+
+def test_what_is_remembered(bundle: Path) -> None:
+    """Answers of requests that ask for it; `forget` forgets them."""
+    model = pulse_edge.load(bundle, threads=1)
+    model.ask(page(), Q1, max_new_tokens=40)
+    assert model._lookup._tokens == []
+    first = model.ask(page(), Q1, max_new_tokens=40, speculate=True)
+    again = model.ask(page(), Q1, max_new_tokens=40, speculate=True)
+    assert again.usage.accepted_tokens > first.usage.accepted_tokens + 20
+    model.forget()
+    cold = model.ask(page(), Q1, max_new_tokens=40, speculate=True)
+    drafts = [(a.usage.drafted_tokens, a.usage.accepted_tokens) for a in (first, cold)]
+    assert drafts[0] == drafts[1]
