@@ -107,7 +107,7 @@ class Smoothed:
         site = self._read[layer]
         if site.writers or not self._calibration.alpha:
             return None
-        inverse: Floats = 1 / self._vector(site)
+        inverse: Floats = np.float32(1) / self._vector(site)
         return inverse
 
     def _vector(self, site: Site) -> Floats:
