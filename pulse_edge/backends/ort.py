@@ -63,6 +63,8 @@ HOST = PROVIDERS["cpu"]
 GRAPH_ROWS = 8  # rows of the largest step that has a graph: each keeps its activations' memory
 NO_GRAPH = "-1"  # as gpu_graph_id; others name a graph (onnxruntime_run_options_config_keys.h)
 
+FOLDED_BYTES = 500_000_000
+
 
 def open_engine(bundle: Bundle, options: EngineOptions) -> OrtEngine:
     """Raises `EngineError` when the device is unknown, not usable here, or does not run this bundle."""
@@ -157,8 +159,13 @@ class OrtEngine:
         settings.intra_op_num_threads = self._options.threads
         settings.enable_mem_pattern = False  # patterns are kept for every prompt length that ever ran
         settings.log_severity_level = 4  # what fails raises; nothing else is a user's concern
-        if self._standard:  # the optimizer would give quantized weights other activations than the graph says
-            settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        if self._standard:
+            # More of its optimizer would give quantized weights other activations than the graph says. What is left
+            # turns small models' weights into floats once, and larger ones' at every call.
+            small = bundle.size < FOLDED_BYTES
+            level = ort.GraphOptimizationLevel
+            settings.graph_optimization_level = level.ORT_ENABLE_BASIC if small else level.ORT_DISABLE_ALL
+            settings.add_session_config_entry("session.disable_quant_qdq", "1")
         try:
             session = ort.InferenceSession(
                 str(bundle.file(graph)), settings, providers=[(self._provider.name, options)]
