@@ -20,6 +20,7 @@ import click
 from pulse_edge.bundle import NOTICE
 from pulse_edge.figures import SCHEMA_VERSION, Point, headline, number
 
+from . import compare
 from .svg import Curve, bars, lines, roofline
 
 Record = dict[str, Any]
@@ -27,6 +28,7 @@ Series = dict[str, list[Record]]
 STAGES = ("decode_image", "preprocess", "vision", "prefill")
 LATENCIES = ("ttft_cold", "ttft_warm", "tpot")
 HISTORY = (*LATENCIES, "peak_memory")
+SCHEMAS = {"bench": SCHEMA_VERSION, compare.KIND: compare.SCHEMA}
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
 table{border-collapse:collapse;margin:1rem 0}td,th{border-bottom:1px solid #ccc;padding:.2rem .7rem;text-align:right}
@@ -37,27 +39,28 @@ td:first-child,th:first-child{text-align:left}svg{max-width:100%;height:auto}sma
 def read_results(folder: Path) -> Series:
     """Records by series, oldest first. Raises `click.ClickException` for a line that is not a record."""
     series: Series = {}
-    records = [
-        (record["time"], name(record), record)
-        for file in sorted(folder.glob("*.jsonl"))
-        for record in _records(file)
-    ]  # fmt: skip
+    records = [(record["time"], name(record), record) for record in _records(folder) if "kind" not in record]
     for _, key, record in sorted(records, key=lambda r: r[:2]):
         series.setdefault(key, []).append(record)
-    if not series:
-        raise click.ClickException(f"no results in {folder}: run python -m benchmarks.latency first")
     return series
 
 
-def _records(file: Path) -> Iterator[Record]:
-    for line_number, line in enumerate(file.read_text("utf-8").splitlines(), 1):
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise click.ClickException(f"{file}:{line_number}: not JSON ({error})") from None
-        if not isinstance(record, dict) or record.get("schema") != SCHEMA_VERSION:
-            raise click.ClickException(f"{file}:{line_number}: not a record of schema {SCHEMA_VERSION}")
-        yield record
+def read_comparisons(folder: Path) -> list[Record]:
+    """What compare.py appended, oldest first; raises as `read_results`."""
+    return sorted((r for r in _records(folder) if r.get("kind") == compare.KIND), key=lambda r: str(r["time"]))
+
+
+def _records(folder: Path) -> Iterator[Record]:
+    for file in sorted(folder.glob("*.jsonl")):
+        for line_number, line in enumerate(file.read_text("utf-8").splitlines(), 1):
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                raise click.ClickException(f"{file}:{line_number}: not JSON ({error})") from None
+            kind = record.get("kind", "bench") if isinstance(record, dict) else None
+            if kind not in SCHEMAS or record.get("schema") != SCHEMAS[kind]:
+                raise click.ClickException(f"{file}:{line_number}: not a record of schema {SCHEMA_VERSION}")
+            yield record
 
 
 def name(record: Record) -> str:
@@ -153,16 +156,31 @@ def charts(series: Series) -> Iterator[tuple[str, str, str]]:
             yield "Roofline", shown, roofline(found, peaks["gemm"], peaks["read"])
 
 
-def page(series: Series) -> str:
+def latest(comparisons: Iterable[Record]) -> list[Record]:
+    """The last comparison of each machine, geometry and number of threads."""
+    last = {json.dumps([r["machine"]["name"], r["sizes"], r["settings"]["threads"]]): r for r in comparisons}
+    return list(last.values())
+
+
+def peer_parts(run: Record) -> Iterator[str]:
+    """Peers side by side: HTML of one comparison."""
+    yield f"<h2>Peers: {html.escape(compare.title(run))}</h2>"
+    yield html_table(compare.speed_table(run)) + html_table(compare.ratio_table(run))
+    for case in (c["name"] for c in run["cases"]):
+        found = {e["name"]: [("median", e["figures"][case]["p50"])] for e in run["entries"] if case in e["figures"]}
+        if found:
+            yield f"<h3>{html.escape(case)}, tokens/s</h3>{bars(found)}"
+    skipped = (f"<li>skipped {html.escape(name)}: {html.escape(why)}</li>" for name, why in run["skipped"].items())
+    engines = (f"<li>{html.escape(e['name'] + ': ' + json.dumps(e['engine']))}</li>" for e in run["entries"])
+    yield f"<ul>{''.join([*engines, *skipped])}</ul>"
+
+
+def page(series: Series, comparisons: Sequence[Record]) -> str:
     """The whole document; refers to nothing outside itself."""
-    parts = [f"<h1>pulse-edge: latency</h1><small>{sum(map(len, series.values()))} records</small>"]
-    parts += [html_table(request_table(series)), html_table(sweep_table(series))]
-    for title, shown, svg in charts(series):
-        parts.append(f"<h2>{html.escape(title)}</h2><p><small>{html.escape(shown)}</small></p>{svg}")
-    parts.append("<h2>What ran</h2>")
-    for key, records in series.items():
-        told = "".join(f"<li>{html.escape(line)}</li>" for line in headline(records[-1]))
-        parts.append(f"<h3>{html.escape(key)}</h3><ul>{told}</ul>")
+    count = sum(map(len, series.values())) + len(comparisons)
+    parts = [f"<h1>pulse-edge: latency</h1><small>{count} records</small>"]
+    parts += [part for run in latest(comparisons) for part in peer_parts(run)]
+    parts += _latency_parts(series) if series else []
     parts.append(f"<p><small>{html.escape(NOTICE)}</small></p>")
     body = "\n".join(parts)
     return (
@@ -171,14 +189,30 @@ def page(series: Series) -> str:
     )
 
 
+def _latency_parts(series: Series) -> list[str]:
+    parts = [html_table(request_table(series)), html_table(sweep_table(series))]
+    for title, shown, svg in charts(series):
+        parts.append(f"<h2>{html.escape(title)}</h2><p><small>{html.escape(shown)}</small></p>{svg}")
+    parts.append("<h2>What ran</h2>")
+    for key, records in series.items():
+        told = "".join(f"<li>{html.escape(line)}</li>" for line in headline(records[-1]))
+        parts.append(f"<h3>{html.escape(key)}</h3><ul>{told}</ul>")
+    return parts
+
+
 @click.command()
 @click.argument("out", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--results", type=click.Path(path_type=Path, exists=True), help="[default: benchmarks/results]")
 def main(out: Path, results: Path | None) -> None:
     """Write the page OUT, print the tables."""
-    series = read_results(results or Path(__file__).parent / "results")
-    out.write_text(page(series), encoding="utf-8")
-    click.echo(f"{markdown(request_table(series))}\n\n{markdown(sweep_table(series))}")
+    folder = results or Path(__file__).parent / "results"
+    series, comparisons = read_results(folder), read_comparisons(folder)
+    if not series and not comparisons:
+        raise click.ClickException(f"no results in {folder}: run python -m benchmarks.latency first")
+    out.write_text(page(series, comparisons), encoding="utf-8")
+    tables = [request_table(series), sweep_table(series)] if series else []
+    tables += [table for run in latest(comparisons) for table in (compare.speed_table(run), compare.ratio_table(run))]
+    click.echo("\n\n".join(map(markdown, tables)))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,51 @@
+"""pulse-edge itself, as one of the peers. Variants: a precision of the export, with a block size after a colon."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.peers.protocol import serve
+from pulse_edge.backends import EngineOptions, open_engine
+from pulse_edge.bundle import EMBEDDINGS, open_bundle
+
+
+class Ours:
+    def __init__(self, path: Path, threads: int, context: int) -> None:
+        bundle = open_bundle(path)
+        manifest = bundle.manifest
+        options = EngineOptions(threads=threads, context=context)
+        self._engine = open_engine(bundle, options)
+        dtype = np.float32 if manifest.precision.embeddings == "fp32" else np.float16
+        self._embeddings = np.memmap(bundle.file(EMBEDDINGS), dtype, "r").reshape(-1, manifest.model.text.hidden)
+        self.engine = self._engine.describe() | {
+            "weights": manifest.precision.decoder, "head": manifest.precision.head,
+            "activations": manifest.precision.activations, "cache": manifest.precision.kv_cache,
+            "prefill_chunk": options.prefill_chunk,
+        }  # fmt: skip
+
+    def feed(self, tokens: list[int]) -> None:
+        embeds = self._embeddings[tokens].astype(np.float32)
+        if len(tokens) == 1:
+            self._engine.step(embeds)
+        else:
+            self._engine.prefill(embeds)
+
+    def rewind(self, length: int) -> None:
+        self._engine.rewind(length)
+
+
+def convert(checkpoint: Path, out: Path, variant: str) -> None:
+    from pulse_edge.export.pipeline import export
+
+    precision, _, block = variant.partition(":")
+    export(checkpoint, out, precision=precision, block_size=int(block) if block else None)
+
+
+def load(path: Path, variant: str, threads: int, context: int) -> Ours:
+    return Ours(path, threads, context)
+
+
+if __name__ == "__main__":
+    serve(convert, load)

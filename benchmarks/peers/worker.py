@@ -1,0 +1,148 @@
+"""The parent's side of compare.py: the table of peers, their environments, their processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import shutil
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+TORCH = "torch==2.13.0"  # first and pinned: a range takes gigabytes of CUDA packages
+
+
+class PeerError(Exception):
+    """A peer cannot be installed, converted, loaded or run; the message is the reason to print."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A peer: its worker module, its variants, and what to install, one pip call for each row. None: our own Python."""
+
+    module: str
+    variants: tuple[str, ...]
+    installs: tuple[tuple[str, ...], ...] | None
+    arguments: tuple[str, ...] = ()
+
+
+PEERS = {
+    "ours": Kind("ours", ("int4:128", "int8"), None),
+    "llama.cpp": Kind("llama_cpp", ("q4_0", "q8_0"), (("llama-cpp-python", "gguf", "ml_dtypes", "numpy"),)),
+    "openvino": Kind(
+        "openvino", ("int4", "int8"), (("setuptools", TORCH), ("openvino", "nncf", "optimum-intel", "transformers"))
+    ),
+    "genai": Kind(
+        "genai", ("int4",),
+        (("setuptools", TORCH), ("onnxruntime-genai", "onnx", "onnx-ir", "transformers", "sentencepiece")),
+    ),
+    "optimum": Kind("optimum", ("fp32",), (("setuptools", TORCH), ("optimum-onnx", "onnxruntime", "onnx"))),
+    "fake": Kind("fake", ("1000",), None),
+    "fake-noise": Kind("fake", ("1000",), None, ("noise",)),
+}  # fmt: skip
+
+
+def python_of(name: str, work: Path) -> Path:
+    """The interpreter of a peer's environment, made where there is none yet. Raises `PeerError`."""
+    kind = PEERS[name]
+    if kind.installs is None:
+        return Path(sys.executable)
+    folder = work / name / "venv"
+    done, wanted = folder / "installed.json", [list(row) for row in kind.installs]
+    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    if done.exists() and json.loads(done.read_text()) == wanted:
+        return python
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    log = work / name / "install.log"
+    rows = [[sys.executable, "-m", "venv", str(folder)]]
+    rows += [[str(python), "-m", "pip", "install", "--disable-pip-version-check", *row] for row in kind.installs]
+    for row in rows:
+        with log.open("ab") as file:
+            code = subprocess.run(row, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT).returncode
+        if code:
+            raise PeerError(f"cannot be installed: {' '.join(row[3:])} failed ({_last_line(log)}; all in {log})")
+    done.write_text(json.dumps(wanted))
+    return python
+
+
+class Worker:
+    """A process of a peer. One command at a time; whatever goes wrong is a `PeerError`, and ends the process."""
+
+    def __init__(self, name: str, python: Path, log: Path) -> None:
+        self._log = log
+        command = [str(python), "-m", f"benchmarks.peers.{PEERS[name].module}", *PEERS[name].arguments]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self._errors = log.open("wb")
+        self._lines: queue.Queue[str] = queue.Queue()
+        # In a session of its own: Ctrl-C is the parent's to handle.
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, cwd=ROOT, env=environment,
+            start_new_session=True, text=True, encoding="utf-8", errors="replace",
+        )  # fmt: skip
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._lines.put(line)
+        self._lines.put("")  # the end
+
+    def __call__(self, do: str, timeout: float, **arguments: Any) -> dict[str, Any]:
+        """The answer to a command. timeout: seconds."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
+            self._process.stdin.flush()
+            line = self._lines.get(timeout=timeout)
+        except OSError:
+            line = ""  # it is gone
+        except queue.Empty:
+            self.close()
+            raise PeerError(f"{do}: no answer in {timeout:g} s") from None
+        if not line:
+            code = self._process.wait()
+            raise PeerError(f"{do}: the worker ended with {code} ({_last_line(self._log)}; all in {self._log})")
+        try:
+            answer = json.loads(line)
+            assert isinstance(answer, dict)
+        except (ValueError, AssertionError):
+            self.close()
+            raise PeerError(f"{do}: the worker said {line.strip()[:80]!r}, which is no JSON object") from None
+        if "error" in answer:
+            raise PeerError(f"{do}: {answer['error']}")
+        return answer
+
+    def number(self, do: str, key: str, timeout: float, **arguments: Any) -> float:
+        """One number of the answer."""
+        value = self(do, timeout, **arguments).get(key)
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            self.close()
+            raise PeerError(f"{do}: the answer has {key} {value!r}, which is no number")
+        return value
+
+    def close(self) -> None:
+        """End the process, whatever it does."""
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        self._errors.close()
+
+
+def _last_line(log: Path) -> str:
+    """What a log ends with, cut to a line of a report."""
+    text = log.read_text(errors="replace").strip()
+    return text.splitlines()[-1].strip()[:200] if text else "it said nothing"
