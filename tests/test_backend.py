@@ -176,7 +176,7 @@ def test_a_binding_owns_what_it_reads(engine: ort.OrtEngine) -> None:
     engine.step(embeds(1))
     run = engine._steps[1]
     tensors = [v for v in vars(run).values() if isinstance(v, ort._Tensor)]
-    assert len(tensors) == 5  # embeds, lengths, total, rows, logits
+    assert len(tensors) == 6  # embeds, lengths, total, position, rows, logits
     assert all(t.value.data_ptr() == t.array.ctypes.data for t in tensors)
     assert run._wanted.array.tolist() == [0]
 

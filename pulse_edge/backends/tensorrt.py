@@ -23,9 +23,7 @@ from . import EngineOptions, Floats
 from .cuda import Device
 
 ALIGNMENT = 256  # of the addresses of tensors
-ROW_COST = (
-    0.03  # of `Engine.row_cost`: steps wait for the weights, which a further row does not read again; not measured
-)
+ROW_COST = 0.03  # of `Engine.row_cost`: steps wait for the weights, which a further row shares; not measured
 
 
 def open_engine(bundle: Bundle, options: EngineOptions) -> TensorRTEngine:
