@@ -42,7 +42,9 @@ def build_if_possible(bundle: Bundle, device: str | None, to_stderr: bool) -> No
 
 def build_with_progress(bundle: Bundle, builder: engine.Builder, prefill_rows: int, to_stderr: bool = False) -> None:
     """`engine.build`, saying beforehand what memory it takes, and afterwards what it made."""
-    click.echo(f"building for {builder.key}; peak memory about {size(engine.expected_memory(bundle))}", err=True)
+    click.echo(
+        f"building for {builder.key}; peak memory about {size(engine.expected_memory(bundle, builder))}", err=True
+    )
     with Status() as status:
         built = engine.build(bundle, builder, prefill_rows=prefill_rows, progress=status)
     for name, bytes_ in built.files.items():

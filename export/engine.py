@@ -35,9 +35,10 @@ DEVICES = {
 }  # fmt: skip
 
 # Host memory that a build takes at its peak, besides files it maps: a fixed part, and so many times the graph's
-# weights. Measured with tensorrt_rtx 1.7: benchmarks/results/engines.jsonl.
+# weights. The largest that were measured with tensorrt_rtx 1.7: benchmarks/results/engines.jsonl. TensorRT on a device
+# also has the weights on the GPU to time kernels; that they are there once is an assumption.
 PEAK_FIXED = 300e6
-PEAK_FACTOR = {"fp16": 3.0, "int8": 3.0, "int4": 4.5}
+PEAK_FACTOR = {"fp16": 3.0, "int8": 2.0, "int4": 2.5}
 # A plan that is larger than this holds its weights twice; what is not weights is about 2.4 MB a profile.
 ONCE = 1.3
 KERNELS = 2.5e6
@@ -49,11 +50,13 @@ class CannotBuildHere(ExportError):
 
 @dataclass(frozen=True)
 class Builder:
-    """A library, and what it is to build for. `ahead`: for a GPU that need not be here."""
+    """A library, and what it is to build for. `ahead`: for a GPU that need not be here; `shared`: it builds on a GPU
+    whose memory is the host's."""
 
     library: Any
     key: PlanKey
     ahead: bool
+    shared: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,8 +78,10 @@ def check_device(name: str) -> None:
 def choose_builder(bundle: Bundle, device: str | None = None) -> Builder:
     """For a device of the table, or for the GPU in this machine. Raises `CannotBuildHere`, `EngineError`."""
     here: int | EngineError
+    shared = False
     try:
-        here = Cuda().capability()
+        cuda = Cuda()
+        here, shared = cuda.capability(), cuda.integrated()
     except EngineError as error:
         here = error
     if device is None:
@@ -94,7 +99,7 @@ def choose_builder(bundle: Bundle, device: str | None = None) -> Builder:
             continue
         ahead = hasattr(getattr(library, "ComputeCapability", None), f"SM{wanted}")
         if ahead or (name == "tensorrt" and wanted == here):
-            return Builder(library, PlanKey(name, library.__version__, wanted), ahead)
+            return Builder(library, PlanKey(name, library.__version__, wanted), ahead, shared and not ahead)
         reasons.append(f"{name} {library.__version__} builds {_reach(library)}")
     raise CannotBuildHere(
         f"plans for {device or 'this GPU'} (compute capability {wanted / 10}) cannot be built here: "
@@ -110,11 +115,11 @@ def _reach(library: Any) -> str:
     return f"for {', '.join(name for name in kinds.__members__ if name.startswith('SM'))}"
 
 
-def expected_memory(bundle: Bundle) -> int:
+def expected_memory(bundle: Bundle, builder: Builder) -> int:
     """Host memory at the peak of building the larger graph, in bytes."""
     precision, sizes = bundle.manifest.precision, _sizes(bundle)
     return int(PEAK_FIXED) + max(
-        int(PEAK_FACTOR[storage] * sizes[f"{graph}.data"])
+        int((PEAK_FACTOR[storage] + builder.shared) * sizes[f"{graph}.data"])
         for graph, storage in ((VISION_GRAPH, precision.vision), (DECODER_GRAPH, precision.decoder))
     )
 
@@ -128,7 +133,7 @@ def build(
     Raises `ExportError` for a bundle of another target, too little memory or disk, and where TensorRT fails.
     """
     start = time.perf_counter()
-    check(bundle)
+    check(bundle, builder)
     key, text = builder.key, bundle.manifest.model.text
     rows = min(prefill_rows, text.context)
     try:
@@ -142,7 +147,7 @@ def build(
     except OSError as error:
         raise ExportError(f"{error.filename or bundle.path / PLANS}: {error.strerror}") from None
     sizes = {f.path: f.size for f in index.files}
-    return Built(str(bundle.path), key, sizes, time.perf_counter() - start, expected_memory(bundle))
+    return Built(str(bundle.path), key, sizes, time.perf_counter() - start, expected_memory(bundle, builder))
 
 
 def write_plan(
@@ -185,7 +190,7 @@ def most_views(spec: ModelSpec) -> int:
     return 1 + max((width // side) * (height // side) for width, height in spec.image.grids)
 
 
-def check(bundle: Bundle) -> None:
+def check(bundle: Bundle, builder: Builder) -> None:
     """Raises `ExportError` where a build of this bundle would fail for certain: its target, memory, disk."""
     manifest = bundle.manifest
     if manifest.target != "standard" or manifest.precision.io != "fp16":
@@ -193,7 +198,7 @@ def check(bundle: Bundle) -> None:
             f"{bundle.path} ({manifest.target}, {manifest.precision.name}) is not for TensorRT; "
             "export the checkpoint with --target tensorrt --precision fp16, int8 or int4"
         )
-    needed, free = expected_memory(bundle), _free_memory()
+    needed, free = expected_memory(bundle, builder), _free_memory()
     if free is not None and free < needed:
         raise ExportError(
             f"building needs about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free (swap included); "

@@ -42,6 +42,7 @@ class cudaStreamCaptureMode(enum.IntEnum):
 
 
 class cudaDeviceAttr(enum.IntEnum):
+    cudaDevAttrIntegrated = 18
     cudaDevAttrComputeCapabilityMajor = 75
     cudaDevAttrComputeCapabilityMinor = 76
 
@@ -117,8 +118,12 @@ class Cuda:
         return OK, 0
 
     def cudaDeviceGetAttribute(self, attribute: cudaDeviceAttr, device: int) -> Any:
-        major = attribute == cudaDeviceAttr.cudaDevAttrComputeCapabilityMajor
-        return OK, self.capability // 10 if major else self.capability % 10
+        major, minor = divmod(self.capability, 10)
+        return OK, {
+            cudaDeviceAttr.cudaDevAttrIntegrated: int(self.capability in (87, 110)),
+            cudaDeviceAttr.cudaDevAttrComputeCapabilityMajor: major,
+            cudaDeviceAttr.cudaDevAttrComputeCapabilityMinor: minor,
+        }[attribute]
 
     def cudaMemGetInfo(self) -> Any:
         return OK, self.total - sum(map(len, self.device.values())), self.total

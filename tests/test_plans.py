@@ -16,7 +16,7 @@ from fixture_types import Bundles
 
 pytest.importorskip("onnx", "1.19", reason="opset 24 is written by onnx 1.19 and newer")
 
-from pulse_edge.bundle import Bundle, dumps, open_bundle
+from pulse_edge.bundle import DECODER_GRAPH, Bundle, dumps, open_bundle
 from pulse_edge.cli import cli
 from pulse_edge.errors import EngineError, ExportError
 from pulse_edge.export import engine
@@ -131,7 +131,7 @@ def libraries(monkeypatch: pytest.MonkeyPatch) -> None:
         "tensorrt_rtx": SimpleNamespace(__version__="1.7.1", IKVCacheUpdateLayer=None, ComputeCapability=kinds),
     }
     monkeypatch.setattr(engine, "load_library", fakes.__getitem__)
-    monkeypatch.setattr(engine, "Cuda", lambda: SimpleNamespace(capability=lambda: 87))
+    monkeypatch.setattr(engine, "Cuda", lambda: SimpleNamespace(capability=lambda: 87, integrated=lambda: True))
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,10 @@ def libraries(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("libraries")
 def test_which_library_builds(bundle: Bundle, device: str | None, expected: PlanKey) -> None:
     builder = engine.choose_builder(bundle, device)
-    assert (builder.key, builder.ahead) == (expected, expected.library == "tensorrt_rtx")
+    ahead = expected.library == "tensorrt_rtx"
+    assert (builder.key, builder.ahead, builder.shared) == (expected, ahead, not ahead)
+    weights = bundle.file(f"{DECODER_GRAPH}.data").stat().st_size
+    assert engine.expected_memory(bundle, builder) == 300e6 + 2 * weights + builder.shared * weights
 
 
 @pytest.mark.usefixtures("libraries")

@@ -50,12 +50,21 @@ class Cuda:
             raise CudaError(f"{name} failed: {status.name} ({text})", int(status))
         return values[0] if len(values) == 1 else values
 
+    def attribute(self, name: str) -> int:
+        """Of the current device: `name` without the manual's `cudaDevAttr`."""
+        return int(self("cudaDeviceGetAttribute", getattr(self.api.cudaDeviceAttr, f"cudaDevAttr{name}"), self._device))
+
+    @property
+    def _device(self) -> int:
+        return int(self("cudaGetDevice"))
+
     def capability(self) -> int:
-        """Compute capability of the current device: 87 is 8.7."""
-        attributes, device = self.api.cudaDeviceAttr, self("cudaGetDevice")
-        major = self("cudaDeviceGetAttribute", attributes.cudaDevAttrComputeCapabilityMajor, device)
-        minor = self("cudaDeviceGetAttribute", attributes.cudaDevAttrComputeCapabilityMinor, device)
-        return int(10 * major + minor)
+        """Compute capability: 87 is 8.7."""
+        return 10 * self.attribute("ComputeCapabilityMajor") + self.attribute("ComputeCapabilityMinor")
+
+    def integrated(self) -> bool:
+        """Whether its memory is the host's, as on a Jetson."""
+        return bool(self.attribute("Integrated"))
 
 
 class Device:
