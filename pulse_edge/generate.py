@@ -99,7 +99,7 @@ class _Steps:
         lookup: Lookup | None,
     ) -> None:
         self._engine, self._embed, self._params, self._out, self._lookup = engine, embed, params, out, lookup
-        self._draft_length = None if lookup is None else DraftLength(engine.row_cost)
+        self._draft_length = None if lookup is None else DraftLength(engine.row_cost, lookup.record)
         self._length = engine.length  # of the cache, without what is ahead of the tokens sampled
         self._rows: Floats  # [1 + draft, vocab]
         self._draft: list[int] = []

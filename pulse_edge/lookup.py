@@ -8,11 +8,13 @@ verifies; nothing here can change an answer, only how many tokens a step gives.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 NGRAMS = (8, 4, 2)  # tokens to recognise a place by, longest first
 MEMORY = 8192  # tokens that are remembered between requests: some thirty reports
 DRAFTS = tuple(range(1, 16, 2))  # tokens; longer ones would hardly ever be right to their end
 MAX_LOSS = 0.05  # of the steps that an answer takes without drafts
+ADVANCE = 2.0  # steps that an answer may lose of what those before it have saved
 _GAP = -1  # stands for an image, and for where a request begins
 
 
@@ -26,6 +28,10 @@ class Lookup:
         self.forget()
 
     def forget(self) -> None:
+        self.record = Record()
+        self._drop()
+
+    def _drop(self) -> None:
         self._tokens: list[int] = []
         self._last: dict[int, dict[tuple[int, ...], int]] = {n: {} for n in NGRAMS}  # n-gram -> the position after it
         self._run = 0  # tokens since the last gap
@@ -35,7 +41,7 @@ class Lookup:
         """A request: its prompt's ids, negative where an image's tokens are."""
         if len(self._tokens) > MEMORY:  # keep the newer half; indexing it again takes milliseconds, and is rare
             kept = self._tokens[-MEMORY // 2 :]
-            self.forget()
+            self._drop()
             self._read(kept)
         self._read([_GAP, *prompt])
 
@@ -79,28 +85,40 @@ def cost(row_cost: float, drafted: int) -> float:
     return row_cost * (drafted - 0.5) if drafted else 0.0
 
 
+@dataclass
+class Record:
+    """What drafts were worth lately, over answers: tokens verified that were right and wrong (fading), and the steps
+    saved less those lost, up to `ADVANCE`."""
+
+    right: float = 0.0
+    wrong: float = 0.0
+    saved: float = 0.0
+
+
 class DraftLength:
-    """How many tokens of one answer to draft. It counts and takes no time, so the same request drafts the same.
+    """How many tokens of one answer to draft. It counts and takes no time, so the same requests draft the same.
 
     In units of a step of one row, a step that verifies a draft takes 1 + `cost`, and saves a step for each token of it
-    that was right. `_gain` is what drafts have saved less what they have cost. Of the lengths whose whole loss would be
-    affordable, so that no answer costs over `MAX_LOSS` more than its plain steps, it is the one that promises most
-    tokens a time: with a chance c that a token is right, (1 + c + c^2 + ... + c^k) / (1 + cost). The chance is counted
-    over some thirty rows, and starts (and comes back, where nothing is drafted) at 1 of 2.
+    that was right. Of the lengths whose whole loss would be affordable, it is the one that promises most tokens a time:
+    with a chance c that a token is right, (1 + c + c^2 + ... + c^k) / (1 + cost). The chance is counted over some
+    hundred rows, and starts (and comes back, where nothing is drafted) at 1 of 2.
+
+    Affordable is what this answer has saved, and `MAX_LOSS` of its plain steps or the advance that answers before have
+    saved. So no answer of 40 tokens costs over `MAX_LOSS` more, and no sequence of answers does.
     """
 
-    KEEP = 0.97  # of the counts, from row to row
+    KEEP = 0.99  # of the counts, from row to row
     PRIOR = 1, 2  # right, of so many
 
-    def __init__(self, row_cost: float) -> None:
-        self._row_cost, self._gain = row_cost, 0.0
-        self._right = self._wrong = 0.0
+    def __init__(self, row_cost: float, record: Record | None = None) -> None:
+        self._row_cost, self._record, self._gain = row_cost, record or Record(), 0.0
+        self._record.saved = self._advance = max(0.0, self._record.saved)
 
     def __call__(self, tokens: int) -> int:
         """For the step after `tokens` of the answer, which plainly take that many steps, this one included."""
         right, of = self.PRIOR
-        chance = (right + self._right) / (of + self._right + self._wrong)
-        best, most, rate = 0, self._gain + MAX_LOSS * tokens, 1.0
+        chance = (right + self._record.right) / (of + self._record.right + self._record.wrong)
+        best, most, rate = 0, self._gain + max(self._advance, MAX_LOSS * tokens), 1.0
         for k in DRAFTS:
             adds = cost(self._row_cost, k)
             promised = (1 - chance ** (k + 1)) / (1 - chance) / (1 + adds)
@@ -110,7 +128,9 @@ class DraftLength:
 
     def verified(self, drafted: int, right: int) -> None:
         """The outcome of a step, also of one without a draft. What came after the first wrong token says nothing."""
-        self._gain += right - cost(self._row_cost, drafted)
+        record, gain = self._record, right - cost(self._row_cost, drafted)
+        self._gain += gain
+        record.saved = min(ADVANCE, record.saved + gain)
         keep = self.KEEP ** (1 + drafted)
-        self._right = keep * self._right + right
-        self._wrong = keep * self._wrong + (right < drafted)
+        record.right = keep * record.right + right
+        record.wrong = keep * record.wrong + (right < drafted)
