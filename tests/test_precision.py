@@ -155,7 +155,7 @@ def test_rows_are_quantized_alone_however_many_there_are() -> None:
 
 
 def test_the_table() -> None:
-    assert list(PRECISIONS) == ["fp32", "fp16", "int8", "int4"]
+    assert list(PRECISIONS) == ["fp32", "fp16", "int8", "int4", "w8a8"]
     for name, row in PRECISIONS.items():
         assert row.name == name == row.decoder
         assert bool(row.block_size) == (row.decoder in BITS)
