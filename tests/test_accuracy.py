@@ -1,0 +1,54 @@
+"""benchmarks/accuracy.py as it is run from a clone, on a tiny checkpoint, and its arithmetic."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+pytest.importorskip("onnx", "1.19", reason="opset 24 is checked by onnx 1.19 and newer")
+pytest.importorskip("onnxruntime", "1.25", reason="ONNX Runtime 1.24 has no TensorScatter")
+
+from benchmarks import accuracy
+from pulse_edge.bundle import open_bundle
+
+
+def test_a_table_of_a_tiny_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
+    """Its answers are noise, but fp32 is nearer to itself than W8A8 is, and the bundles are left to be used again."""
+    command = [str(checkpoint), "--rows", "fp16-standard,w8a8-naive,w8a8", "--pages", "0", "--logit-pages", "1",
+               "--samples", "1", "--keep", str(tmp_path)]  # fmt: skip
+    first = CliRunner().invoke(accuracy.main, [*command, "--json"], catch_exceptions=False)
+    record = json.loads(first.stdout)
+    assert list(record["bundles"]) == ["fp32", "fp16-standard", "w8a8-naive", "w8a8"]
+    assert "no smoothing" in record["bundles"]["w8a8-naive"]["recipe"]
+    assert "SmoothQuant alpha 0.5" in record["bundles"]["w8a8"]["recipe"]
+    logits = record["logits"]
+    assert logits["fp16-standard"]["kl_mean"] < logits["w8a8"]["kl_mean"] < 0.05
+    assert logits["w8a8"]["positions"] > 1
+    seals = {path.name: open_bundle(path).digest for path in tmp_path.iterdir()}
+    assert seals == {name: made["seal"] for name, made in record["bundles"].items()}
+    table = CliRunner().invoke(accuracy.main, command, catch_exceptions=False).stdout.splitlines()
+    assert [line.split("|")[1].strip() for line in table] == ["", "---", *record["bundles"]]
+    assert f"{logits['w8a8']['kl_mean']:.2e}" in table[-1]
+
+
+def test_an_unknown_row() -> None:
+    done = CliRunner().invoke(accuracy.main, ["--rows", "w8a8,int3"])
+    assert done.exit_code == 2
+    assert "unknown row 'int3'; there are fp32, " in done.output
+
+
+def test_the_comparison_of_logits() -> None:
+    expected = np.array([[0.0, 1.0], [2.0, 0.0]], np.float32)
+    same = accuracy.compare([expected], [expected])
+    assert (same.positions, same.top1, same.kl_mean) == (2, 1.0, 0.0)
+    assert same.cosine_min == pytest.approx(1)
+    got = accuracy.compare([expected[:1], expected[1:]], [expected[:1], expected[:1]])
+    p = 1 / (1 + math.exp(-2))  # of the second row's first token; the other distribution gives it 1 / (1 + e)
+    kl = p * math.log(p * (1 + math.e)) + (1 - p) * math.log((1 - p) * (1 + math.exp(-1)))
+    assert got.kl_mean == pytest.approx(kl / 2, rel=1e-6)
+    assert (got.top1, got.cosine_mean, got.cosine_min) == (0.5, pytest.approx(0.5), pytest.approx(0))
