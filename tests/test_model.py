@@ -276,7 +276,7 @@ def test_provenance(bundle: Path, model: pulse_edge.Model) -> None:
     assert made["prompt"].endswith(f"USER: <image>\n{Q1} ASSISTANT:")
     assert made["parameters"] == {
         "max_new_tokens": 3, "temperature": 0.5, "top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0, "seed": 0,
-        "stop": ["x"],
+        "stop": ["x"], "speculate": False,
     }  # fmt: skip
     assert made["engine"]["device"] == "cpu"
     assert {"pulse-edge", "numpy", "pillow", "sentencepiece", "python"} <= made["versions"].keys()

@@ -1,4 +1,4 @@
-"""What a calibration is given: conversations, pages, simulated ones; what the manifest tells of them; what is refused."""
+"""What a calibration is given: conversations, pages, simulated ones; what the manifest says; what is refused."""
 
 from __future__ import annotations
 
