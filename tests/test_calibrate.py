@@ -34,7 +34,7 @@ from pulse_edge.export.pipeline import export
 from pulse_edge.export.precision import PRECISIONS, quantize
 from pulse_edge.export.samples import Sample, read_samples
 from pulse_edge.export.smooth import Smoothed, sites
-from pulse_edge.export.targets import standard
+from pulse_edge.export.targets import contrib, standard
 from pulse_edge.export.vision import write_vision
 
 Floats = NDArray[np.float32]
@@ -246,7 +246,7 @@ def test_a_dead_channel_is_left_alone(checkpoint: Path, noise: Path) -> None:
 # -- the graphs
 
 
-def simulated(smoothed: Smoothed, exact: bool = False) -> reference.Linear:
+def simulated(smoothed: Smoothed, exact: bool = False, signed: bool = False) -> reference.Linear:
     """A linear layer whose input and weights are rounded to int8, as the Q/DQ graphs have them."""
 
     def linear(x: reference.Array, tensor: reference.Tensor, name: str) -> reference.Array:
@@ -256,7 +256,7 @@ def simulated(smoothed: Smoothed, exact: bool = False) -> reference.Linear:
             scale = np.float32(smoothed.scale(name))
             x = np.clip(np.rint(x / scale), -128, 127) * scale
         weight = np.asarray(tensor(f"{name}.weight"), np.float32)
-        return x @ quantize(weight, 8, weight.shape[1], signed=False).dequantize().T
+        return x @ quantize(weight, 8, weight.shape[1], signed=signed).dequantize().T
 
     return linear
 
@@ -294,6 +294,23 @@ def test_the_graphs_compute_the_simulated_model(checkpoints: Checkpoints, tmp_pa
         error = float(np.linalg.norm(got - rounded) / np.linalg.norm(rounded))
         effect = float(np.linalg.norm(floats - rounded) / np.linalg.norm(rounded))
         assert error < 0.2 * effect, (error, effect)
+
+
+def test_a_target_that_scales_at_run_time_takes_the_smoothing_alone(
+    checkpoint: Path, tmp_path: Path, noise: Path
+) -> None:
+    """Folded weights and explicit factors come from `Net`; no scale of an activation is in the graph."""
+    source = Checkpoint(checkpoint)
+    smoothed = Smoothed(source.tensor, source.spec, record(source, noise))
+    graph = Graph(tmp_path / VISION_GRAPH, contrib.CPU.opsets)
+    target = replace(contrib.CPU, accuracy_level=0)  # activations stay floats
+    write_vision(Net(graph, target, PRECISIONS["w8a8"], 0, smoothed, smoothed), source.spec)
+    graph.save()
+    session = ort.InferenceSession(str(tmp_path / VISION_GRAPH), providers=["CPUExecutionProvider"])
+    pixels = images.preprocess(page(5), source.spec)
+    got = session.run(["features"], {"pixels": pixels})[0]
+    exact = simulated(smoothed, exact=True, signed=True)
+    assert relative(got, features_by(pixels, source.spec, smoothed, exact)) < 1e-4
 
 
 def kinds(path: Path) -> dict[str, int]:

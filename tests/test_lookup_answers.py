@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
-from conftest import Bundles
+from fixture_types import Bundles
 from test_model import Q1, Q2, fresh, page
 from test_streams import usable
 
