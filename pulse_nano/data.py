@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import queue
 import threading
@@ -16,11 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .model import DENSE
+from .model import DENSE, LOCAL
 from .pages import F32, SIDE, Page, Shard, compose, no_ecg, sample_look, views_of
 from .targets import attribute_targets, dense_target
 
-SHARD_PAGES = 200
 WINDOW = 4  # shards that are shuffled together
 
 
@@ -49,6 +49,7 @@ class Pages:
     patch: int
     seed: int
     start: int = 0
+    stride: int = 1  # between the numbers of batches: the workers' batches are interleaved
     base: bool = False
     empty: float = 0.05  # share of images without an ECG
 
@@ -65,16 +66,21 @@ class Pages:
             self._open[number] = Shard(path)
         return self._open[number]
 
+    @functools.cached_property
+    def shard_pages(self) -> int:
+        """All shards of a folder have as many pages as its first one."""
+        return len(self._shard(0))
+
     def page(self, position: int) -> Page:
         """Page at this place of the endless sequence of epochs."""
-        epoch, at = divmod(position, self.shards * SHARD_PAGES)
+        epoch, at = divmod(position, self.shards * self.shard_pages)
         order: NDArray[np.int64] = np.arange(self.shards)
         if epoch:
             order = np.random.default_rng([self.seed, epoch]).permutation(self.shards)
-        window, within = divmod(at, WINDOW * SHARD_PAGES)
+        window, within = divmod(at, WINDOW * self.shard_pages)
         group = order[window * WINDOW : (window + 1) * WINDOW]
-        pick = int(np.random.default_rng([self.seed, epoch, window, 1]).permutation(len(group) * SHARD_PAGES)[within])
-        return self._shard(int(group[pick // SHARD_PAGES]))[pick % SHARD_PAGES]
+        pick = int(np.random.default_rng([self.seed, epoch, window, 1]).permutation(len(group) * self.shard_pages)[within])
+        return self._shard(int(group[pick // self.shard_pages]))[pick % self.shard_pages]
 
     def make(self, number: int, views: F32 | None = None) -> Batch:
         """Batch `number`. `views` is memory to write the views into; the batch then lives until it is used again."""
@@ -99,7 +105,7 @@ class Pages:
         stacked = np.stack([np.zeros(shape, np.float32) if d is None else d for d in dense])
         for slot, label in enumerate(labels):
             if label is None:
-                stacked[slot, :, -4:] = np.nan
+                stacked[slot, :, -len(LOCAL) :] = np.nan
         joined = {name: torch.from_numpy(np.stack([h[name] for h in heads])) for name in heads[0]}
         return Batch(number, torch.from_numpy(views), torch.from_numpy(stacked), joined, labels)
 
@@ -118,8 +124,8 @@ def stream(pages: Pages, ahead: int = 2) -> Iterator[Batch]:
 
     def produce() -> None:
         try:
-            for number in itertools.count(pages.start):
-                ready.put(pages.make(number, ring[number % len(ring)]))
+            for turn, number in enumerate(itertools.count(pages.start, pages.stride)):
+                ready.put(pages.make(number, ring[turn % len(ring)]))
         except BaseException as error:  # handed to the caller, who can act on it
             ready.put(error)
 

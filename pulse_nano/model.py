@@ -19,18 +19,18 @@ from .simulate import AXES, CONDUCTION, ECTOPY, RHYTHMS, ST_CHANGES
 
 @dataclass(frozen=True)
 class Size:
-    """Shapes. Widths are multiples of 64, heads 64 wide, for block-quantized weights."""
+    """Shapes. Widths are multiples of 128, for block-quantized weights."""
 
     image: int = 336
-    patch: int = 42
-    vision_width: int = 192
+    patch: int = 28
+    vision_width: int = 128
     vision_layers: int = 6  # the last one is never used, see `mm_vision_select_layer`
-    vision_heads: int = 3
-    vision_mlp: int = 640
-    width: int = 192
-    layers: int = 4
-    heads: int = 3
-    ffn: int = 512
+    vision_heads: int = 2
+    vision_mlp: int = 512
+    width: int = 128
+    layers: int = 5
+    heads: int = 4  # of 32: what is read off a page is many small things
+    ffn: int = 384
     vocab: int = 1024
     positions: int = 2048
 
@@ -41,14 +41,18 @@ class Size:
     def asdict(self) -> dict[str, Any]:
         return asdict(self)
 
+    @property
+    def of_tower(self) -> dict[str, Any]:
+        return {"patch": self.patch} | {k: v for k, v in asdict(self).items() if k.startswith("vision_")}
+
 
 SHEET = (1.86, 1.65, 1.75)  # normalised colour of a printed sheet, averaged over paper and grid
 
-# x-bins per patch of the event heat maps; "long": a QRS complex whose PR interval is over LONG_PR
-BINS = {"qrs": 14, "p": 14, "pvc": 7, "spike": 7, "long": 7}
-LONG_PR = 0.2  # s
-LOCAL = ("pr_s", "st_mm", "rr_s", "qrs_s")  # regressed where a QRS complex lies
-DENSE = sum(BINS.values()) + len(LOCAL)
+# x-bins per patch of the event heat maps
+BINS = {"qrs": 14, "p": 14, "pvc": 4, "pac": 4, "spike": 4, "lone": 4}
+PR_CLASSES = 17  # of 15 ms from 105 ms on, where a QRS complex or its P wave lies
+LOCAL = ("st_mm", "rr_s", "qrs_s")  # regressed where a QRS complex lies
+DENSE = sum(BINS.values()) + PR_CLASSES + len(LOCAL)
 HEADS = {
     "rhythm": len(RHYTHMS),
     "conduction": len(CONDUCTION),
@@ -188,7 +192,7 @@ class Heads(nn.Module):
         """(pages, 4 * patches, width) -> dense (pages, 4 * patches, DENSE), attributes (pages, classes)."""
         b, n, w = features.shape
         x = self.norm(features)
-        heads = 6
+        heads = w // 32
         k1, v1, k2, v2 = self.kv(x + self.place).view(b, n, 4, heads, w // heads).permute(2, 0, 3, 1, 4)
         q = self.query.expand(b, -1, -1)
         for ask, out, mlp, norm, k, v in zip(

@@ -26,15 +26,16 @@ from .simulate import LBBB, Ecg, EcgSpec, Noise, add_noise, sample_spec, simulat
 
 SIDE = 336
 CANVAS = 2 * SIDE
+RARE = 2.0  # weight of rare findings among training pages
 SUPERSAMPLED = CANVAS * 2 / 11  # dpi that makes a letter page twice as wide as the canvas
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
 
 # Columns of `Page.events`, canvas pixels first. kind: 0 conducted QRS, 1 premature ventricular, 2 premature atrial,
-# 3 paced, 4 escape, 5 P wave, 6 pacing spike. NaN: does not apply.
+# 3 paced, 4 escape, 5 P wave, 6 pacing spike, 7 P wave that no QRS complex belongs to. NaN: does not apply.
 EVENT_COLUMNS = ("x", "y", "kind", "pr_s", "st_mm", "rr_s", "qrs_s")
-P_WAVE, SPIKE = 5, 6
+P_WAVE, SPIKE, LONE_P = 5, 6, 7
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,7 @@ def find_events(ecg: Ecg, style: PageStyle, top: int) -> F32:
     rows: list[tuple[float, ...]] = []
     nan = float("nan")
     measurable_st = LBBB not in ecg.spec.conduction
+    pr_of = {round(onset - pr, 4): pr for onset, pr in zip(ecg.qrs, ecg.pr, strict=True) if np.isfinite(pr)}
     for cell in page_cells(style):
         lead = LEADS.index(cell.lead)
         y = cell.y * scale + top
@@ -137,7 +139,10 @@ def find_events(ecg: Ecg, style: PageStyle, top: int) -> F32:
             st = ecg.st_mv[lead] * style.gain if kind in (0, 2, 4) and measurable_st else nan
             rows.append((x(onset + 0.45 * width), y, kind, seen_pr, st, onset - previous, width))
             previous = onset
-        rows += [(x(p + 0.05), y, P_WAVE, nan, nan, nan, nan) for p in ecg.p if cell.start <= p < cell.stop - 0.08]
+        for p in ecg.p:
+            if cell.start <= p < cell.stop - 0.08:
+                pr = pr_of.get(round(p, 4), nan)
+                rows.append((x(p + 0.05), y, LONE_P if np.isnan(pr) else P_WAVE, pr, nan, nan, nan))
         rows += [(x(s), y, SPIKE, nan, nan, nan, nan) for s in ecg.spikes if cell.start <= s < cell.stop]
     return np.array(rows, np.float32).reshape(-1, len(EVENT_COLUMNS))
 
@@ -169,17 +174,24 @@ def shown_ectopy(ecg: Ecg) -> str:
     return ecg.spec.ectopy if ((ecg.kind == 1) | (ecg.kind == 2)).any() else "none"
 
 
-def make_ecg(seed: int, index: int, noise: Noise = Noise(), spec: EcgSpec | None = None, hz: int = 250) -> Ecg:  # noqa: B008
-    """Page `index` of the set `seed`: the same pair gives the same recording."""
+def make_ecg(
+    seed: int,
+    index: int,
+    noise: Noise = Noise(),  # noqa: B008
+    spec: EcgSpec | None = None,
+    hz: int = 250,
+    rare: float = 1.0,
+) -> Ecg:
+    """Page `index` of the set `seed`: the same pair gives the same recording. `rare`: see `sample_spec`."""
     rng = np.random.default_rng([seed, index, 0])
-    spec = sample_spec(rng) if spec is None else spec
+    spec = sample_spec(rng, rare) if spec is None else spec
     number = int(np.random.default_rng([seed, index, 1]).integers(2**31))
     return add_noise(simulate(spec, number, hz), number, noise)
 
 
-def make_page(seed: int, index: int) -> Page:
+def make_page(seed: int, index: int, rare: float = RARE) -> Page:
     rng = np.random.default_rng([seed, index, 2])
-    return draw_training_page(make_ecg(seed, index), sample_style(rng), sample_header(rng))
+    return draw_training_page(make_ecg(seed, index, rare=rare), sample_style(rng), sample_header(rng))
 
 
 # ---- shards ------------------------------------------------------------------------------------------------

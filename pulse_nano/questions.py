@@ -219,8 +219,8 @@ def ask(f: Findings | None, task: str, rng: np.random.Generator, topic: str | No
 
 
 def training_items(f: Findings | None, rng: np.random.Generator) -> list[Item]:
-    """A report and five random questions, as one page gives in stage B."""
-    tasks = rng.choice(["question", "choice", "detection", "refusal"], 5, p=[0.55, 0.25, 0.15, 0.05])
+    """A report and nine random questions, as one page gives in stage B: its image is what costs."""
+    tasks = rng.choice(["question", "choice", "detection", "refusal"], 9, p=[0.55, 0.27, 0.13, 0.05])
     return [ask(f, "report", rng), *(ask(f, str(task), rng) for task in tasks)]
 
 

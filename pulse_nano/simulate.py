@@ -456,8 +456,11 @@ def add_noise(ecg: Ecg, seed: int, noise: Noise = Noise()) -> Ecg:
     return replace(ecg, signal=out)
 
 
-def sample_spec(rng: np.random.Generator) -> EcgSpec:
-    """A random combination of findings that can occur together, balanced for training rather than as in a clinic."""
+def sample_spec(rng: np.random.Generator, rare: float = 1.0) -> EcgSpec:
+    """A random combination of findings that can occur together, balanced for scoring rather than as in a clinic.
+
+    `rare` weighs what occurs on few pages (AV blocks above the first degree, premature beats): training sees more.
+    """
 
     def pick(names: tuple[str, ...], weights: tuple[float, ...]) -> str:
         return names[int(rng.choice(len(names), p=np.array(weights) / sum(weights)))]
@@ -469,7 +472,7 @@ def sample_spec(rng: np.random.Generator) -> EcgSpec:
     )
     if rng.random() < 0.08:
         return replace(spec, axis_deg=float(rng.uniform(-10, 80)))  # entirely normal
-    kind = pick(("sinus", "fibrillation", "flutter", "paced", "second", "third"), (0.62, 0.12, 0.09, 0.06, 0.06, 0.05))
+    kind = pick(("sinus", "fibrillation", "flutter", "paced", "second", "third"), (0.62, 0.12, 0.09, 0.06, 0.06 * rare, 0.05 * rare))
     if kind == "paced":
         return replace(
             spec,
@@ -522,8 +525,8 @@ def sample_spec(rng: np.random.Generator) -> EcgSpec:
         spec = replace(spec, st=st, st_mv=rng.uniform(0.14, 0.24) if st == "ST depression" else rng.uniform(0.16, 0.38))
     if not block and rng.random() < 0.13:
         spec = replace(spec, lvh=True)
-    if kind in ("sinus", "fibrillation") and spec.rate_bpm < 125 and rng.random() < 0.3:
-        ectopy = pick(ECTOPY[1:], (0.45, 0.25, 0.3))
+    if kind in ("sinus", "fibrillation") and spec.rate_bpm < 125 and rng.random() < 0.2 + 0.1 * rare:
+        ectopy = pick(ECTOPY[1:], (0.45, 0.25 * rare, 0.3 * rare))
         if kind == "fibrillation":
             ectopy = ECTOPY[1]
         if ectopy != ECTOPY[1] and (FIRST in conduction or spec.rhythm == "sinus arrhythmia"):

@@ -10,17 +10,27 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .model import BINS, DENSE, LOCAL, LONG_PR
-from .pages import CANVAS, EVENT_COLUMNS, P_WAVE, SIDE, SPIKE, Page
+from .model import BINS, DENSE, LOCAL, PR_CLASSES
+from .pages import CANVAS, EVENT_COLUMNS, LONE_P, P_WAVE, SIDE, SPIKE, Page
 from .simulate import AXES, CONDUCTION, ECTOPY, RHYTHMS, ST_CHANGES
 
 F32 = NDArray[np.float32]
 PR = EVENT_COLUMNS.index("pr_s")
-UNITS = {"pr_s": 0.2, "st_mm": 2.0, "rr_s": 0.8, "qrs_s": 0.1}  # what a target of 1 means
+UNITS = {"st_mm": 2.0, "rr_s": 0.8, "qrs_s": 0.1}  # what a target of 1 means
+MAPS = sum(BINS.values())
+SPARSE = {1: "pvc", 2: "pac", SPIKE: "spike", LONE_P: "lone"}  # kinds of events with a map of their own
+
+
+def pr_classes(seconds: float) -> F32:
+    """(PR_CLASSES,) a distribution around the class of an interval: neighbours are nearly right."""
+    at = (seconds - 0.105) / 0.015 - 0.5
+    spread = np.exp(-0.5 * ((np.arange(PR_CLASSES) - at) / 0.7) ** 2)
+    return (spread / max(spread.sum(), 1e-6)).astype(np.float32)
 
 
 def dense_target(page: Page, patch: int) -> F32:
-    """float32 (4 * patches, DENSE): heat maps in 0..1 with soft neighbours, then local values; NaN: no loss there."""
+    """float32 (4 * patches, DENSE): heat maps in 0..1 with soft neighbours, PR as a distribution (zeros: no loss), then
+    local values; NaN: no loss there."""
     grid = SIDE // patch
     out = np.zeros((4 * grid * grid, DENSE), np.float32)
     out[:, -len(LOCAL) :] = np.nan
@@ -42,17 +52,15 @@ def dense_target(page: Page, patch: int) -> F32:
 
     for event in events:
         x, y, kind = float(event[0]), float(event[1]), int(event[2])
-        if kind == P_WAVE:
-            mark(x, y, "p")
-        elif kind == SPIKE:
-            mark(x, y, "spike")
-        else:
-            mark(x, y, "qrs")
-            if kind == 1:
-                mark(x, y, "pvc")
-            if event[PR] > LONG_PR:  # as a map, because the interval itself is not learned from its regression alone
-                mark(x, y, "long")
-            index, _ = cell(x, y)
+        wave = kind in (P_WAVE, LONE_P)
+        if kind in SPARSE:
+            mark(x, y, SPARSE[kind])
+        if kind != SPIKE:
+            mark(x, y, "p" if wave else "qrs")
+        index, _ = cell(x, y)
+        if np.isfinite(event[PR]):
+            out[index, MAPS : MAPS + PR_CLASSES] = pr_classes(float(event[PR]))
+        if not wave and kind != SPIKE:
             for number, name in enumerate(LOCAL):
                 out[index, DENSE - len(LOCAL) + number] = event[EVENT_COLUMNS.index(name)] / UNITS[name]
     return out
@@ -91,6 +99,7 @@ def attribute_targets(labels: dict[str, Any] | None) -> dict[str, F32]:
     return {name: np.atleast_1d(np.array(value, np.float32)) for name, value in values.items()}
 
 
+EVENT_UNITS = 900  # a page's sum of event losses in terms of the other losses
 BCE_HEADS, CE_HEADS, VALUE_HEADS = (
     ("conduction", "lvh", "readable"),
     ("rhythm", "ectopy", "st", "axis"),
@@ -113,13 +122,17 @@ WEIGHTS = {
 def losses(dense: Tensor, heads: dict[str, Tensor], dense_t: Tensor, heads_t: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weighted terms; their sum is what stage A minimises. Shapes as `Heads.forward` and the functions above."""
     out: dict[str, Tensor] = {}
-    split = DENSE - len(LOCAL)
-    weight = 1 + 7 * dense_t[..., :split]
-    out["events"] = 14 * F.binary_cross_entropy_with_logits(dense[..., :split], dense_t[..., :split], weight)
-    local, known = dense_t[..., split:], torch.isfinite(dense_t[..., split:])
-    error = F.smooth_l1_loss(dense[..., split:], torch.nan_to_num(local), beta=0.1, reduction="none") * known
-    scale = torch.tensor([2.0, 2.0, 2.0, 1.0])
-    out["local"] = (error.sum((0, 1)) / known.sum((0, 1)).clamp(min=1) * scale).sum()
+    pages, split = dense.shape[0], MAPS + PR_CLASSES
+    maps = dense_t[..., :MAPS]
+    each = F.binary_cross_entropy_with_logits(dense[..., :MAPS], maps, 1 + 7 * maps, reduction="sum")
+    out["events"] = each / (pages * EVENT_UNITS)
+    wanted = dense_t[..., MAPS:split]
+    known = wanted.sum(-1)
+    out["pr classes"] = 0.5 * -(wanted * F.log_softmax(dense[..., MAPS:split], -1)).sum() / known.sum().clamp(min=1)
+    local, real = dense_t[..., split:], torch.isfinite(dense_t[..., split:])
+    error = F.smooth_l1_loss(dense[..., split:], torch.nan_to_num(local), beta=0.1, reduction="none") * real
+    scale = torch.tensor([2.0, 2.0, 1.0])
+    out["local"] = (error.sum((0, 1)) / real.sum((0, 1)).clamp(min=1) * scale).sum()
     for name, logits in heads.items():
         target = heads_t[name]
         good = torch.isfinite(target[:, 0])

@@ -3,38 +3,35 @@
     python -m pulse_nano.train STATE_DIR OUT_DIR --steps 3000
 
 Starts from STATE_DIR/tower.pt (stage A, see pretrain.py), keeps joint.pt and joint.jsonl there, continues what it
-finds, and writes the checkpoint to OUT_DIR. One page gives one sequence: the image, then a report and five questions,
+finds, and writes the checkpoint to OUT_DIR. One page gives one sequence: the image, then a report and nine questions,
 each of which attends to the image and itself only and has the positions that single-turn inference gives it.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
 
-from .cpu import keep_memory  # isort: skip (before torch)
+from .loop import Loop, Loss, launch, prepare  # isort: skip (before torch)
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .checkpoint import NUMBERS, SYSTEM, save, train_tokenizer
-from .data import Batch, Pages, stream
+from .data import Batch, Pages
 from .model import Nano, Size
-from .optim import make_optimizers, set_rate
-from .pretrain import rate_at
+from .optim import make_optimizers
 from .questions import Findings, Item, random_findings, training_items
 from .targets import losses
 
 BOS, EOS = 1, 2
 IGNORE = -100
-TEXT_TOKENS = 320  # of one page's packed questions; what does not fit is left out (about one question in twelve)
+TEXT_TOKENS = 512  # of one page's packed questions; what does not fit is left out
 
 
 class Prompts:
@@ -133,6 +130,8 @@ def items_of(batch: Batch, seed: int) -> list[list[Item]]:
 
 
 def make_tokenizer(path: Path, vocab: int, seed: int) -> None:
+    if path.exists():
+        return
     rng = np.random.default_rng([seed, 4])
     texts = [f"{SYSTEM} USER:"] * 1500  # often enough that its words become pieces
     for number in range(1500):
@@ -146,79 +145,45 @@ def make_tokenizer(path: Path, vocab: int, seed: int) -> None:
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--steps", default=3000, show_default=True, help="Of the whole stage, over all calls.")
 @click.option("--minutes", type=float, help="Stop this call then; the next one goes on.")
-@click.option("--shards", default=100, help="Shards of 200 pages to train on.")
-@click.option("--batch", default=16)
-@click.option("--peak", default=1.5e-3, help="Learning rate; the tower has 0.4 of it, the heads half.")
+@click.option("--shards", default=90, show_default=True, help="Shards of 200 pages to train on.")
+@click.option("--batch", default=12, show_default=True, help="Pages a step, of all workers.")
+@click.option("--peak", default=2e-3, show_default=True, help="Learning rate; the tower has 0.3 of it, the heads half.")
 @click.option("--seed", default=20261124)
-def main(
-    state: Path, out: Path, steps: int, minutes: float | None, shards: int, batch: int, peak: float, seed: int
-) -> None:
+@click.option("--workers", default=2, show_default=True, help="Processes of one thread.")
+def main(workers: int, **settings: Any) -> None:
     """Train everything in STATE, resuming what is there; write the checkpoint to OUT."""
-    keep_memory()
-    torch.set_flush_denormal(True)
-    torch.manual_seed(seed)
-    tower_state = torch.load(state / "tower.pt", weights_only=True)
-    size = Size(**{**tower_state["size"], "vocab": Size.vocab})
+    make_tokenizer(settings["state"] / "tokenizer.model", Size.vocab, settings["seed"])
+    launch(workers, train, settings)
+
+
+def train(rank: int, workers: int, settings: dict[str, Any]) -> None:
+    state, seed = settings["state"], settings["seed"]
+    prepare(seed)
+    tower = torch.load(state / "tower.pt", weights_only=True)
+    size = Size()
+    if tower["header"]["tower"] != size.of_tower:
+        raise click.ClickException(f"{state / 'tower.pt'} is of another size: {tower['header']['tower']}")
     nano = Nano(size)
-    nano.tower.load_state_dict(tower_state["tower"])
-    nano.heads.load_state_dict(tower_state["heads"])
+    nano.load_state_dict(tower["module"], strict=False)  # tower.* and heads.*
     tokenizer = state / "tokenizer.model"
-    if not tokenizer.exists():
-        make_tokenizer(tokenizer, size.vocab, seed)
     prompts = Prompts(tokenizer)
     optimizers = make_optimizers(
-        [(nano.tower, 0.4), (nano.heads, 0.5), (nano.projector, 1.0), (nano.decoder, 1.0)], peak
+        [(nano.tower, 0.3), (nano.heads, 0.5), (nano.projector, 1.0), (nano.decoder, 1.0)], settings["peak"]
     )
-    saved, step, spent = state / "joint.pt", 0, 0.0
-    if saved.exists():
-        had = torch.load(saved, weights_only=True)
-        nano.load_state_dict(had["nano"])
-        for optimizer, state_of in zip(optimizers, had["optimizers"], strict=True):
-            optimizer.load_state_dict(state_of)
-        step, spent = had["step"], had["spent"]
-    source = stream(Pages(state / "pages", shards, batch, size.patch, seed, start=step, base=True))
-    begun = last = time.time()
-    before, sums, count = spent, np.zeros(3), 0
-    log = (state / "joint.jsonl").open("a")
+    header = {"size": size.asdict(), "workers": workers}
+    loop = Loop("joint", state, nano, optimizers, header, settings["steps"], settings["peak"], settings["minutes"],
+                rank, workers, kept=lambda: save(nano, settings["out"], tokenizer))  # fmt: skip
+    loop.resume()
 
-    def keep() -> None:
-        partial = saved.with_suffix(".tmp")
-        torch.save(
-            {
-                "nano": nano.state_dict(),
-                "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-                "step": step,
-                "spent": spent,
-            },
-            partial,
-        )
-        os.replace(partial, saved)
-        save(nano, out, tokenizer)
-
-    while step < steps and (minutes is None or time.time() - begun < minutes * 60):
-        data = next(source)
-        set_rate(optimizers, rate_at(step / steps, peak, step))
+    def loss(data: Batch) -> Loss:
         features = nano.see(data.views)
-        loss, right = text_loss(nano, prompts, features, pack(prompts, items_of(data, seed), features.shape[1]))
+        text, right = text_loss(nano, prompts, features, pack(prompts, items_of(data, seed), features.shape[1]))
         dense, heads = nano.heads(features[:, size.grid**2 :])
         aside = torch.stack(list(losses(dense, heads, data.dense, data.heads).values())).sum()
-        nano.zero_grad(set_to_none=True)
-        (3 * loss + 0.5 * aside).backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(nano.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-        step, spent, count = step + 1, before + time.time() - begun, count + 1
-        sums += [loss.item(), right.item(), aside.item()]
-        if count == 25:
-            names = ("text loss", "tokens right", "aside")
-            row = {name: round(float(v) / count, 4) for name, v in zip(names, sums, strict=True)}
-            log.write(json.dumps({"step": step, "spent": round(spent, 1), **row}) + "\n")
-            log.flush()
-            sums, count = np.zeros(3), 0
-        if time.time() - last > 180:
-            keep()
-            last = time.time()
-    keep()
+        return 3 * text + 0.5 * aside, {"text": text, "tokens right": right, "aside": aside}
+
+    pages = Pages(state / "pages", settings["shards"], settings["batch"] // workers, size.patch, seed, base=True)
+    loop.run(pages, loss, lambda: None)
 
 
 if __name__ == "__main__":

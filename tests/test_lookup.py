@@ -317,7 +317,7 @@ def test_draft_lengths() -> None:
     for _ in range(4):
         length.verified(7, 0)
     assert length(200) == 3
-    for _ in range(30):
+    for _ in range(60):
         length.verified(1, 0)
     assert length(2000) == 0
     for _ in range(200):
