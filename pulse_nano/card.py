@@ -72,15 +72,16 @@ def draw_curves(out: Path) -> None:
     losses = [row for row in tower if "loss" in row]
     scores = [row for row in tower if "valid" in row]
     figure, axes = pyplot.subplots(1, 3, figsize=(15, 4.2))
-    for name in ("events", "rhythm", "conduction", "st", "rate"):
+    for name in ("events", "pr classes", "rhythm", "conduction", "st", "rate"):
         axes[0].plot([r["step"] for r in losses], [r["loss"][name] for r in losses], label=name)
     axes[0].set(title="stage A: training losses (weighted)", xlabel="step", yscale="log")
     for name in ("rhythm recall", "ectopy recall", "st recall", "first-degree AV block AUC",
                  "anterior ST elevation AUC", "rate within 5"):  # fmt: skip
         axes[1].plot([r["step"] for r in scores], [r["valid"][name] for r in scores], marker=".", label=name)
     axes[1].set(title="stage A: auxiliary heads, 400 held-out pages", xlabel="step", ylim=(0, 1))
-    axes[2].plot([r["step"] for r in joint], [r["text loss"] for r in joint], label="text loss, nats a token")
-    axes[2].plot([r["step"] for r in joint], [r["tokens right"] for r in joint], label="answer tokens right")
+    steps = [row["step"] for row in joint]
+    for name, label in (("text", "text loss, nats a token"), ("tokens right", "answer tokens right")):
+        axes[2].plot(steps, [row["loss"][name] for row in joint], label=label)
     axes[2].set(title="stage B", xlabel="step", ylim=(0, 1.2))
     for axis in axes:
         axis.legend(fontsize=7)
