@@ -142,6 +142,9 @@ def test_decoder(graphs: Graphs, precision: str, kv_heads: int | None, device: s
     assert built.weights_written_out == []
     products = 0 if precision == "fp16" else 4 * LAYERS + 1  # gate and up are one
     assert len(built.quantized_products) == products
+    norms = [name for name in built.calls("function") if "Mean" in name]
+    assert len(norms) == 2 * LAYERS + 1
+    assert all("CastMulMeanAddSqrtDiv" in name for name in norms)  # squares of more than 256 do not fit float16
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -165,6 +168,9 @@ def test_vision(graphs: Graphs, precision: str, device: str) -> None:
     assert built.size < weights(graph) + KERNELS
     assert built.weights_written_out == []
     assert len(built.quantized_products) == (0 if precision == "fp16" else 6 * LAYERS + 2)
+    norms = [name for name in built.calls("function") if "Mean" in name]
+    assert len(norms) == 2 * LAYERS + 1
+    assert all("CastMeanSubMulMean" in name for name in norms)  # in float32
 
 
 @pytest.mark.parametrize("device", DEVICES)
