@@ -2,6 +2,7 @@
 
     python -m benchmarks.accuracy                                  # pulse-nano, every row, 100 pages
     python -m benchmarks.accuracy CHECKPOINT --pages 0 --rows int8,w8a8
+    python -m benchmarks.accuracy --rows w8a8-naive,w8a8 --append --fail-over 0.5   # SmoothQuant's gate
 
 Logits: fp32 writes its report of each page; every bundle reads the page, the question and that report, and its logits
 at the report's positions are compared. Tasks: `pulse-edge eval`. All on the CPU: W8A8 is simulated by ONNX Runtime,
@@ -11,9 +12,13 @@ which runs TensorRT's graph with its codes and scales. Pages are simulated, othe
 from __future__ import annotations
 
 import json
+import math
 import os
+import sys
 import tempfile
+import time
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +36,7 @@ from pulse_edge.status import Status
 
 REPORT_TOKENS = 120
 MEAN = "mean of the tasks"
+RESULTS = Path(__file__).parent / "results" / "accuracy.jsonl"
 CHECKPOINT = Path(__file__).parent.parent / "pulse_nano" / "pulse-nano"
 
 
@@ -151,11 +157,16 @@ def make_bundles(checkpoint: Path, rows: list[str], folder: Path, recipe: Recipe
 @click.option("--prompts", type=click.Path(path_type=Path), help="Conversations, in ECGInstruct's format.")
 @click.option("--workers", default=os.cpu_count() or 1, show_default=True)
 @click.option("--keep", type=click.Path(path_type=Path), help="Leave the bundles here, and use those that are there.")
+@click.option("--append", is_flag=True, help="Add the record, a line of JSON, to results/accuracy.jsonl.")
+@click.option(
+    "--fail-over", type=float, metavar="POINTS", help="Exit with 9 where the last row loses more on the mean."
+)
 @click.option("--json", "as_json", is_flag=True)
 def main(
     checkpoint: Path, rows: str, pages: int, logit_pages: int, samples: int, alpha: float, calibration: Path | None,
-    prompts: Path | None, workers: int, keep: Path | None, as_json: bool,
+    prompts: Path | None, workers: int, keep: Path | None, append: bool, fail_over: float | None, as_json: bool,
 ) -> None:  # fmt: skip
+    start = time.perf_counter()
     names = list(dict.fromkeys(["fp32", *rows.split(",")]))
     unknown = sorted(set(names) - ROWS.keys())
     if unknown:
@@ -171,15 +182,48 @@ def main(
             paths = [str(folder / name) for name in names]
             scores = evaluate.evaluate_bundles(paths, pages, evaluate.SEED, workers, status, "cpu")
             tasks = {name: evaluate.summary(each) for name, each in zip(names, scores, strict=True)}
-    if as_json:
-        made = {
+    loss = points_lost(tasks, names[-1]) if tasks else None
+    record = {
+        "kind": "accuracy",
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "checkpoint": bundles["fp32"].manifest.checkpoint.sha256,
+        "pages": pages,
+        "bundles": {
             n: {"seal": b.digest, "bytes": b.size, "recipe": b.manifest.precision.recipe} for n, b in bundles.items()
-        }
-        click.echo(json.dumps({"bundles": made, "logits": {n: asdict(r) for n, r in logits.items()}, "tasks": tasks}))
-        return
-    click.echo(table(bundles, logits, tasks))
-    if tasks:
-        click.echo("\n" + evaluate.table(tasks))
+        },
+        "logits": {n: asdict(r) for n, r in logits.items()},
+        "tasks": {n: {m: _finite(v) for m, v in each.items()} for n, each in tasks.items()},
+        "points_lost": loss,
+        "seconds": round(time.perf_counter() - start, 1),
+        "versions": bundles["fp32"].manifest.tools,
+    }
+    if append:
+        RESULTS.parent.mkdir(exist_ok=True)
+        with RESULTS.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+    if as_json:
+        click.echo(json.dumps(record))
+    else:
+        click.echo(table(bundles, logits, tasks))
+        if tasks:
+            click.echo("\n" + evaluate.table(tasks))
+    if fail_over is not None:
+        if loss is None:
+            raise click.UsageError("--fail-over needs --pages")
+        if loss > fail_over:
+            click.echo(f"{names[-1]} loses {loss:.2f} points on the mean of the tasks, over {fail_over:g}", err=True)
+            sys.exit(9)
+
+
+def _finite(figures: dict[str, float]) -> dict[str, float | None]:
+    """JSON has no NaN, which a class is worth that no page has."""
+    return {name: value if math.isfinite(value) else None for name, value in figures.items()}
+
+
+def points_lost(tasks: dict[str, Any], row: str) -> float:
+    """Of a row, on the mean of the tasks, to the first."""
+    first = next(iter(tasks.values()))
+    return float(100 * (first[MEAN]["value"] - tasks[row][MEAN]["value"]))
 
 
 def logits_of(bundles: dict[str, Bundle], count: int) -> dict[str, Logits]:

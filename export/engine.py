@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,25 @@ from typing import Any
 from pulse_edge.backends.cuda import Cuda
 from pulse_edge.bundle import DECODER_GRAPH, VISION_GRAPH, Bundle, ModelSpec, Progress
 from pulse_edge.errors import EngineError, ExportError
+from pulse_edge.lookup import DRAFTS
 from pulse_edge.plans import DECODER_PLAN, PLANS, VISION_PLAN, PlanKey, error_log, load_library, publish, staged
 
 from .callbacks import Callbacks
 
 PREFILL_ROWS = 512  # tokens of a prompt at a time
-LOGIT_ROWS = 8  # tokens of an answer that are verified at a time
+LOGIT_ROWS = 1 + DRAFTS[-1]  # the most rows of a step: a token, and the longest draft of what follows it
 
-Spans = dict[str, tuple[int, int]]  # of a profile: the least and the largest value of every symbolic dimension
+Spans = dict[str, tuple[int, int, int]]  # of a profile: least, best and largest value of every symbolic dimension
+
+
+@dataclass(frozen=True)
+class Profiles:
+    """A graph's optimization profiles, and which are for single tokens (`step`) and for a few (`several`)."""
+
+    spans: tuple[Spans, ...]
+    step: int = 0
+    several: int = 0
+
 
 # Compute capabilities: developer.nvidia.com/cuda-gpus.
 DEVICES = {
@@ -38,7 +50,7 @@ DEVICES = {
 # weights. The largest that were measured with tensorrt_rtx 1.7: benchmarks/results/engines.jsonl. TensorRT on a device
 # also has the weights on the GPU to time kernels; that they are there once is an assumption.
 PEAK_FIXED = 300e6
-PEAK_FACTOR = {"fp16": 3.0, "int8": 2.0, "int4": 2.5}
+PEAK_FACTOR = {"fp16": 3.0, "int8": 2.0, "w8a8": 3.0, "int4": 2.5}
 # A plan that is larger than this holds its weights twice; what is not weights is about 2.4 MB a profile.
 ONCE = 1.3
 KERNELS = 2.5e6
@@ -141,8 +153,9 @@ def build(
             write_plan(bundle, builder, VISION_GRAPH, staging / VISION_PLAN, rows, progress)
             profiles = write_plan(bundle, builder, DECODER_GRAPH, staging / DECODER_PLAN, rows, progress)
             index = publish(
-                bundle, key, staging, prefill_rows=rows, logit_rows=LOGIT_ROWS,
-                views=most_views(bundle.manifest.model), step_profile=profiles - 1,
+                bundle, key, staging, prefill_rows=rows, logit_rows=min(LOGIT_ROWS, rows),
+                views=most_views(bundle.manifest.model),
+                step_profile=profiles.step, several_profile=profiles.several,
             )  # fmt: skip
     except OSError as error:
         raise ExportError(f"{error.filename or bundle.path / PLANS}: {error.strerror}") from None
@@ -152,34 +165,39 @@ def build(
 
 def write_plan(
     bundle: Bundle, builder: Builder, graph: str, plan: Path, rows: int, progress: Progress | None = None
-) -> int:
-    """Build one graph, for up to `rows` tokens at a time, into the file `plan`. -> its optimization profiles.
+) -> Profiles:
+    """Build one graph, for up to `rows` tokens at a time, into the file `plan`.
 
     The first choice of profiles is kept whose plan holds its weights once.
     """
     weights = _sizes(bundle)[f"{graph}.data"]
-    choices = _profiles(bundle, graph, rows)
-    for spans in choices:
-        _Build(bundle, builder, graph, progress).write(plan, spans)
-        if plan.stat().st_size < ONCE * weights + KERNELS * len(spans):
+    for profiles in _choices(bundle, builder, graph, rows):
+        _Build(bundle, builder, graph, progress).write(plan, profiles.spans)
+        if plan.stat().st_size < ONCE * weights + KERNELS * len(profiles.spans):
             break
-    return len(spans)
+    return profiles
 
 
-def _profiles(bundle: Bundle, graph: str, rows: int) -> list[list[Spans]]:
-    """Choices, the fastest first, of a graph's profiles: least and largest value of every symbolic dimension.
+def _choices(bundle: Bundle, builder: Builder, graph: str, rows: int) -> list[Profiles]:
+    """A graph's profiles, the fastest first.
 
-    A profile of single tokens alone gets an attention kernel that reads the cache in place, where others copy it
-    first. With it, tensorrt_rtx 1.7 stores fp16 weights twice (two layers and the head of 7B: 2,148 against 1,076 MB),
-    so that is not tried; int8 and int4 weights once (345 MB of int4 for 341 MB of weights, 343 MB with one profile).
-    The rows of logits always vary: with exactly one, the product of an int8 head is not fused.
+    What runs most is what a profile is best for: a full piece of a prompt, a single token, or as many as are verified
+    at a time. A profile of single tokens alone gets an attention kernel that reads the cache in place, where others
+    copy it first. With it, tensorrt_rtx 1.7 stores the weights of fp16 and w8a8 twice (fp16, two layers and the head of
+    7B: 2,148 against 1,076 MB), so that is not tried there; those of int8 and int4 once. A further profile then costs
+    2.4 MB. The rows of logits always vary: with exactly one, the product of an int8 head is not fused.
     """
     if graph == VISION_GRAPH:
-        return [[{"views": (1, most_views(bundle.manifest.model))}]]
-    logits = (1, LOGIT_ROWS)
-    whole: Spans = {"rows": (1, rows), "logit_rows": logits}
-    both = [whole, {"rows": (1, 1), "logit_rows": logits}]
-    return [[whole]] if bundle.manifest.precision.decoder == "fp16" else [both, [whole]]
+        views = most_views(bundle.manifest.model)
+        return [Profiles(({"views": (1, views, views)},))]
+    most = min(LOGIT_ROWS, rows)
+    whole: Spans = {"rows": (1, rows, rows), "logit_rows": (1, 1, most)}
+    single: Spans = {"rows": (1, 1, 1), "logit_rows": (1, 1, most)}
+    several: Spans = {"rows": (1, most, most), "logit_rows": (1, most, most)}
+    few: Spans = {"rows": (1, 1, most), "logit_rows": (1, 1, most)}  # and mostly one
+    choices = [Profiles((whole, single, several), 1, 2), Profiles((whole, few), 1, 1), Profiles((whole,))]
+    twice = builder.key.library == "tensorrt_rtx" and bundle.manifest.precision.decoder in ("fp16", "w8a8")
+    return choices[twice:]
 
 
 def most_views(spec: ModelSpec) -> int:
@@ -237,7 +255,7 @@ class _Build:
         self._timing = bundle.path / PLANS / f"{builder.key}.timing"
         self._log = error_log(self._trt)
 
-    def write(self, plan: Path, profiles: list[Spans]) -> None:
+    def write(self, plan: Path, profiles: Sequence[Spans]) -> None:
         """The plan goes to disk as it is made: in memory it would take as much again as the weights."""
         trt = self._trt
         maker = trt.Builder(self._log)
@@ -253,6 +271,7 @@ class _Build:
                 raise self._failed("set_compute_capability", self._log.complaints)
         if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
             config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
+        config.max_aux_streams = 0  # a decoder is a chain: side streams would only keep activations alive for longer
         for spans in profiles:
             self._add_profile(maker, network, config, spans)
         callbacks = Callbacks(self._path.stem, self._progress)
@@ -273,12 +292,11 @@ class _Build:
         for tensor in map(network.get_input, range(network.num_inputs)):
             if -1 in tensor.shape:
                 names = [tensor.get_dimension_name(i) for i in range(len(tensor.shape))]
-                least, most = (
-                    tuple(spans[n][end] if d == -1 else d for d, n in zip(tensor.shape, names, strict=True))
-                    for end in (0, 1)
+                shapes = (
+                    tuple(spans[n][at] if d == -1 else d for d, n in zip(tensor.shape, names, strict=True))
+                    for at in range(3)
                 )
-                # Best for what runs most: a full piece of a prompt, and one row of logits.
-                profile.set_shape(tensor.name, least, least if tensor.name == "logit_rows" else most, most)
+                profile.set_shape(tensor.name, *shapes)
         if config.add_optimization_profile(profile) < 0:
             raise self._failed("add_optimization_profile", self._log.complaints)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import shutil
 import tempfile
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,7 +42,8 @@ class PlanKey:
 class PlanIndex:
     """`plans.json`. Rows are tokens of one call: `prefill_rows` at most, and `logit_rows` of them with logits.
 
-    `step_profile` is the decoder's optimization profile for single tokens; profile 0 takes any number.
+    `step_profile` is the decoder's optimization profile for single tokens, and `several_profile` the one for up to
+    `logit_rows` of them; profile 0 takes any number.
     """
 
     schema_version: int
@@ -51,6 +53,7 @@ class PlanIndex:
     logit_rows: int
     views: int
     step_profile: int
+    several_profile: int
     files: tuple[FileEntry, ...]
     seal: str = ""
 
@@ -76,8 +79,11 @@ def load_library(name: str) -> Any:
     return library
 
 
-def error_log(library: Any) -> Any:
-    """A logger that keeps errors in `complaints`, emptied. TensorRT knows one logger a process: the first."""
+def error_log(library: Any, fresh: bool = True) -> Any:
+    """A logger that keeps errors in `complaints` and warnings in `warnings`; `fresh`: both emptied.
+
+    TensorRT knows one logger a process, the first: whoever wants to hear it has to ask here.
+    """
     name = library.__name__
     if name not in _LOGS:
 
@@ -85,13 +91,18 @@ def error_log(library: Any) -> Any:
             def __init__(self) -> None:
                 super().__init__()
                 self.complaints: list[str] = []
+                self.warnings: deque[str] = deque(maxlen=1000)  # a service must not grow by what it warns of
 
             def log(self, severity: Any, message: str) -> None:
                 if severity <= library.ILogger.ERROR:
                     self.complaints.append(message)
+                elif severity == library.ILogger.WARNING:
+                    self.warnings.append(message)
 
         _LOGS[name] = Log()
-    _LOGS[name].complaints.clear()
+    if fresh:
+        _LOGS[name].complaints.clear()
+        _LOGS[name].warnings.clear()
     return _LOGS[name]
 
 
@@ -149,12 +160,15 @@ def staged(bundle: Bundle, key: PlanKey) -> Iterator[Path]:
 
 
 def publish(
-    bundle: Bundle, key: PlanKey, staging: Path, *, prefill_rows: int, logit_rows: int, views: int, step_profile: int
-) -> PlanIndex:
+    bundle: Bundle, key: PlanKey, staging: Path, *, prefill_rows: int, logit_rows: int, views: int,
+    step_profile: int, several_profile: int,
+) -> PlanIndex:  # fmt: skip
     """Seal the staged plans and put them in the place of those for `key`. The index, last, makes them loadable."""
     files = tuple(FileEntry(p.name, p.stat().st_size, sha256_file(p)) for p in sorted(staging.iterdir()))
     index = sealed(
-        PlanIndex(SCHEMA_VERSION, bundle.digest, key, prefill_rows, logit_rows, views, step_profile, files)
+        PlanIndex(
+            SCHEMA_VERSION, bundle.digest, key, prefill_rows, logit_rows, views, step_profile, several_profile, files
+        )
     )  # fmt: skip
     root = plan_directory(bundle, key)
     if root.exists():

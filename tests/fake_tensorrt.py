@@ -239,6 +239,7 @@ class Library:
         self.cuda, self.__version__, self.rtx = cuda, version, rtx
         self.__name__ = "tensorrt_rtx" if rtx else "tensorrt"
         self.refuse: dict[str, str] = {}  # method -> what the logger hears
+        self.fail_after: int | None = None  # runs that are still accepted
         self.contexts: list[Context] = []
         if rtx:
             self.DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager", LAZY="lazy")
@@ -283,6 +284,14 @@ class Engine:
         assert self.runtime.library.rtx
         config = SimpleNamespace(dynamic_shapes_kernel_specialization_strategy="lazy", strategy="static")
         config.set_execution_context_allocation_strategy = lambda strategy: setattr(config, "strategy", strategy)
+        config.create_runtime_cache = object
+        config.cache = None
+
+        def set_runtime_cache(cache: object) -> bool:
+            config.cache = cache
+            return not self.runtime.refused("set_runtime_cache")
+
+        config.set_runtime_cache = set_runtime_cache
         return config
 
     def create_execution_context(self, config: Any) -> Context | None:
@@ -307,6 +316,7 @@ class Context:
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.settled = False  # has been enqueued since its shapes changed
         self.eager = getattr(config, "dynamic_shapes_kernel_specialization_strategy", "") == "eager"
+        self.cache = getattr(config, "cache", None)
         self.runtime.library.contexts.append(self)
 
     def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
@@ -346,6 +356,10 @@ class Context:
     def execute_async_v3(self, stream: int) -> bool:
         if self.runtime.refused("execute_async_v3"):
             return False
+        if (left := self.runtime.library.fail_after) is not None:
+            self.runtime.library.fail_after = left - 1
+            if left == 0:
+                return False
         capturing = self.cuda.streams[stream].capture is not None
         assert self.settled or not capturing, "captured before the first run after a change of shapes"
         assert self.addresses.keys() == self.engine.inputs.keys() | self.engine.outputs.keys()

@@ -36,6 +36,29 @@ def test_a_table_of_a_tiny_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
     assert f"{logits['w8a8']['kl_mean']:.2e}" in table[-1]
 
 
+def test_the_gate(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks of one page; a line is added to the results, and losing too much is a failure. The tiny model's answers are
+    noise, so what it loses is set here."""
+    monkeypatch.setattr(accuracy, "RESULTS", tmp_path / "results" / "accuracy.jsonl")
+    monkeypatch.setattr(accuracy, "points_lost", lambda *_: 0.75)
+    command = [str(checkpoint), "--rows", "int8", "--pages", "1", "--logit-pages", "0", "--workers", "1", "--append"]
+    kept = ["--keep", str(tmp_path / "kept")]
+    done = CliRunner().invoke(accuracy.main, [*command, *kept, "--fail-over", "1"], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert "mean of the tasks" in done.stdout
+    done = CliRunner().invoke(accuracy.main, [*command, *kept, "--fail-over", "0.5"], catch_exceptions=False)
+    assert done.exit_code == 9
+    assert "int8 loses 0.75 points on the mean of the tasks, over 0.5" in done.stderr
+    lines = [json.loads(line) for line in accuracy.RESULTS.read_text().splitlines()]
+    assert [(r["kind"], r["pages"], r["points_lost"]) for r in lines] == [("accuracy", 1, 0.75)] * 2
+    assert lines[0]["tasks"].keys() == {"fp32", "int8"}
+
+
+def test_points_lost() -> None:
+    tasks = {"fp32": {accuracy.MEAN: {"value": 0.5}}, "w8a8": {accuracy.MEAN: {"value": 0.49}}}
+    assert accuracy.points_lost(tasks, "w8a8") == pytest.approx(1)
+
+
 def test_an_unknown_row() -> None:
     done = CliRunner().invoke(accuracy.main, ["--rows", "w8a8,int3"])
     assert done.exit_code == 2

@@ -232,7 +232,10 @@ def test_the_report(results: Path, records: list[dict[str, Any]], tmp_path: Path
     assert f"| {rate:.4g} (" in done.stdout
 
 
-@pytest.mark.parametrize(("line", "message"), [("{", "not JSON"), ("{}", "not a record"), (None, "no results")])
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [("{", "not JSON"), ("{}", "not a record"), ('{"kind": "engine"}', "no results"), (None, "no results")],
+)
 def test_results_that_are_none(tmp_path: Path, line: str | None, message: str) -> None:
     if line is not None:
         (tmp_path / "bad.jsonl").write_text(line)

@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,13 +18,13 @@ pytest.importorskip("onnx", reason="exporting needs pulse-edge[export]")
 pytest.importorskip("tensorrt_rtx", reason="building engines needs TensorRT-RTX: pip install tensorrt-rtx")
 
 import tensorrt_rtx as trt
-from test_tensorrt_build import GEOMETRY, KERNELS
+from test_tensorrt_build import GEOMETRY, KERNELS, complaints
 
-from pulse_edge.bundle import DECODER_GRAPH, Bundle, open_bundle
+from pulse_edge.bundle import DECODER_GRAPH, VISION_GRAPH, Bundle, open_bundle
 from pulse_edge.cli import cli
 from pulse_edge.errors import ExportError
 from pulse_edge.export import engine
-from pulse_edge.plans import DECODER_PLAN, PLANS, VISION_PLAN, PlanKey, open_plans, plan_directory
+from pulse_edge.plans import DECODER_PLAN, PLANS, VISION_PLAN, PlanKey, error_log, open_plans, plan_directory
 
 pytestmark = pytest.mark.tensorrt
 
@@ -34,48 +36,77 @@ def opened(bundles: Bundles, precision: str, tmp_path: Path) -> Bundle:
     return open_bundle(shutil.copytree(source, tmp_path / precision))
 
 
-@pytest.mark.parametrize(("precision", "profiles"), [("fp16", 1), ("int8", 2), ("int4", 2)])
-def test_plans_hold_the_weights_once(bundles: Bundles, tmp_path: Path, precision: str, profiles: int) -> None:
+@pytest.mark.parametrize("device", ["a10", "l4"])
+@pytest.mark.parametrize(
+    ("precision", "profiles", "step", "several"),
+    [("fp16", 2, 1, 1), ("int8", 3, 1, 2), ("w8a8", 2, 1, 1), ("int4", 3, 1, 2)],
+)
+def test_plans_hold_the_weights_once(
+    bundles: Bundles, tmp_path: Path, precision: str, profiles: int, step: int, several: int, device: str
+) -> None:
     """And a profile of single tokens, whose attention reads the cache in place, where it costs no second copy."""
     bundle, told = opened(bundles, precision, tmp_path), []
-    built = engine.build(bundle, engine.choose_builder(bundle, "l4"), progress=lambda *step: told.append(step))
-    index = open_plans(bundle, KEY)
-    assert (index.prefill_rows, index.logit_rows, index.views, index.step_profile) == (512, 8, 5, profiles - 1)
+    key = replace(KEY, capability=engine.DEVICES[device])
+    built = engine.build(bundle, engine.choose_builder(bundle, device), progress=lambda *step: told.append(step))
+    assert complaints(error_log(trt, fresh=False)) == []
+    index = open_plans(bundle, key)
+    assert (index.prefill_rows, index.logit_rows, index.views) == (512, 16, 5)
+    assert (index.step_profile, index.several_profile) == (step, several)
     assert built.files == {f.path: f.size for f in index.files}
     assert built.files.keys() == {VISION_PLAN, DECODER_PLAN}
     weights = bundle.file(f"{DECODER_GRAPH}.data").stat().st_size
     assert weights < built.files[DECODER_PLAN] < weights + profiles * KERNELS
-    listing = (plan_directory(bundle, KEY) / DECODER_PLAN).read_bytes()
+    assert built.files[VISION_PLAN] < bundle.file(f"{VISION_GRAPH}.data").stat().st_size + KERNELS
+    listing = (plan_directory(bundle, key) / DECODER_PLAN).read_bytes()
     layers = bundle.manifest.model.text.layers
-    assert listing.count(b"function={ name=_gemm_mha_v2 ") == layers
-    assert listing.count(b"function={ name=_gemv_mha_v1 ") == layers * (profiles - 1)
+    assert listing.count(b"function={ name=_gemm_mha_v2 ") == 2 * layers  # a prompt's, and a few tokens'
+    assert listing.count(b"function={ name=_gemv_mha_v1 ") == layers * (profiles - 2)
     for graph in ("vision", "decoder"):
         steps = [(done, total) for name, done, total in told if name == graph]
         assert steps[0][0] == 0
         assert sum(done for done, _ in steps) <= steps[0][1]
 
 
-def test_a_plan_that_would_hold_its_weights_twice_is_built_with_one_profile(
+def test_a_plan_that_would_hold_its_weights_twice_is_built_with_other_profiles(
     bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As fp16 would, were it tried. Another library, or the next version, may store others twice."""
+    """As fp16 would with a profile of single tokens, which is tried for a library that is not known to do so."""
     bundle, builds = opened(bundles, "fp16", tmp_path), []
-    choices = engine._profiles(bundle, DECODER_GRAPH, 64)
-    monkeypatch.setattr(
-        engine, "_profiles", lambda *_: [[*choices[0], {"rows": (1, 1), "logit_rows": (1, 8)}], *choices]
-    )
+    builder = engine.choose_builder(bundle, "l4")
+    unknown = engine.Builder(builder.library, replace(builder.key, library="tensorrt"), builder.ahead)
+    assert [len(p.spans) for p in engine._choices(bundle, builder, DECODER_GRAPH, 64)] == [2, 1]
+    choices = engine._choices(bundle, unknown, DECODER_GRAPH, 64)
+    assert [len(p.spans) for p in choices] == [3, 2, 1]
+    monkeypatch.setattr(engine, "_choices", lambda *_: choices)
     write = engine._Build.write
 
-    def count(self: engine._Build, plan: Path, profiles: list[engine.Spans]) -> None:
+    def count(self: engine._Build, plan: Path, profiles: Sequence[engine.Spans]) -> None:
         write(self, plan, profiles)
         builds.append((len(profiles), plan.stat().st_size))
 
     monkeypatch.setattr(engine._Build, "write", count)
-    assert engine.write_plan(bundle, engine.choose_builder(bundle, "l4"), DECODER_GRAPH, tmp_path / "plan", 64) == 1
+    made = engine.write_plan(bundle, builder, DECODER_GRAPH, tmp_path / "plan", 64)
+    assert (made.step, made.several) == (1, 1)
     weights = bundle.file(f"{DECODER_GRAPH}.data").stat().st_size
-    (twice, large), (once, small) = builds
-    assert (twice, once) == (2, 1)
+    (three, large), (two, small) = builds
+    assert (three, two) == (3, 2)
     assert large > small + 0.7 * weights
+
+
+def test_profiles_cover_what_the_runtime_asks_for(bundles: Bundles, tmp_path: Path) -> None:
+    """A prompt's pieces, single tokens, and drafts with the token before them; also where pieces are short."""
+    bundle = opened(bundles, "int4", tmp_path)
+    builder = engine.choose_builder(bundle, "l4")
+    for rows in (512, 64, 4, 1):
+        for profiles in engine._choices(bundle, builder, DECODER_GRAPH, rows):
+            whole, step, several = (profiles.spans[at] for at in (0, profiles.step, profiles.several))
+            for spans in profiles.spans:
+                assert all(least <= best <= most for least, best, most in spans.values())
+            assert (whole["rows"][0], whole["rows"][2]) == (1, rows)
+            assert step["rows"][0] <= 1 <= step["rows"][2]
+            most = min(engine.LOGIT_ROWS, rows)
+            assert several["rows"][2] >= most
+            assert several["logit_rows"][2] == most
 
 
 def test_ctrl_c_ends_a_build(bundles: Bundles, tmp_path: Path) -> None:

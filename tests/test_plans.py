@@ -31,7 +31,9 @@ def plant(bundle: Bundle, key: PlanKey = KEY) -> Path:
     with staged(bundle, key) as staging:
         for name in ("vision.plan", "decoder.plan"):
             (staging / name).write_bytes(name.encode())
-        publish(bundle, key, staging, prefill_rows=64, logit_rows=8, views=5, step_profile=1)
+        publish(
+            bundle, key, staging, prefill_rows=64, logit_rows=8, views=5, step_profile=1, several_profile=2
+        )  # fmt: skip
     return plan_directory(bundle, key)
 
 

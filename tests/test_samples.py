@@ -173,10 +173,9 @@ def test_recipes_that_are_refused(name: str, value: float) -> None:
         Recipe(**{name: value})
 
 
-@pytest.mark.parametrize("target", ["cpu", "cuda"])
-def test_targets_that_do_not_run_it(checkpoint: Path, tmp_path: Path, target: str) -> None:
-    with pytest.raises(ExportError, match=f"target {target} does not run w8a8: it supports weights in"):
-        export(checkpoint, tmp_path / "out", precision="w8a8", target=target)
+def test_a_target_that_does_not_run_it(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="target cuda does not run w8a8: it supports weights in"):
+        export(checkpoint, tmp_path / "out", precision="w8a8", target="cuda")
 
 
 def test_from_the_command_line(checkpoint: Path, data: Path, tmp_path: Path) -> None:
@@ -186,7 +185,8 @@ def test_from_the_command_line(checkpoint: Path, data: Path, tmp_path: Path) -> 
     done = CliRunner().invoke(cli, [*command, *options, "--smoothing", "0.75"])
     assert done.exit_code == 0, done.exception
     assert "SmoothQuant alpha 0.75, absmax of 2 samples" in open_bundle(out).manifest.precision.recipe
-    refused = CliRunner().invoke(cli, [*command[:2], str(tmp_path / "b"), "--precision", "int8", *options])
+    weights_only = [*command[:2], str(tmp_path / "b"), *command[3:6], "int8"]
+    refused = CliRunner().invoke(cli, [*weights_only, *options])
     assert "precision int8 quantizes no activations, so it takes no calibration data" in str(refused.exception)
     refused = CliRunner().invoke(cli, [*command, "--force", "--smoothing", "2"])
     assert "SmoothQuant's alpha is 2.0, must be 0 (off) to 1" in str(refused.exception)

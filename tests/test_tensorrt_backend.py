@@ -23,10 +23,12 @@ from pulse_edge.backends import EngineOptions, cuda, open_engine
 from pulse_edge.backends.tensorrt import TensorRTEngine
 from pulse_edge.bundle import DECODER_GRAPH, VISION_GRAPH, Bundle, open_bundle
 from pulse_edge.errors import EngineError
+from pulse_edge.export.engine import LOGIT_ROWS
+from pulse_edge.lookup import DRAFTS
 from pulse_edge.plans import DECODER_PLAN, VISION_PLAN, PlanKey, plan_directory, publish, staged
 
 HIDDEN, VOCAB, LAYERS = 64, 512, 2
-ROWS, CAPABILITY = 16, 87
+ROWS, STEP_ROWS, CAPABILITY = 16, 8, 87
 
 
 def embeds(count: int, seed: int = 0) -> np.ndarray:
@@ -38,14 +40,21 @@ def same(got: np.ndarray, expected: np.ndarray, tolerance: float = 2e-2) -> bool
 
 
 def plant(bundle: Bundle, library: fake.Library) -> Path:
-    """The fake's plans, as export/engine.py publishes them: fp16 with one profile, the others with two."""
+    """The fake's plans, as export/engine.py publishes them: fp16 without a profile for single tokens alone."""
     key = PlanKey(library.__name__, library.__version__, library.cuda.capability)  # type: ignore[arg-type]
-    profiles = [{"rows": (1, ROWS), "logit_rows": (1, 8)}, {"rows": (1, 1), "logit_rows": (1, 8)}]
-    step_profile = 0 if bundle.manifest.precision.decoder == "fp16" else 1
+    logits = (1, STEP_ROWS)
+    profiles = [{"rows": (1, most), "logit_rows": logits} for most in (ROWS, 1, STEP_ROWS)]
+    step, several = 1, 2
+    if bundle.manifest.precision.decoder == "fp16":
+        del profiles[1]
+        several = 1
     with staged(bundle, key) as staging:
         (staging / VISION_PLAN).write_bytes(fake.plan(bundle.file(VISION_GRAPH), [{"views": (1, 5)}]))
-        (staging / DECODER_PLAN).write_bytes(fake.plan(bundle.file(DECODER_GRAPH), profiles[: step_profile + 1]))
-        publish(bundle, key, staging, prefill_rows=ROWS, logit_rows=8, views=5, step_profile=step_profile)
+        (staging / DECODER_PLAN).write_bytes(fake.plan(bundle.file(DECODER_GRAPH), profiles))
+        publish(
+            bundle, key, staging, prefill_rows=ROWS, logit_rows=STEP_ROWS, views=5,
+            step_profile=step, several_profile=several,
+        )  # fmt: skip
     return plan_directory(bundle, key)
 
 
@@ -165,12 +174,45 @@ def test_a_shapes_second_step_is_a_graph(world: World) -> None:
     assert count(world, "cudaStreamBeginCapture", lambda: engine.step(x[:1])) == 0  # still the same
 
 
-def test_another_number_of_rows_is_captured_again(world: World) -> None:
+def test_each_number_of_rows_keeps_its_graph(world: World) -> None:
+    """Drafts differ in length: a graph for the last length alone would be captured again and again."""
     engine, x = world.open(), embeds(8)
     engine.prefill(embeds(10))
-    for rows, captures in ((4, 0), (4, 1), (4, 0), (3, 0), (3, 1), (4, 0), (4, 1)):
+    for rows, captures in ((4, 0), (4, 1), (4, 0), (3, 0), (3, 1), (4, 0), (1, 0), (1, 1), (3, 0), (4, 0), (1, 0)):
         assert count(world, "cudaStreamBeginCapture", lambda r=rows: engine.step(x[:r])) == captures
+    assert len(world.cuda.executables) == 3
+    steps = world.library.contexts[2:]
+    assert [context.profile for context in steps] == ([1, 2, 2] if len(steps[0].engine.profiles) == 3 else [1, 1, 1])
+
+
+def test_another_shape_is_captured_again(world: World) -> None:
+    """Should a context ever get another shape: what was captured for the one before must not be launched."""
+    engine = world.open()
+    run, rows = engine._stepper(4), engine._rows
+    for shape, captures in (((4, 4), 0), ((4, 4), 1), ((4, 2), 0), ((4, 2), 1), ((4, 4), 0), ((4, 4), 1), ((4, 4), 0)):
+        rows.embeds.host[:4], rows.position.host[0] = 0, 0
+        assert count(world, "cudaStreamBeginCapture", lambda s=shape: run(*s, capture=True)) == captures
+        engine._device.synchronize()
     assert len(world.cuda.executables) == 1  # the one before is given back
+
+
+def test_drafts_of_every_length_fit_a_step() -> None:
+    assert 1 + max(DRAFTS) <= LOGIT_ROWS
+
+
+def test_more_rows_than_a_step_takes(world: World) -> None:
+    """As `verify` asks for them; and the length is what it was where one of the pieces fails."""
+    engine, x = world.open(), embeds(20)
+    together = engine.step(x)
+    assert engine.length == 20
+    engine.rewind(0)
+    singles = np.concatenate([engine.step(row[None]).copy() for row in x])
+    assert same(together, singles, 5e-3)
+    engine.rewind(3)
+    world.library.fail_after = 0
+    with pytest.raises(EngineError, match="execute_async_v3"):
+        engine.step(x)
+    assert engine.length == 3
 
 
 def test_no_graph_where_rtx_says_no(bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,9 +229,11 @@ def test_rtx_waits_for_kernels_of_what_is_captured_only(
 ) -> None:
     world = World(bundles("int4", None, "standard"), tmp_path / "bundle", monkeypatch, rtx=True)
     engine = world.open()
+    engine.step(embeds(4))
     assert [context.eager for context in world.library.contexts] == [False, False, True, True]
-    assert [context.profile for context in world.library.contexts] == [0, 0, 1, 0]
-    del engine
+    assert [context.profile for context in world.library.contexts] == [0, 0, 1, 2]
+    assert len({id(context.cache) for context in world.library.contexts}) == 1  # compiled once, for all of them
+    assert world.library.contexts[0].cache is not None
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------
@@ -357,8 +401,6 @@ def test_limits(simple: World) -> None:
     engine.prefill(embeds(20))
     with pytest.raises(EngineError, match="21 tokens do not fit a cache of 20"):
         engine.step(embeds(1))
-    with pytest.raises(EngineError, match="a step of 9 tokens, but the plan takes 1 to 8"):
-        engine.step(embeds(9))
     with pytest.raises(ValueError, match="20 to 21"):
         engine.rewind(21)
     engine.rewind(0)

@@ -27,6 +27,7 @@ from pulse_edge.export.graph import Graph
 from pulse_edge.export.net import Net
 from pulse_edge.export.precision import PRECISIONS
 from pulse_edge.export.targets import standard
+from pulse_edge.plans import error_log
 
 pytestmark = pytest.mark.tensorrt
 
@@ -38,20 +39,12 @@ KERNELS = 3_000_000  # bytes of a plan that are not weights, at most: sources of
 DEVICES = ["SM86", "SM89"]
 
 
-class Log(trt.ILogger):  # type: ignore[misc]
-    """Keeps what TensorRT complains about. It knows one logger a process: the first."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.complaints: list[str] = []
-
-    def log(self, severity: Any, message: str) -> None:
-        if severity <= trt.ILogger.WARNING:
-            self.complaints.append(message)
-
-
-LOG = Log()
 EXPECTED = ("Make sure input", "Cuda Runtime", "cudaError")  # int64 inputs; no driver here
+
+
+def complaints(log: Any) -> list[str]:
+    """What TensorRT warned of, or worse: a precision that fell back would be among it."""
+    return [c for c in (*log.complaints, *log.warnings) if not any(e in c for e in EXPECTED)]
 
 
 @dataclass(frozen=True)
@@ -96,10 +89,10 @@ class Built:
 
 def build(graph: Path, device: str, rows: int = 64) -> Built:
     """An engine for up to `rows` rows of the decoder, and 8 rows' logits, or up to 5 views of the tower."""
-    LOG.complaints.clear()
-    builder = trt.Builder(LOG)
+    log = error_log(trt)  # the one that TensorRT knows, whatever has built before
+    builder = trt.Builder(log)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, LOG)
+    parser = trt.OnnxParser(network, log)
     assert parser.parse_from_file(str(graph)), [parser.get_error(i).desc() for i in range(parser.num_errors)]
     config = builder.create_builder_config()
     config.num_compute_capabilities = 1
@@ -112,8 +105,9 @@ def build(graph: Path, device: str, rows: int = 64) -> Built:
             profile.set_shape(value.name, least, largest, largest)
     config.add_optimization_profile(profile)
     plan = builder.build_serialized_network(network, config)
-    assert plan is not None, LOG.complaints
-    assert [c for c in LOG.complaints if not any(e in c for e in EXPECTED)] == []
+    assert plan is not None, log.complaints
+    assert any("Make sure input" in w for w in log.warnings) == (graph.name == DECODER_GRAPH)  # it does hear them
+    assert complaints(log) == []
     layers = [network.get_layer(i).type for i in range(network.num_layers)]
     return Built(plan.nbytes, layers, bytes(plan).decode("latin-1").split("\n"))
 
@@ -148,6 +142,9 @@ def test_decoder(graphs: Graphs, precision: str, kv_heads: int | None, device: s
     assert built.weights_written_out == []
     products = 0 if precision == "fp16" else 4 * LAYERS + 1  # gate and up are one
     assert len(built.quantized_products) == products
+    norms = [name for name in built.calls("function") if "Mean" in name]
+    assert len(norms) == 2 * LAYERS + 1
+    assert all("CastMulMeanAddSqrtDiv" in name for name in norms)  # squares of more than 256 do not fit float16
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -171,6 +168,9 @@ def test_vision(graphs: Graphs, precision: str, device: str) -> None:
     assert built.size < weights(graph) + KERNELS
     assert built.weights_written_out == []
     assert len(built.quantized_products) == (0 if precision == "fp16" else 6 * LAYERS + 2)
+    norms = [name for name in built.calls("function") if "Mean" in name]
+    assert len(norms) == 2 * LAYERS + 1
+    assert all("CastMeanSubMulMean" in name for name in norms)  # in float32
 
 
 @pytest.mark.parametrize("device", DEVICES)

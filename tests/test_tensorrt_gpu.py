@@ -39,7 +39,12 @@ def why_not() -> str:
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(bool(why_not()), reason=why_not() or "there is a GPU")]
 
 
-@pytest.fixture(params=["fp16", "int8", "int4"])
+# Largest difference to the same graph on the CPU, over the largest value. The order of a sum can tip a code of an
+# 8-bit activation.
+TOLERANCE = {"fp16": 2e-2, "int8": 2e-2, "int4": 2e-2, "w8a8": 1e-1}
+
+
+@pytest.fixture(params=TOLERANCE)
 def bundle(request: pytest.FixtureRequest, bundles: Bundles, tmp_path: Path) -> Bundle:
     source = bundles(request.param, 128 if request.param == "int4" else None, "standard", **GEOMETRY)
     opened = open_bundle(shutil.copytree(source, tmp_path / request.param))
@@ -74,13 +79,14 @@ def test_numbers_of_the_same_graph_on_the_cpu(bundle: Bundle) -> None:
         Decoder(bundle.file(DECODER_GRAPH), np.float16),
         embeds(60),
     )
+    bar = TOLERANCE[bundle.manifest.precision.name]
     pixels = np.random.default_rng(5).normal(size=(2, 3, 56, 56)).astype(np.float32)
-    assert relative(running.encode(pixels), features(bundle.file(VISION_GRAPH), pixels)) < 2e-2
+    assert relative(running.encode(pixels), features(bundle.file(VISION_GRAPH), pixels)) < bar
     expected = judge(x)
     got = [running.prefill(x[:40])[None].copy(), running.step(x[40:48]).copy()]
     got += [running.step(row[None]).copy() for row in x[48:]]
     logits = np.concatenate(got)
-    assert relative(logits, expected[39:]) < 2e-2
+    assert relative(logits, expected[39:]) < bar
     best, second = np.sort(expected[39:])[:, :-3:-1].T
     clear = best - second > 2 * np.abs(logits - expected[39:]).max()
     assert clear.any()
@@ -89,15 +95,15 @@ def test_numbers_of_the_same_graph_on_the_cpu(bundle: Bundle) -> None:
 
 def test_prefill_steps_rewind_and_verification(bundle: Bundle) -> None:
     """Captured steps, several rows at once and a whole prompt are one computation."""
-    running, x = open_engine(bundle, EngineOptions()), embeds(60)
+    running, x, bar = open_engine(bundle, EngineOptions()), embeds(60), TOLERANCE[bundle.manifest.precision.name]
     running.prefill(x[:40])
     singles = np.concatenate([running.step(row[None]).copy() for row in x[40:46]])
     running.rewind(40)
     for _ in range(3):  # plainly, captured, replayed
-        assert relative(running.step(x[40:46]), singles) < 2e-2
+        assert relative(running.step(x[40:46]), singles) < bar
         running.rewind(40)
     running.rewind(0)
-    assert relative(running.prefill(x[:46]), singles[-1]) < 2e-2
+    assert relative(running.prefill(x[:46]), singles[-1]) < bar
 
 
 def seconds(run: Callable[[], object], repeats: int = 20) -> float:
@@ -123,6 +129,7 @@ def test_latency_table(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> No
         "prefill, 400 tokens": seconds(fresh(lambda: running.prefill(x))),
         "step, 1 token": seconds(fresh(lambda: running.step(x[:1]))),
         "step, 4 tokens": seconds(fresh(lambda: running.step(x[:4]))),
+        "step, 16 tokens": seconds(fresh(lambda: running.step(x[:16]))),
     }
     with capsys.disabled():
         print(f"\n{bundle.manifest.precision.name}, {running.describe()['provider']}")

@@ -8,9 +8,10 @@ IExecutionContext; "Working with CUDA graphs" in the developer guides of both.
 from __future__ import annotations
 
 import mmap
+import os
 import weakref
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,15 @@ def open_engine(bundle: Bundle, options: EngineOptions) -> TensorRTEngine:
         raise EngineError(
             f"{bundle.path} was exported for TensorRT; its device is auto, cuda or cpu, not {options.device!r}"
         )
-    with ExitStack() as stack:
+    stack = ExitStack()  # the engine's, which puts more on it as it runs
+    try:
         device = Device(stack)
         library, index = _choose_plans(bundle, device.capability)
         engine = TensorRTEngine(bundle, options, device, library, index)
-        weakref.finalize(engine, stack.pop_all().close)
+    except BaseException:
+        stack.close()
+        raise
+    weakref.finalize(engine, stack.close)
     return engine
 
 
@@ -61,19 +66,26 @@ class TensorRTEngine:
         self.capacity = min(options.context or self._text.context, self._text.context)
         self.length, self.row_cost = 0, ROW_COST
         self._chunk = min(options.prefill_chunk or index.prefill_rows, index.prefill_rows)
-        load = _Contexts(bundle, device, library, index)
+        self._load = load = _Contexts(bundle, device, library, index)
         side, patches = model.vision.image_size, model.vision.grid**2
         self._pixels = device.buffer((index.views, 3, side, side), np.float32)
         self._features = device.buffer((index.views, patches, self._text.hidden), np.float32)
         self._rows = _Rows(device, index, self._text.hidden, self._text.vocab)
         vision = {"pixels": self._pixels.address, "features": self._features.address}
-        decoder = self._rows.addresses | self._allocate_cache(load.decoder)
+        self._addresses = self._rows.addresses | self._allocate_cache(load.decoder)
         self._vision = load.context(load.vision, 0, vision)
-        self._prefill = _Run(load.context(load.decoder, 0, decoder), self._rows)
-        # Those that are captured keep to one shape each, most of the time.
-        self._single = _Run(load.context(load.decoder, index.step_profile, decoder, fixed=True), self._rows)
-        self._several = _Run(load.context(load.decoder, 0, decoder, fixed=True), self._rows)
+        self._prefill = _Run(load.context(load.decoder, 0, self._addresses), self._rows)
+        self._steps: dict[int, _Run] = {}  # by rows, so that each keeps its shape and its graph
+        self._stepper(1)  # what every answer needs: its kernels are loaded now
         device.synchronize()
+
+    def _stepper(self, rows: int) -> _Run:
+        """Drafts differ in length from step to step: a context for all of them would be captured over and over."""
+        if rows not in self._steps:
+            profile = self._index.step_profile if rows == 1 else self._index.several_profile
+            context = self._load.context(self._load.decoder, profile, self._addresses, fixed=True)
+            self._steps[rows] = _Run(context, self._rows)
+        return self._steps[rows]
 
     def _allocate_cache(self, decoder: Any) -> dict[str, int]:
         """One block with every layer's keys and values, of zeros: what is masked is still multiplied, with 0.
@@ -97,13 +109,25 @@ class TensorRTEngine:
         if pixels.shape[1:] != shape[1:] or not 1 <= views <= shape[0]:
             raise EngineError(f"pixels are {list(pixels.shape)}, but the plan takes up to {list(shape)}")
         self._pixels.host[:views] = pixels
-        self._vision.shape("pixels", pixels.shape)
-        self._pixels.upload(views)
-        self._vision.enqueue()
-        self._features.download(views)
-        self._device.synchronize()
+        with self._finished():
+            self._vision.shape("pixels", pixels.shape)
+            self._pixels.upload(views)
+            self._vision.enqueue()
+            self._features.download(views)
         features: Floats = self._features.host[:views].copy()
         return features
+
+    @contextmanager
+    def _finished(self) -> Iterator[None]:
+        """What was put on the stream inside is done afterwards, Ctrl-C or not: it may still read what the next call
+        overwrites."""
+        try:
+            yield
+            self._device.synchronize()
+        except BaseException:
+            with suppress(EngineError):
+                self._device.synchronize()
+            raise
 
     def prefill(self, embeds: Floats, progress: Progress | None = None) -> Floats:
         start = self.length
@@ -123,11 +147,20 @@ class TensorRTEngine:
 
     def step(self, embeds: Floats) -> Floats:
         rows, most = len(embeds), self._index.logit_rows
-        if not 1 <= rows <= most:
-            raise EngineError(f"a step of {rows} tokens, but the plan takes 1 to {most}")
-        self._append(self._single if rows == 1 else self._several, embeds, rows, capture=True)
+        if rows > most:
+            return self._steps_of(most, embeds)
+        self._append(self._stepper(rows), embeds, rows, capture=True)
         logits: Floats = self._rows.logits.host[:rows]
         return logits
+
+    def _steps_of(self, most: int, embeds: Floats) -> Floats:
+        """As many steps as it takes: drafts fit one (export.engine.LOGIT_ROWS), whole prompts do not."""
+        start = self.length
+        try:
+            return np.concatenate([self.step(embeds[at : at + most]).copy() for at in range(0, len(embeds), most)])
+        except BaseException:
+            self.length = start
+            raise
 
     def _append(self, run: _Run, embeds: Floats, wanted: int, capture: bool) -> None:
         total = self.length + len(embeds)
@@ -135,13 +168,8 @@ class TensorRTEngine:
             raise EngineError(f"{total} tokens do not fit a cache of {self.capacity}")
         self._rows.embeds.host[: len(embeds)] = embeds
         self._rows.position.host[0] = self.length
-        try:
+        with self._finished():
             run(len(embeds), wanted, capture)
-            self._device.synchronize()
-        except BaseException:  # Ctrl-C too: the stream may still read what the next call overwrites
-            with suppress(EngineError):
-                self._device.synchronize()
-            raise
         self.length = total
 
     def rewind(self, length: int) -> None:
@@ -219,16 +247,22 @@ class _Contexts:
 
     def __init__(self, bundle: Bundle, device: Device, library: Any, index: PlanIndex) -> None:
         self._device, self._trt, self._log = device, library, error_log(library)
+        self._kernels: Any = None
         self._runtime = library.Runtime(self._log)
         root = plan_directory(bundle, index.key)
-        self.vision, self.decoder = (self._load(root / plan) for plan in (VISION_PLAN, DECODER_PLAN))
+        self.vision, self.decoder = (self._open(root / plan) for plan in (VISION_PLAN, DECODER_PLAN))
+        device.stack.callback(self._close)  # after the contexts, which come later
         self._size = max(1, *(int(engine.device_memory_size_v2) for engine in (self.vision, self.decoder)))
         remedy = f"build again with --prefill-rows under {index.prefill_rows}"
         self._scratch = device.allocate(self._size, "activations", remedy)
 
-    def _load(self, plan: Path) -> Any:
+    def _open(self, plan: Path) -> Any:
         with plan.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             engine = self._runtime.deserialize_cuda_engine(content)  # no second copy in memory, which a Jetson shares
+            if self._device.cuda.integrated() and hasattr(os, "posix_fadvise"):
+                # Nor one in the file cache, which CUDA on a Jetson takes for used.
+                content.madvise(mmap.MADV_DONTNEED)
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         size = plan.stat().st_size
         if engine is None:
             raise _failed(self._device, self._log, f"deserialize_cuda_engine({plan}), {size / 1e9:.2f} GB,")
@@ -236,8 +270,11 @@ class _Contexts:
         used["plans"] = used.get("plans", 0) + size
         return engine
 
+    def _close(self) -> None:
+        self.vision = self.decoder = self._kernels = self._runtime = None
+
     def context(self, engine: Any, profile: int, addresses: dict[str, int], fixed: bool = False) -> _Context:
-        """fixed: its shapes seldom change. RTX compiles kernels for a shape it meets, in the background; a graph must
+        """fixed: its shapes never change. RTX compiles kernels for a shape it meets, in the background; a graph must
         not be captured before that is done, so these contexts wait for it."""
         trt = self._trt
         strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
@@ -247,6 +284,10 @@ class _Contexts:
             if fixed:
                 eager = trt.DynamicShapesKernelSpecializationStrategy.EAGER
                 config.dynamic_shapes_kernel_specialization_strategy = eager
+            if self._kernels is None:  # what one context has compiled, the others need not
+                self._kernels = config.create_runtime_cache()
+            if not config.set_runtime_cache(self._kernels):
+                raise _failed(self._device, self._log, "set_runtime_cache")
             made = engine.create_execution_context(config)
         else:
             made = engine.create_execution_context(strategy)
