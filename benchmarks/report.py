@@ -94,7 +94,7 @@ def sweep_table(series: Series) -> list[list[str]]:
     """tokens/s of every point that any series has, with its share of the peak that binds it."""
     points = {key: {Point(**p).name: p for p in records[-1]["sweeps"]} for key, records in series.items()}
     names = list(dict.fromkeys(n for found in points.values() for n in found))
-    rows = [["tokens/s (share of the fp32 GEMM peak: pp; of the read peak: tg)", *names]]
+    rows = [["tokens/s (pp: share of the GEMM peak of what is multiplied; tg: share of the read peak)", *names]]
     for key, records in series.items():
         cells = []
         for n in names:
@@ -148,12 +148,13 @@ def charts(series: Series) -> Iterator[tuple[str, str, str]]:
     for key, record in last.items():
         if record["peaks"] and record["sweeps"]:
             found = [(Point(**p).name, p["flop"] / p["read"], p["flop_per_s"]) for p in record["sweeps"]]
-            peaks = record["peaks"]
+            peaks, kind = record["peaks"], record["gemm_type"]
+            kind = kind if kind in peaks["gemm"] else "fp32"
             shown = (
-                f"{key}. Roofs: fp32 GEMM ({peaks['gemm_library']}) and memory reads (numpy), {peaks['threads']} "
-                "threads, as measured; int8 kernels, and weights that the caches hold, may lie above."
+                f"{key}. Roofs: {kind} GEMM ({peaks['gemm_library'][kind]}) and memory reads (numpy), "
+                f"{peaks['threads']} threads, as measured; weights that the caches hold may lie above."
             )
-            yield "Roofline", shown, roofline(found, peaks["gemm"], peaks["read"])
+            yield "Roofline", shown, roofline(found, peaks["gemm"][kind], peaks["read"])
 
 
 def latest(comparisons: Iterable[Record]) -> list[Record]:

@@ -146,7 +146,8 @@ def test_shares_of_the_peaks(bundle: Path) -> None:
     cost = bench._Cost(open_bundle(bundle), 0)
     run = bench._Run("tg", 4, 10, [1.0, 2.0, 9.0])
     flop, read = cost(run)
-    peaks = machine.Peaks(threads=1, read=4 * read, read_buffer=1, gemm=10 * flop, gemm_size=1, gemm_library="")
+    gemm = {"fp32": 10 * flop, "int8": 1.0}
+    peaks = machine.Peaks(threads=1, read=4 * read, read_buffer=1, gemm=gemm, gemm_size=1, gemm_library={})
     point = bench._point(run, cost, peaks, cost.weights // 2 - 1)
     assert (point.name, point.flop_per_s, point.read_per_s) == ("tg4 @ d10", flop / 2, read / 2)
     assert point.gemm_share == pytest.approx(0.05)
