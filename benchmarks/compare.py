@@ -198,7 +198,7 @@ def record(entries: list[Entry], wanted: list[Case], sizes: synthetic.Sizes, set
         "kind": KIND,
         "schema": SCHEMA,
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "commit": _commit(),
+        "commit": commit(),
         "machine": machine.describe(),
         "sizes": dataclasses.asdict(sizes),
         "settings": dataclasses.asdict(settings),
@@ -275,7 +275,7 @@ def text(run: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     root = str(Path(__file__).parents[1])
     return machine.said_by("git", "-C", root, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
 

@@ -99,7 +99,7 @@ def run(
     figures = {name: figure(*row, samples[name]) for name, row in FIGURES.items()}
 
     model.forget()
-    runs, skipped = _sweep(engine, opened.manifest.model.text, settings, say)
+    runs, skipped = sweep(engine, opened.manifest.model.text, settings, say)
     say("peaks", 0, 1)
     on_cpu = engine.describe()["device"] == "cpu"
     peaks = machine.measure_peaks(options.threads, settings.quick) if on_cpu else None
@@ -183,7 +183,7 @@ SWEPT = {"pp": "prefill from an empty cache, engine alone", "tg": "single steps 
 
 
 @dataclass(frozen=True)
-class _Run:
+class Run:
     """A point of a sweep, and the seconds of each of its repetitions."""
 
     kind: Literal["pp", "tg"]
@@ -196,10 +196,12 @@ class _Run:
         return point_name(self.kind, self.tokens, self.depth)
 
 
-def _sweep(engine: Engine, text: TextSpec, settings: Settings, say: Progress) -> tuple[list[_Run], list[str]]:
+def sweep(
+    engine: Engine, text: TextSpec, settings: Settings, say: Progress = lambda *_: None
+) -> tuple[list[Run], list[str]]:
     """The points that fit, and the names of those that do not. Leaves the engine's cache filled with noise."""
-    wanted = [_Run("pp", n, 0, []) for n in dict.fromkeys(settings.prompt_lengths)]
-    wanted += [_Run("tg", settings.new_tokens, d, []) for d in dict.fromkeys(settings.depths)]
+    wanted = [Run("pp", n, 0, []) for n in dict.fromkeys(settings.prompt_lengths)]
+    wanted += [Run("tg", settings.new_tokens, d, []) for d in dict.fromkeys(settings.depths)]
     runs = [r for r in wanted if r.depth + r.tokens <= engine.capacity]
     skipped = [f"{r.name}: context {engine.capacity}" for r in wanted if r not in runs]
     rng = np.random.default_rng(0)
@@ -240,7 +242,7 @@ class _Cost:
         self.weights = sum(f.size for f in manifest.files if f.path.startswith(DECODER_GRAPH))
         self._cached = cost.cache_row(t, manifest.precision.kv_cache)
 
-    def __call__(self, run: _Run) -> tuple[int, int]:
+    def __call__(self, run: Run) -> tuple[int, int]:
         """(FLOP, bytes) of one repetition, pass by pass: each reads the weights and what the cache holds before it."""
         flop = read = 0
         for before, rows in cost.passes(run.tokens, run.depth, 1 if run.kind == "tg" else self._chunk):
@@ -249,7 +251,7 @@ class _Cost:
         return flop, read
 
 
-def _point(run: _Run, costs: _Cost, peaks: machine.Peaks | None, cache: int | None) -> Point:
+def _point(run: Run, costs: _Cost, peaks: machine.Peaks | None, cache: int | None) -> Point:
     (flop, read), seconds = costs(run), statistics.median(run.seconds)
     from_memory = peaks is not None and costs.weights > 2 * (cache or 0)
     gemm = peaks.gemm.get(costs.gemm_type) if peaks else None
