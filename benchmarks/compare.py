@@ -7,8 +7,9 @@
 WORK keeps the checkpoint, each peer's virtual environment and converted models between runs; the first run with a peer
 installs and converts, which takes minutes. A peer that cannot is skipped, with the reason.
 
-For each case (`pp512`: prefill of 512 tokens; `tg16 @ d3000`: 16 single steps after 3,000) every peer runs once, then
-every peer again, each time beginning with another one. Ratios are medians of the ratios within these rounds.
+For each case (`pp512`: prefill of 512 tokens; `tg16 @ d3000`: 16 single steps after 3,000; `vision5`: five views
+through the tower, of the peers that have one) every peer runs once, then every peer again, each time beginning with
+another one. Ratios are medians of the ratios within these rounds.
 """
 
 from __future__ import annotations
@@ -41,17 +42,22 @@ CONVERT_LIMIT, START_LIMIT = 3600.0, 600.0  # seconds
 
 @dataclass(frozen=True)
 class Case:
-    """`tokens` of prefill into an empty cache, or so many steps at a depth."""
+    """`tokens` of prefill into an empty cache, or so many steps at a depth; or so many views through the tower."""
 
-    kind: str  # "pp" or "tg"
+    kind: str  # "pp", "tg" or "vision"
     tokens: int
     depth: int = 0
 
     @property
     def name(self) -> str:
+        if self.kind == "vision":
+            return f"vision{self.tokens}"
         return figures.point_name(self.kind, self.tokens, self.depth)
 
-    def seconds(self, worker: Worker, limit: float) -> float:
+    def seconds(self, worker: Worker, limit: float) -> float | None:
+        """None: the peer has no tower."""
+        if self.kind == "vision":
+            return worker.number_or_none("vision", "seconds", limit, views=self.tokens)
         if self.kind == "pp":
             return worker.number("prefill", "seconds", limit, tokens=self.tokens)
         return worker.number("decode", "seconds", limit, tokens=self.tokens, depth=self.depth)
@@ -104,8 +110,9 @@ def parse(text: str) -> list[Entry]:
     return entries
 
 
-def cases(prompts: Iterable[int], depths: Iterable[int], steps: int) -> list[Case]:
-    return [*(Case("pp", n) for n in prompts), *(Case("tg", steps, d) for d in depths)]
+def cases(prompts: Iterable[int], depths: Iterable[int], steps: int, views: Iterable[int] = ()) -> list[Case]:
+    language = [*(Case("pp", n) for n in prompts), *(Case("tg", steps, d) for d in depths)]
+    return [*language, *(Case("vision", n) for n in views)]
 
 
 def prepare(entry: Entry, work: Path, checkpoint: Path) -> None:
@@ -181,17 +188,17 @@ def _once(entry: Entry, worker: Worker | None, case: Case, settings: Settings, k
         entry.reason = f"{case.name}: {error}"
         worker.close()
         return
-    if keep:
+    if keep and seconds is not None:
         entry.seconds.setdefault(case.name, []).append(seconds)
 
 
 def record(entries: list[Entry], wanted: list[Case], sizes: synthetic.Sizes, settings: Settings) -> dict[str, Any]:
-    """JSON-ready; rates in tokens/s."""
+    """JSON-ready; rates in tokens/s, of the tower in views/s."""
     return {
         "kind": KIND,
         "schema": SCHEMA,
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "commit": _commit(),
+        "commit": commit(),
         "machine": machine.describe(),
         "sizes": dataclasses.asdict(sizes),
         "settings": dataclasses.asdict(settings),
@@ -227,7 +234,7 @@ def ratio(ours: Mapping[str, Any], peer: Mapping[str, Any], case: str) -> float 
 def speed_table(run: Mapping[str, Any]) -> list[list[str]]:
     """tokens/s: median (min-max), then memory and load."""
     names = [case["name"] for case in run["cases"]]
-    rows = [["tokens/s: median (min-max)", *names, "peak memory", "load"]]
+    rows = [["tokens/s (vision: views/s): median (min-max)", *names, "peak memory", "load"]]
     for entry in run["entries"]:
         cells = []
         for name in names:
@@ -268,7 +275,7 @@ def text(run: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     root = str(Path(__file__).parents[1])
     return machine.said_by("git", "-C", root, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
 
@@ -297,6 +304,7 @@ def checkpoint_of(work: Path, sizes: synthetic.Sizes) -> Path:
 @click.option("--prompt-lengths", callback=numbers, default="128,512,2933")
 @click.option("--depths", callback=numbers, default="0,3000")
 @click.option("-n", "--steps", type=click.IntRange(1), default=16, help="Tokens of a decode run.")
+@click.option("--views", callback=numbers, default="5", help="Of a run of the vision tower.")
 @click.option("--one-at-a-time", is_flag=True, help="Load a peer anew each round: for models that do not fit together.")
 @click.option("--prepare-only", is_flag=True, help="Install and convert, measure nothing.")
 @click.option("--limit", default=600.0, help="Seconds that one run of a case may take.")
@@ -304,12 +312,12 @@ def checkpoint_of(work: Path, sizes: synthetic.Sizes) -> Path:
 @synthetic.size_options
 def main(
     work: Path, wanted: str, threads: int, repetitions: int, warmup: int, prompt_lengths: tuple[int, ...],
-    depths: tuple[int, ...], steps: int, one_at_a_time: bool, prepare_only: bool, limit: float, out: Path | None,
-    **sizes: int,
+    depths: tuple[int, ...], steps: int, views: tuple[int, ...], one_at_a_time: bool, prepare_only: bool, limit: float,
+    out: Path | None, **sizes: int,
 ) -> None:  # fmt: skip
     """Compare; WORK keeps environments and models. The slice has --layers decoder layers."""
     entries, shape = parse(wanted), synthetic.Sizes(**sizes)
-    points = cases(prompt_lengths, depths, steps)
+    points = cases(prompt_lengths, depths, steps, views)
     longest = max((c.tokens + c.depth for c in points), default=0)
     if not 0 < longest <= shape.context:
         raise click.BadParameter(f"the longest case takes {longest} tokens, the context is {shape.context}")

@@ -28,6 +28,7 @@ from pulse_edge import machine
 from pulse_edge.bundle import DECODER_GRAPH, VISION_GRAPH, Bundle, open_bundle
 from pulse_edge.export import engine
 
+KIND = "engine"  # of a record
 RESULTS = Path(__file__).parent / "results" / "engines.jsonl"
 GRAPHS = {"vision": VISION_GRAPH, "decoder": DECODER_GRAPH}
 SAMPLING = 0.02  # seconds between looks at a build's memory
@@ -72,7 +73,7 @@ def record(bundle: Bundle, part: str, device: str, prefill_rows: int) -> dict[st
     manifest = bundle.manifest
     builder = engine.choose_builder(bundle, device)
     return {
-        "kind": "engine",
+        "kind": KIND,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "part": part,
         "device": device,

@@ -20,7 +20,7 @@ import click
 from pulse_edge.bundle import NOTICE
 from pulse_edge.figures import SCHEMA_VERSION, Point, headline, number
 
-from . import compare
+from . import compare, engines, predictions
 from .svg import Curve, bars, lines, roofline
 
 Record = dict[str, Any]
@@ -28,7 +28,9 @@ Series = dict[str, list[Record]]
 STAGES = ("decode_image", "preprocess", "vision", "prefill")
 LATENCIES = ("ttft_cold", "ttft_warm", "tpot")
 HISTORY = (*LATENCIES, "peak_memory")
-SCHEMAS = {"bench": SCHEMA_VERSION, compare.KIND: compare.SCHEMA}
+SCHEMAS = {
+    "bench": SCHEMA_VERSION, compare.KIND: compare.SCHEMA, predictions.KIND: predictions.SCHEMA, engines.KIND: None,
+}  # fmt: skip
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
 table{border-collapse:collapse;margin:1rem 0}td,th{border-bottom:1px solid #ccc;padding:.2rem .7rem;text-align:right}
@@ -45,9 +47,9 @@ def read_results(folder: Path) -> Series:
     return series
 
 
-def read_comparisons(folder: Path) -> list[Record]:
-    """What compare.py appended, oldest first; raises as `read_results`."""
-    return sorted((r for r in _records(folder) if r.get("kind") == compare.KIND), key=lambda r: str(r["time"]))
+def read_kind(folder: Path, kind: str) -> list[Record]:
+    """What compare.py and others appended, oldest first; raises as `read_results`."""
+    return sorted((r for r in _records(folder) if r.get("kind") == kind), key=lambda r: str(r["time"]))
 
 
 def _records(folder: Path) -> Iterator[Record]:
@@ -96,7 +98,7 @@ def sweep_table(series: Series) -> list[list[str]]:
     """tokens/s of every point that any series has, with its share of the peak that binds it."""
     points = {key: {Point(**p).name: p for p in records[-1]["sweeps"]} for key, records in series.items()}
     names = list(dict.fromkeys(n for found in points.values() for n in found))
-    rows = [["tokens/s (share of the fp32 GEMM peak: pp; of the read peak: tg)", *names]]
+    rows = [["tokens/s (pp: share of the GEMM peak of what is multiplied; tg: share of the read peak)", *names]]
     for key, records in series.items():
         cells = []
         for n in names:
@@ -150,12 +152,13 @@ def charts(series: Series) -> Iterator[tuple[str, str, str]]:
     for key, record in last.items():
         if record["peaks"] and record["sweeps"]:
             found = [(Point(**p).name, p["flop"] / p["read"], p["flop_per_s"]) for p in record["sweeps"]]
-            peaks = record["peaks"]
+            peaks, kind = record["peaks"], record["gemm_type"]
+            kind = kind if kind in peaks["gemm"] else "fp32"
             shown = (
-                f"{key}. Roofs: fp32 GEMM ({peaks['gemm_library']}) and memory reads (numpy), {peaks['threads']} "
-                "threads, as measured; int8 kernels, and weights that the caches hold, may lie above."
+                f"{key}. Roofs: {kind} GEMM ({peaks['gemm_library'][kind]}) and memory reads (numpy), "
+                f"{peaks['threads']} threads, as measured; weights that the caches hold may lie above."
             )
-            yield "Roofline", shown, roofline(found, peaks["gemm"], peaks["read"])
+            yield "Roofline", shown, roofline(found, peaks["gemm"][kind], peaks["read"])
 
 
 def latest(comparisons: Iterable[Record]) -> list[Record]:
@@ -177,12 +180,23 @@ def peer_parts(run: Record) -> Iterator[str]:
     yield f"<ul>{''.join([*engines, *skipped])}</ul>"
 
 
-def page(series: Series, comparisons: Sequence[Record]) -> str:
-    """The whole document; refers to nothing outside itself."""
+def other_tables(predicted: Sequence[Record], built: Sequence[Record]) -> list[list[Sequence[str]]]:
+    """Of the last check of each bundle by predictions.py, and of the last build of each plan by engines.py."""
+    last = {
+        json.dumps([r["machine"]["name"], r["way"]["precision"], r["way"]["cache"], r["text"]]): r for r in predicted
+    }
+    plans = {json.dumps([r["part"], r["key"], r["precision"], r["model"]]): r for r in built}
+    tables: list[list[Sequence[str]]] = [predictions.rows_of([*last.values()])] if last else []
+    return tables + ([[("TensorRT plans",), *((engines.summary(r),) for r in plans.values())]] if plans else [])
+
+
+def page(series: Series, comparisons: Sequence[Record], others: Sequence[Sequence[Sequence[str]]] = ()) -> str:
+    """The whole document; refers to nothing outside itself. others: further tables."""
     count = sum(map(len, series.values())) + len(comparisons)
     parts = [f"<h1>pulse-edge: latency</h1><small>{count} records</small>"]
     parts += [part for run in latest(comparisons) for part in peer_parts(run)]
     parts += _latency_parts(series) if series else []
+    parts += map(html_table, others)
     parts.append(f"<p><small>{html.escape(NOTICE)}</small></p>")
     body = "\n".join(parts)
     return (
@@ -208,11 +222,13 @@ def _latency_parts(series: Series) -> list[str]:
 def main(out: Path, results: Path | None) -> None:
     """Write the page OUT, print the tables."""
     folder = results or Path(__file__).parent / "results"
-    series, comparisons = read_results(folder), read_comparisons(folder)
-    if not series and not comparisons:
+    series, comparisons = read_results(folder), read_kind(folder, compare.KIND)
+    others = other_tables(read_kind(folder, predictions.KIND), read_kind(folder, engines.KIND))
+    if not series and not comparisons and not others:
         raise click.ClickException(f"no results in {folder}: run python -m benchmarks.latency first")
-    out.write_text(page(series, comparisons), encoding="utf-8")
-    tables = [request_table(series), sweep_table(series)] if series else []
+    out.write_text(page(series, comparisons, others), encoding="utf-8")
+    tables: list[Sequence[Sequence[str]]] = [request_table(series), sweep_table(series)] if series else []
+    tables += others
     tables += [table for run in latest(comparisons) for table in (compare.speed_table(run), compare.ratio_table(run))]
     click.echo("\n\n".join(map(markdown, tables)))
 

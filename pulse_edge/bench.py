@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from . import machine
+from . import cost, machine
 from .answer import Answer
 from .backends import Engine, EngineOptions, Floats, open_engine
 from .bundle import DECODER_GRAPH, Bundle, Progress, TextSpec, open_bundle
@@ -30,7 +30,6 @@ from .model import Model
 _T = TypeVar("_T")
 PAGE = Path(__file__).parent / "assets" / "sample.png"
 QUESTIONS = ("Please write a clinical report based on this ECG image.", "What is the heart rate?")  # cold, warm
-CACHE_WIDTHS = {"fp32": 4, "fp16": 2, "int8": 1}  # bytes
 
 # name: what it is, unit, which way is better, whether a comparison may fail on it (not what is timed only once)
 FIGURES: dict[str, tuple[str, Unit, Better, bool]] = {
@@ -100,12 +99,12 @@ def run(
     figures = {name: figure(*row, samples[name]) for name, row in FIGURES.items()}
 
     model.forget()
-    runs, skipped = _sweep(engine, opened.manifest.model.text, settings, say)
+    runs, skipped = sweep(engine, opened.manifest.model.text, settings, say)
     say("peaks", 0, 1)
     on_cpu = engine.describe()["device"] == "cpu"
     peaks = machine.measure_peaks(options.threads, settings.quick) if on_cpu else None
-    cost = _Cost(opened, options.prefill_chunk)
-    points = [_point(r, cost, peaks, host["last_level_cache"]) for r in runs]
+    costs = _Cost(opened, options.prefill_chunk)
+    points = [_point(r, costs, peaks, host["last_level_cache"]) for r in runs]
     for point, r in zip(points, runs, strict=True):
         figures[point.name] = figure(SWEPT[r.kind], "tokens/s", "higher", True, (r.tokens / s for s in r.seconds))
     return {
@@ -120,6 +119,7 @@ def run(
             "reused": warm.usage.cached_tokens,
         },
         "peaks": dataclasses.asdict(peaks) if peaks else None,
+        "gemm_type": costs.gemm_type if peaks else None,
         "figures": {name: dataclasses.asdict(f) for name, f in figures.items()},
         "sweeps": [dataclasses.asdict(p) for p in points],
         "skipped": skipped,
@@ -183,7 +183,7 @@ SWEPT = {"pp": "prefill from an empty cache, engine alone", "tg": "single steps 
 
 
 @dataclass(frozen=True)
-class _Run:
+class Run:
     """A point of a sweep, and the seconds of each of its repetitions."""
 
     kind: Literal["pp", "tg"]
@@ -196,10 +196,12 @@ class _Run:
         return point_name(self.kind, self.tokens, self.depth)
 
 
-def _sweep(engine: Engine, text: TextSpec, settings: Settings, say: Progress) -> tuple[list[_Run], list[str]]:
+def sweep(
+    engine: Engine, text: TextSpec, settings: Settings, say: Progress = lambda *_: None
+) -> tuple[list[Run], list[str]]:
     """The points that fit, and the names of those that do not. Leaves the engine's cache filled with noise."""
-    wanted = [_Run("pp", n, 0, []) for n in dict.fromkeys(settings.prompt_lengths)]
-    wanted += [_Run("tg", settings.new_tokens, d, []) for d in dict.fromkeys(settings.depths)]
+    wanted = [Run("pp", n, 0, []) for n in dict.fromkeys(settings.prompt_lengths)]
+    wanted += [Run("tg", settings.new_tokens, d, []) for d in dict.fromkeys(settings.depths)]
     runs = [r for r in wanted if r.depth + r.tokens <= engine.capacity]
     skipped = [f"{r.name}: context {engine.capacity}" for r in wanted if r not in runs]
     rng = np.random.default_rng(0)
@@ -235,34 +237,27 @@ class _Cost:
     def __init__(self, bundle: Bundle, chunk: int) -> None:
         manifest, t = bundle.manifest, bundle.manifest.model.text
         self._text, self._chunk = t, chunk
+        # What the CPU's kernels multiply, and so the peak that prefill is measured against.
+        self.gemm_type = "int8" if manifest.target == "cpu" and manifest.precision.activations != "fp32" else "fp32"
         self.weights = sum(f.size for f in manifest.files if f.path.startswith(DECODER_GRAPH))
-        self._cached = 2 * t.layers * t.kv_heads * t.head_size * CACHE_WIDTHS[manifest.precision.kv_cache]
-        qkvo = t.hidden * t.head_size * 2 * (t.heads + t.kv_heads)
-        self._linear = 2 * t.layers * (qkvo + 3 * t.hidden * t.ffn)
+        self._cached = cost.cache_row(t, manifest.precision.kv_cache)
 
-    def __call__(self, run: _Run) -> tuple[int, int]:
+    def __call__(self, run: Run) -> tuple[int, int]:
         """(FLOP, bytes) of one repetition, pass by pass: each reads the weights and what the cache holds before it."""
-        size = 1 if run.kind == "tg" else self._chunk or run.tokens
         flop = read = 0
-        for at in range(run.depth, run.depth + run.tokens, size):
-            rows = min(size, run.depth + run.tokens - at)
-            flop += self._flop(at, rows)
-            read += self.weights + self._cached * at
+        for before, rows in cost.passes(run.tokens, run.depth, 1 if run.kind == "tg" else self._chunk):
+            flop += cost.linear(self._text, rows) + cost.attention(self._text, before, rows)
+            read += self.weights + self._cached * before
         return flop, read
 
-    def _flop(self, before: int, rows: int) -> int:
-        """A pass of `rows` positions after `before`: linears, q k' and p v over what is attended to, one row's head."""
-        t = self._text
-        attended = rows * before + rows * (rows + 1) // 2
-        return rows * self._linear + 4 * t.layers * t.heads * t.head_size * attended + 2 * t.hidden * t.vocab
 
-
-def _point(run: _Run, cost: _Cost, peaks: machine.Peaks | None, cache: int | None) -> Point:
-    (flop, read), seconds = cost(run), statistics.median(run.seconds)
-    from_memory = peaks is not None and cost.weights > 2 * (cache or 0)
+def _point(run: Run, costs: _Cost, peaks: machine.Peaks | None, cache: int | None) -> Point:
+    (flop, read), seconds = costs(run), statistics.median(run.seconds)
+    from_memory = peaks is not None and costs.weights > 2 * (cache or 0)
+    gemm = peaks.gemm.get(costs.gemm_type) if peaks else None
     return Point(
         run.kind, run.tokens, run.depth, flop, read,
-        flop_per_s=flop / seconds, gemm_share=flop / seconds / peaks.gemm if peaks else None,
+        flop_per_s=flop / seconds, gemm_share=flop / seconds / gemm if gemm else None,
         read_per_s=read / seconds, read_share=read / seconds / peaks.read if peaks and from_memory else None,
     )  # fmt: skip
 

@@ -389,6 +389,33 @@ def bench(
         against.check(record)
 
 
+@cli.command()
+@click.option("--model", "model", default="pulse-7b", show_default=True, help="pulse-7b, or a bundle directory.")
+@click.option("--device", default="this", show_default=True, help="this (the CPU here), or a name that --list shows.")
+@click.option("--context", type=click.IntRange(1), help="Longest prompt + answer, in tokens [default: the model's].")
+@click.option("--threads", default=0, show_default=True, help="With --device this: of the peaks.")
+@click.option("--list", "as_list", is_flag=True, help="List the devices.")
+@click.option("--json", "as_json", is_flag=True, help="Print the predictions as JSON.")
+def fit(model: str, device: str, context: int | None, threads: int, as_list: bool, as_json: bool) -> None:
+    """PREDICT what fits on a device, and the latency there. Nothing is run, so it needs no such device."""
+    from . import fit as roofline
+
+    if as_list:
+        click.echo(roofline.device_table())
+        return
+    geometry, ways = roofline.PULSE_7B, roofline.WAYS
+    if model != geometry.name:
+        bundle = open_bundle(model, check_hashes=False)
+        geometry = roofline.of_bundle(bundle)
+        ways = (roofline.way_of_bundle(bundle, geometry),)
+    chosen = roofline.device_named(device, threads)
+    found = roofline.predictions(geometry, chosen, ways, context)
+    if as_json:
+        click.echo(json.dumps(roofline.report(geometry, chosen, found, context), indent=1))
+    else:
+        click.echo(roofline.text(geometry, chosen, found, context))
+
+
 def exporting(name: str) -> Any:
     """A module of the export, which is an extra."""
     try:

@@ -14,7 +14,7 @@ import numpy as np
 from .errors import ParameterError, PulseEdgeError, RegressionError
 
 Record = Mapping[str, Any]
-SCHEMA_VERSION = 1  # of a record, docs/bench.schema.json
+SCHEMA_VERSION = 2  # of a record, docs/bench.schema.json
 Unit = Literal["s", "tokens/s", "bytes"]
 Better = Literal["lower", "higher"]
 
@@ -252,10 +252,12 @@ def footnotes(record: Record) -> Iterator[str]:
     yield "pp: prefill from an empty cache; tg: single steps at a depth; engine alone, random embeddings, no sampling."
     yield "read/token: decoder and head weights once a pass, plus the cache before it; no share where caches hold it."
     if peaks:
+        gemm = "; ".join(f"{k} {v / 1e9:.3g} GFLOP/s ({peaks['gemm_library'][k]})" for k, v in peaks["gemm"].items())
         yield (
             f"read peak {peaks['read'] / 1e9:.3g} GB/s: numpy over {number(peaks['read_buffer'], 'bytes')}, best pass. "
-            f"GEMM peak {peaks['gemm'] / 1e9:.3g} GFLOP/s: fp32, {peaks['gemm_size']} x {peaks['gemm_size']}, "
-            f"{peaks['gemm_library']}; int8 kernels can exceed it. Both with {peaks['threads']} threads."
+            f"GEMM peaks, {peaks['gemm_size']} x {peaks['gemm_size']}: {gemm}. All with {peaks['threads']} threads. "
+            f"Shares of the GEMM peak are of {record['gemm_type']}'s, which is what this precision multiplies; "
+            "attention is counted with it, though it runs in fp32."
         )
     else:
         yield "No peaks: they are measured on CPUs only, in a process of their own."

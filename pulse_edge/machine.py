@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 CPUS = Path("/sys/devices/system/cpu")
 # What decides how fast quantized kernels are, of all the flags in /proc/cpuinfo.
@@ -31,17 +32,19 @@ BLAS_THREADS = [f"{x}_NUM_THREADS" for x in ("OPENBLAS", "MKL", "BLIS", "OMP")] 
 
 @dataclass(frozen=True)
 class Peaks:
-    """The best of several passes, by numpy on the CPU, in a process of its own with `threads` threads.
+    """The best of several passes on the CPU, in a process of its own with `threads` threads.
 
-    read: bytes/s of an OR over a buffer that no cache holds. gemm: fp32 FLOP/s of a square matrix product.
+    read: bytes/s of numpy's OR over a buffer that no cache holds. gemm: multiplications and additions a second of a
+    square matrix product, by type; fp32 by numpy, int8 (bytes times bytes into 32 bits) by ONNX Runtime where it is
+    there.
     """
 
     threads: int
     read: float
     read_buffer: int  # bytes
-    gemm: float
+    gemm: dict[str, float]  # "fp32" and, where it could be measured, "int8"
     gemm_size: int  # rows = columns
-    gemm_library: str
+    gemm_library: dict[str, str]  # by type
 
 
 def describe() -> dict[str, Any]:
@@ -129,8 +132,61 @@ def _peaks(threads: int, quick: bool) -> Peaks:
     rng = np.random.default_rng(0)
     a, b = (rng.standard_normal((side, side), np.float32) for _ in range(2))
     out = np.empty_like(a)
-    gemm = min(_seconds(lambda: np.matmul(a, b, out=out)) for _ in range(passes))
-    return Peaks(threads, buffer.nbytes / read, buffer.nbytes, 2 * side**3 / gemm, side, _blas())
+    seconds = {"fp32": min(_seconds(lambda: np.matmul(a, b, out=out)) for _ in range(passes))}
+    libraries = {"fp32": _blas()}
+    multiply, library = int8_product(threads, side)
+    if multiply:
+        multiply()
+        seconds["int8"], libraries["int8"] = min(_seconds(multiply) for _ in range(passes)), library
+    gemm = {kind: 2 * side**3 / taken for kind, taken in seconds.items()}
+    return Peaks(threads, buffer.nbytes / read, buffer.nbytes, gemm, side, libraries)
+
+
+def int8_product(threads: int, side: int) -> tuple[Callable[[], Any] | None, str]:
+    """A square product of uint8 and int8 by ONNX Runtime, and the library's name; None where it is not installed.
+
+    The weights have 7 bits, as the exporter's have: a product on AVX2 does not saturate then.
+    """
+    try:
+        import onnxruntime as ort
+    except ImportError:
+        return None, ""
+    rng = np.random.default_rng(0)
+    left = rng.integers(0, 256, (side, side), np.uint8)
+    right = rng.integers(-64, 64, (side, side), np.int8)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = ort.InferenceSession(_product_graph(right), options, providers=["CPUExecutionProvider"])
+    return lambda: session.run(None, {"a": left})[0], f"ONNX Runtime {ort.__version__}, MatMulInteger"
+
+
+def _product_graph(right: NDArray[np.int8]) -> bytes:
+    """a uint8 [rows, k] -> a right, int32: an ONNX model by hand (onnx.proto), as the runtime has no onnx package."""
+    rows, columns = right.shape
+
+    def field(number: int, value: int | bytes) -> bytes:
+        if isinstance(value, int):
+            return _varint(number << 3) + _varint(value)
+        return _varint(number << 3 | 2) + _varint(len(value)) + value
+
+    def tensor_info(name: bytes, kind: int, columns: int) -> bytes:
+        shape = field(1, field(2, b"rows")) + field(1, field(1, columns))
+        return field(1, name) + field(2, field(1, field(1, kind) + field(2, shape)))
+
+    uint8, int8, int32 = 2, 3, 6
+    node = field(1, b"a") + field(1, b"right") + field(2, b"y") + field(4, b"MatMulInteger")
+    weights = field(1, rows) + field(1, columns) + field(2, int8) + field(8, b"right") + field(9, right.tobytes())
+    inputs, outputs = tensor_info(b"a", uint8, rows), tensor_info(b"y", int32, columns)
+    graph = field(1, node) + field(2, b"product") + field(5, weights) + field(11, inputs) + field(12, outputs)
+    return field(1, 8) + field(7, graph) + field(8, field(2, 13))  # IR version 8, opset 13
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*out, value])
 
 
 def _together(work: Callable[[Any], Any], parts: list[Any]) -> float:

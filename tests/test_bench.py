@@ -126,7 +126,7 @@ def test_costs_of_pulse_7b(bundle: Path) -> None:
     )
     whole, chunked = (bench._Cost(Bundle(opened.path, manifest), chunk) for chunk in (0, 512))
     weights = sum((bundle / f).stat().st_size for f in ("decoder.onnx", "decoder.onnx.data"))
-    prefill = bench._Run("pp", 2880, 0, [])
+    prefill = bench.Run("pp", 2880, 0, [])
     flop, read = whole(prefill)
     assert read == weights
     layers = 32 * (4 * 4096 * 4096 + 3 * 4096 * 11008)
@@ -136,7 +136,7 @@ def test_costs_of_pulse_7b(bundle: Path) -> None:
     more, chunks = chunked(prefill)
     assert more == flop + 5 * 2 * 4096 * 32000  # the head runs once a chunk
     assert chunks == 6 * weights + (512 << 19) * (1 + 2 + 3 + 4 + 5)
-    flop, read = whole(bench._Run("tg", 2, 3000, []))
+    flop, read = whole(bench.Run("tg", 2, 3000, []))
     assert read == 2 * weights + (3000 + 3001 << 19)
     assert flop == 2 * (2 * layers + 2 * 4096 * 32000) + 32 * 4 * 4096 * (3001 + 3002)
 
@@ -144,9 +144,10 @@ def test_costs_of_pulse_7b(bundle: Path) -> None:
 def test_shares_of_the_peaks(bundle: Path) -> None:
     """A run of 2 s against known peaks; none of a read peak where the caches could hold the weights."""
     cost = bench._Cost(open_bundle(bundle), 0)
-    run = bench._Run("tg", 4, 10, [1.0, 2.0, 9.0])
+    run = bench.Run("tg", 4, 10, [1.0, 2.0, 9.0])
     flop, read = cost(run)
-    peaks = machine.Peaks(threads=1, read=4 * read, read_buffer=1, gemm=10 * flop, gemm_size=1, gemm_library="")
+    gemm = {"fp32": 10 * flop, "int8": 1.0}
+    peaks = machine.Peaks(threads=1, read=4 * read, read_buffer=1, gemm=gemm, gemm_size=1, gemm_library={})
     point = bench._point(run, cost, peaks, cost.weights // 2 - 1)
     assert (point.name, point.flop_per_s, point.read_per_s) == ("tg4 @ d10", flop / 2, read / 2)
     assert point.gemm_share == pytest.approx(0.05)

@@ -20,7 +20,22 @@ from benchmarks.peers import worker
 from benchmarks.peers.worker import Kind, PeerError, Worker
 
 ROOT = Path(__file__).parents[1]
-FEW = ("--threads", 1, "--repetitions", 2, "--warmup", 1, "--prompt-lengths", 8, "--depths", "0,16", "--steps", 2)
+FEW = (
+    "--threads",
+    1,
+    "--repetitions",
+    2,
+    "--warmup",
+    1,
+    "--prompt-lengths",
+    8,
+    "--depths",
+    "0,16",
+    "--steps",
+    2,
+    "--views",
+    "",
+)
 CASES = ["pp8", "tg2 @ d0", "tg2 @ d16"]
 
 
@@ -63,9 +78,20 @@ def test_ours_next_to_a_fake_peer(work: Path, tmp_path: Path) -> None:
     assert record["skipped"] == {}
     (row,) = (line.split() for line in done.stdout.splitlines() if line.startswith("int8 / fake 100"))
     assert row[4:] == [f"{compare.ratio(ours, fake, case):.2f}" for case in CASES]
-    page = report.page({}, report.read_comparisons(tmp_path))
+    page = report.page({}, report.read_kind(tmp_path, compare.KIND))
     assert "ours int8" in page
     assert page.count("<svg") == len(CASES)
+
+
+def test_the_tower_is_run_by_the_peers_that_have_one(work: Path, tmp_path: Path) -> None:
+    done, record = run(work, "ours:int8,fake:4000", tmp_path / "out.jsonl", "--views", 2)
+    assert done.returncode == 0, done.stderr
+    ours, fake = record["entries"]
+    assert list(ours["figures"]) == [*CASES, "vision2"]
+    assert len(ours["figures"]["vision2"]["samples"]) == 2
+    assert list(fake["figures"]) == CASES  # it has none, and is not skipped for it
+    assert record["skipped"] == {}
+    assert compare.ratio(ours, fake, "vision2") is None
 
 
 def test_rounds_alternate_and_begin_with_another_peer(work: Path, tmp_path: Path) -> None:

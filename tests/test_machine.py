@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 
 from pulse_edge import machine
@@ -19,8 +21,21 @@ def test_peaks_and_machine() -> None:
     assert peaks is not None
     assert peaks.threads == 2
     assert 1e8 < peaks.read < 1e13  # a spinning disk and the fastest HBM lie outside
-    assert 1e8 < peaks.gemm < 1e15
+    assert set(peaks.gemm) == set(peaks.gemm_library) == {"fp32", "int8"}
+    assert all(1e8 < gemm < 1e15 for gemm in peaks.gemm.values())
     assert peaks.read_buffer > (there["last_level_cache"] or 0)
+
+
+def test_the_int8_peak_is_of_a_product_of_bytes() -> None:
+    """The model written by hand is valid ONNX and gives the exact product."""
+    right = np.ones((3, 300), np.int8)  # a length of more than one byte
+    onnx.checker.check_model(onnx.load_from_string(machine._product_graph(right)), full_check=True)
+    multiply, library = machine.int8_product(1, 48)
+    assert multiply is not None
+    assert library.startswith("ONNX Runtime")
+    rng = np.random.default_rng(0)
+    left, right = rng.integers(0, 256, (48, 48), np.uint8), rng.integers(-64, 64, (48, 48), np.int8)
+    np.testing.assert_array_equal(multiply(), left.astype(np.int32) @ right.astype(np.int32))
 
 
 def test_peaks_are_measured_with_as_many_threads_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:

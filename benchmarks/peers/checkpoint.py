@@ -26,21 +26,21 @@ def config(checkpoint: Path) -> dict[str, Any]:
     return {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "head_dim": head, **kept}
 
 
-def tensors(checkpoint: Path) -> Iterator[tuple[str, Header, bytes]]:
-    """(name, header, little-endian bytes) of the language model's tensors, one at a time."""
+def tensors(checkpoint: Path, prefixes: tuple[str, ...] = PREFIXES) -> Iterator[tuple[str, Header, bytes]]:
+    """(name, header, little-endian bytes) of the tensors so called, one at a time; by default the language model's."""
     for shard in sorted(checkpoint.glob("*.safetensors")):
         with shard.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
             header: Header = json.loads(file.read(size))
             for name, entry in header.items():
-                if name.startswith(PREFIXES):
+                if name.startswith(prefixes):
                     start, end = entry["data_offsets"]
                     file.seek(8 + size + start)
                     yield name, entry, file.read(end - start)
 
 
-def write_llama(checkpoint: Path, out: Path) -> None:
-    """A LlamaForCausalLM directory: config.json, model.safetensors, tokenizer.model."""
+def write_llama(checkpoint: Path, out: Path, tokenizer: bool = True) -> None:
+    """A LlamaForCausalLM directory: config.json, model.safetensors, tokenizer.model (which not every peer can read)."""
     out.mkdir(parents=True, exist_ok=True)
     entries: Header = {"__metadata__": {"format": "pt"}}
     end = 0
@@ -54,5 +54,6 @@ def write_llama(checkpoint: Path, out: Path) -> None:
         file.write(len(text).to_bytes(8, "little") + text)
         for _, _, data in tensors(checkpoint):
             file.write(data)
-    shutil.copy(checkpoint / "tokenizer.model", out)
+    if tokenizer:
+        shutil.copy(checkpoint / "tokenizer.model", out)
     (out / "config.json").write_text(json.dumps(config(checkpoint), indent=2))

@@ -1,4 +1,5 @@
-"""pulse-edge itself, as one of the peers. Variants: a precision of the export, with a block size after a colon."""
+"""pulse-edge itself, as one of the peers. Variants: a precision of the export; after colons a block size, and `kv8` for
+an int8 cache: `int4:128:kv8`."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ class Ours:
         manifest = bundle.manifest
         options = EngineOptions(threads=threads, context=context)
         self._engine = open_engine(bundle, options)
+        self._vision = manifest.model.vision
         dtype = np.float32 if manifest.precision.embeddings == "fp32" else np.float16
         self._embeddings = np.memmap(bundle.file(EMBEDDINGS), dtype, "r").reshape(-1, manifest.model.text.hidden)
         self.engine = self._engine.describe() | {
@@ -35,12 +37,17 @@ class Ours:
     def rewind(self, length: int) -> None:
         self._engine.rewind(length)
 
+    def see(self, views: int) -> None:
+        side = self._vision.image_size
+        self._engine.encode(np.random.default_rng(0).standard_normal((views, 3, side, side), np.float32))
+
 
 def convert(checkpoint: Path, out: Path, variant: str) -> None:
     from pulse_edge.export.pipeline import export
 
-    precision, _, block = variant.partition(":")
-    export(checkpoint, out, precision=precision, block_size=int(block) if block else None)
+    precision, *more = variant.split(":")
+    block = next((int(part) for part in more if part.isdigit()), None)
+    export(checkpoint, out, precision=precision, block_size=block, cache="int8" if "kv8" in more else "float")
 
 
 def load(path: Path, variant: str, threads: int, context: int) -> Ours:

@@ -4,6 +4,7 @@
     {"do": "load", "path": …, "variant": …, "threads": …, "context": …}      {"seconds": …, "engine": {…}}
     {"do": "prefill", "tokens": n}      {"seconds": …}      n tokens into an empty cache, the last one's logits
     {"do": "decode", "tokens": n, "depth": d}      {"seconds": …}      n single steps after d cached tokens
+    {"do": "vision", "views": n}      {"seconds": …}, or {"seconds": null} from a peer without a vision tower
     {"do": "memory"}      {"peak": bytes}
     {"do": "quit"}      {}, and the process ends
 
@@ -25,7 +26,10 @@ BATCH = 512  # tokens at a time where a peer would otherwise take a whole prompt
 
 
 class Peer(Protocol):
-    """A model that is loaded. Its cache holds what was fed; `feed` returns when the last token's logits are known."""
+    """A model that is loaded. Its cache holds what was fed; `feed` returns when the last token's logits are known.
+
+    Those with a vision tower have `see(views)`, too: the tower and the projector over so many views of noise.
+    """
 
     engine: dict[str, Any]  # version and settings, for the record
 
@@ -73,6 +77,14 @@ class Session:
             self._feed(depth)
         self._rewind(depth)
         return {"seconds": sum(self._feed(1) for _ in range(tokens))}
+
+    def do_vision(self, views: int) -> dict[str, Any]:
+        see = getattr(self._peer, "see", None)
+        if see is None:
+            return {"seconds": None}
+        start = time.perf_counter()
+        see(views)
+        return {"seconds": time.perf_counter() - start}
 
     def do_memory(self) -> dict[str, Any]:
         return {"peak": peak_memory()}

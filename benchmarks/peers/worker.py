@@ -15,7 +15,8 @@ from types import TracebackType
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-TORCH = "torch==2.13.0"  # first and pinned: a range takes gigabytes of CUDA packages
+# First by itself, and pinned in what follows: a range, or a torchvision for another one, takes gigabytes of CUDA.
+TORCH = "torch==2.13.0"
 
 
 class PeerError(Exception):
@@ -33,16 +34,17 @@ class Kind:
 
 
 PEERS = {
-    "ours": Kind("ours", ("int4:128", "int8"), None),
+    "ours": Kind("ours", ("int4:128", "int4:128:kv8", "int8", "w8a8:kv8"), None),
     "llama.cpp": Kind("llama_cpp", ("q4_0", "q8_0"), (("llama-cpp-python", "gguf", "ml_dtypes", "numpy"),)),
     "openvino": Kind(
-        "openvino", ("int4", "int8"), (("setuptools", TORCH), ("openvino", "nncf", "optimum-intel", "transformers"))
+        "openvino", ("int4", "int8"),
+        (("setuptools", TORCH), (TORCH, "openvino", "nncf", "optimum-intel", "transformers")),
     ),
     "genai": Kind(
         "genai", ("int4",),
-        (("setuptools", TORCH), ("onnxruntime-genai", "onnx", "onnx-ir", "transformers", "sentencepiece")),
+        (("setuptools", TORCH), (TORCH, "onnxruntime-genai", "onnx", "onnx-ir", "transformers", "sentencepiece")),
     ),
-    "optimum": Kind("optimum", ("fp32",), (("setuptools", TORCH), ("optimum-onnx", "onnxruntime", "onnx"))),
+    "optimum": Kind("optimum", ("fp32",), (("setuptools", TORCH), (TORCH, "optimum-onnx", "onnxruntime", "onnx"))),
     "fake": Kind("fake", ("1000",), None),
     "fake-noise": Kind("fake", ("1000",), None, ("noise",)),
 }  # fmt: skip
@@ -128,7 +130,18 @@ class Worker:
 
     def number(self, do: str, key: str, timeout: float, **arguments: Any) -> float:
         """One number of the answer."""
-        value = self(do, timeout, **arguments).get(key)
+        value = self.number_or_none(do, key, timeout, **arguments)
+        if value is None:
+            self.close()
+            raise PeerError(f"{do}: the answer has {key} null, which is no number")
+        return value
+
+    def number_or_none(self, do: str, key: str, timeout: float, **arguments: Any) -> float | None:
+        """The same, where null is an answer: the peer does not have what was asked for."""
+        answer = self(do, timeout, **arguments)
+        value = answer.get(key)
+        if key in answer and value is None:
+            return None
         if not isinstance(value, int | float) or isinstance(value, bool):
             self.close()
             raise PeerError(f"{do}: the answer has {key} {value!r}, which is no number")

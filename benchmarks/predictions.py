@@ -1,0 +1,114 @@
+"""Checks `pulse-edge fit` on this CPU: predicts prefill, decode and vision of bundles, and measures them.
+
+    python -m benchmarks.predictions work/ours/2x4096-…/int4-128 smaller/int4-128 --threads 2
+
+Peaks are measured first, then the engine alone in `bench`'s manner. A line of JSON for each bundle is added to
+results/predictions.jsonl. Exits with 1 where a prediction is off by more than `LIMIT`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from pulse_edge import fit, machine
+from pulse_edge.backends import EngineOptions, open_engine
+from pulse_edge.bench import Settings, sweep
+from pulse_edge.bundle import open_bundle
+from pulse_edge.cli import numbers
+from pulse_edge.figures import append, number, table
+
+from .compare import commit
+
+KIND, SCHEMA = "prediction", 1  # of a record
+RESULTS = Path(__file__).parent / "results" / "predictions.jsonl"
+LIMIT = 0.25
+
+
+def check(path: Path, device: fit.Device, threads: int, settings: Settings, views: int) -> dict[str, Any]:
+    """JSON-ready; seconds of a prefill, of one step, and of the views."""
+    bundle = open_bundle(path, check_hashes=False)
+    geometry = dataclasses.replace(fit.of_bundle(bundle), views=views)
+    way = fit.way_of_bundle(bundle, geometry)
+    weights = fit.stored(geometry, way)
+    read = weights.decoder + weights.head
+    engine = open_engine(bundle, EngineOptions("cpu", threads))
+    runs, _ = sweep(engine, geometry.text, settings)
+    found = {}
+    for run in runs:
+        if run.kind == "pp":
+            predicted = fit.prefill_seconds(geometry.text, way, device, read, run.tokens)
+        else:
+            steps = (fit.step_seconds(geometry.text, way, device, read, run.depth + i) for i in range(run.tokens))
+            predicted = sum(steps)
+        found[run.name] = predicted, statistics.median(run.seconds)
+    if views:
+        found[f"vision{views}"] = fit.vision_seconds(geometry, way, device), _vision(engine, geometry, settings)
+    return {
+        "kind": KIND, "schema": SCHEMA, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "commit": commit(),
+        "machine": machine.describe(), "threads": threads, "device": dataclasses.asdict(device),
+        "way": dataclasses.asdict(way), "text": dataclasses.asdict(geometry.text), "repetitions": settings.repetitions,
+        "points": {
+            name: {"predicted": predicted, "measured": measured, "off": predicted / measured - 1}
+            for name, (predicted, measured) in found.items()
+        },
+    }  # fmt: skip
+
+
+def _vision(engine: Any, geometry: fit.Geometry, settings: Settings) -> float:
+    side = geometry.vision.image_size
+    pixels = np.random.default_rng(0).standard_normal((geometry.views, 3, side, side), np.float32)
+    seconds = []
+    for _ in range(settings.warmup + settings.repetitions):
+        start = time.perf_counter()
+        engine.encode(pixels)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[settings.warmup :])
+
+
+def rows_of(records: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """What was predicted, what was measured, and how far off that is."""
+    rows: list[tuple[str, ...]] = [("fit's predictions", "", "predicted", "measured", "off by")]
+    for record in records:
+        sizes, way = record["text"], record["way"]
+        name = f"{sizes['layers']} x {sizes['hidden']}, {way['precision']}, cache {way['cache']}"
+        for point, p in record["points"].items():
+            rows.append((name, point, number(p["predicted"], "s"), number(p["measured"], "s"), f"{p['off']:+.0%}"))
+    return rows
+
+
+@click.command(context_settings={"show_default": True})
+@click.argument("bundles", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+@click.option("--threads", default=0)
+@click.option("-r", "--repetitions", type=click.IntRange(1), default=3)
+@click.option("--prompt-lengths", callback=numbers, default="512,2933")
+@click.option("--depths", callback=numbers, default="0,3000")
+@click.option("-n", "--steps", type=click.IntRange(2), default=16)
+@click.option("--views", default=5, help="Through the vision tower; 0 leaves it out.")
+@click.option("--append", "out", type=click.Path(path_type=Path), default=RESULTS, help="[default: results/…]")
+def main(
+    bundles: tuple[Path, ...], threads: int, repetitions: int, prompt_lengths: tuple[int, ...],
+    depths: tuple[int, ...], steps: int, views: int, out: Path,
+) -> None:  # fmt: skip
+    """Predict and measure BUNDLES."""
+    threads = threads or machine.physical_cores()
+    device = fit.this_device(threads)
+    settings = Settings(repetitions, 1, steps, prompt_lengths, depths)
+    records = [check(path, device, threads, settings, views) for path in bundles]
+    out.parent.mkdir(exist_ok=True)
+    for record in records:
+        append(out, record)
+    click.echo(table(rows_of(records), left=(0, 1)))
+    if any(abs(p["off"]) > LIMIT for record in records for p in record["points"].values()):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""`pulse-edge fit`: sizes against PULSE-7B's own, the formula against a page of arithmetic, and the command."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from fixture_types import Bundles
+
+from pulse_edge import cost, fit
+from pulse_edge.bundle import open_bundle
+from pulse_edge.cli import cli
+from pulse_edge.errors import ParameterError
+from pulse_edge.fit import DEVICES, PULSE_7B, WAYS
+
+BY_NAME = {(w.precision, w.kind): w for w in WAYS}
+# A device whose peaks are 1, so that seconds are FLOP and bytes; and a way that reaches all of them.
+UNIT = fit.Device("unit", "unit", "gpu", 1e12, 0, read=1.0, gemm={"fp16": 1.0, "int8": 1.0})
+WHOLE = dataclasses.replace(
+    BY_NAME["fp16", "gpu"],
+    gemm_share=1,
+    attention_share=1,
+    vision_share=1,
+    read_share=1,
+    cache_share=1,
+    step_overhead=0,
+)
+
+
+def test_sizes_of_pulse_7b() -> None:
+    """From the shapes of its checkpoint: 6.74 G in the language model, of which 0.13 G are embeddings; 0.5 MiB of fp16
+    cache a token; 3.6 GB that int4 with groups of 128 reads for a token; about 2 TFLOP for five views."""
+    assert cost.layer_weights(PULSE_7B.text) == 4 * 4096 * 4096 + 3 * 4096 * 11008
+    weights = fit.stored(PULSE_7B, BY_NAME["fp16", "gpu"])
+    assert weights.decoder + weights.head == 2 * (32 * (4 * 4096 * 4096 + 3 * 4096 * 11008) + 4096 * 32000)
+    assert cost.cache_row(PULSE_7B.text, "fp16") == 512 * 1024
+    int4 = fit.stored(PULSE_7B, BY_NAME["int4", "cpu"])
+    assert int4.decoder + int4.head == pytest.approx(3.58e9, rel=0.01)
+    vision = cost.vision_linear(PULSE_7B.vision, 4096, 2, 5) + cost.vision_attention(PULSE_7B.vision, 5)
+    assert vision == pytest.approx(2e12, rel=0.1)
+
+
+def test_a_step_reads_weights_and_cache() -> None:
+    text, weights = PULSE_7B.text, 13e9
+    assert fit.step_seconds(text, WHOLE, UNIT, weights, 0) == weights
+    assert fit.step_seconds(text, WHOLE, UNIT, weights, 3000) == weights + 3000 * 512 * 1024
+    half = dataclasses.replace(WHOLE, read_share=0.5, cache_share=0.25, step_overhead=2.0)
+    assert fit.step_seconds(text, half, UNIT, weights, 1) == 2 * weights + 4 * 512 * 1024 + 32 * 2
+
+
+def test_prefill_takes_its_products_or_its_reads() -> None:
+    text = PULSE_7B.text
+    products = cost.linear(text, 2880) + cost.attention(text, 0, 2880)
+    chunks = 5 * 2 * text.hidden * text.vocab  # the head runs once a chunk
+    assert fit.prefill_seconds(text, WHOLE, UNIT, 1.0, 2880) == pytest.approx(products + chunks, rel=1e-12)
+    assert fit.prefill_seconds(text, WHOLE, UNIT, 1e15, 1024) == 2e15  # twice the weights
+    later = fit.prefill_seconds(text, WHOLE, UNIT, 1.0, 100, 2000)
+    assert later == cost.linear(text, 100) + 4 * 32 * 4096 * (100 * 2000 + 5050)
+
+
+def test_what_fits() -> None:
+    """int4 on 8 GB with some of the context; nothing larger; everything on 80 GB."""
+    small = {p.precision: p for p in fit.predictions(PULSE_7B, DEVICES["orin-nano-8gb"], WAYS, None)}
+    assert not small["fp16"].fits
+    assert small["fp16"].max_context == 0
+    assert 3000 < small["int4"].max_context <= 4096
+    for p in fit.predictions(PULSE_7B, DEVICES["h100"], WAYS, None):
+        assert p.fits
+        assert p.max_context == 4096
+    for name, device in DEVICES.items():
+        assert device.name == name
+        for p in fit.predictions(PULSE_7B, device, WAYS, None):
+            free = device.memory - device.reserved - p.weights - p.activations - p.workspace
+            row = p.cache_bytes // 4096
+            assert p.fits == (free >= 4096 * row)
+            assert p.max_context == min(4096, max(0, int(free // row)))
+            assert 0 < p.ttft_warm < p.ttft_cold
+
+
+def test_a_shorter_context_takes_less_and_longer_prompts_are_cut() -> None:
+    whole, half = (fit.predict(PULSE_7B, DEVICES["l4"], BY_NAME["int4", "gpu"], c) for c in (4096, 2048))
+    assert half.cache_bytes * 2 == whole.cache_bytes
+    assert half.prefill < whole.prefill  # 2,048 of 2,933 tokens
+
+
+def test_a_precision_that_nothing_is_known_of(bundle: Path) -> None:
+    opened = open_bundle(bundle)
+    geometry = fit.of_bundle(opened)
+    assert geometry.text == opened.manifest.model.text
+    with pytest.raises(ParameterError, match="nothing is known of fp32 bundles for cpu"):
+        fit.way_of_bundle(opened, geometry)
+
+
+def test_a_bundle_weighs_what_its_files_do(bundles: Bundles) -> None:
+    opened = open_bundle(bundles("int8"))
+    geometry = fit.of_bundle(opened)
+    way = fit.way_of_bundle(opened, geometry)
+    files = {f.path: f.size for f in opened.manifest.files}
+    expected = sum(size for path, size in files.items() if path.startswith(("decoder.onnx", "vision.onnx")))
+    assert fit.stored(geometry, way).total == pytest.approx(expected)
+    assert way.cache == opened.manifest.precision.kv_cache
+
+
+def test_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = CliRunner().invoke(cli, ["fit", "--device", "orin-nano-8gb"])
+    assert shown.exit_code == 0, shown.output
+    assert shown.output.startswith("PREDICTED")
+    assert "assumed, never measured" in shown.output
+    assert "prefill = linear FLOP / (GEMM peak x share)" in shown.output
+    made = json.loads(
+        CliRunner().invoke(cli, ["fit", "--device", "orin-nano-8gb", "--context", "2048", "--json"]).output
+    )
+    assert made["what"].startswith("PREDICTED")
+    assert made["context"] == 2048
+    (int4,) = (p for p in made["predictions"] if p["precision"] == "int4")
+    assert int4["fits"]
+    assert int4["total"] == int4["weights"] + int4["cache_bytes"] + int4["activations"] + int4["workspace"]
+    listed = CliRunner().invoke(cli, ["fit", "--list"]).output
+    assert all(name in listed for name in DEVICES)
+    peaks = fit.machine.Peaks(2, 20e9, 1, {"fp32": 2e11, "int8": 4e11}, 1, {})
+    monkeypatch.setattr(fit.machine, "measure_peaks", lambda *_: peaks)
+    here = CliRunner().invoke(cli, ["fit"]).output
+    assert "20 GB/s; fp32 0.2 TFLOP/s, int8 0.4 TFLOP/s" in here
+    assert "measured on another CPU" in here
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--device", "gameboy"], "device 'gameboy' is not one of this, orin-nano-8gb"),
+        (["--device", "l4", "--context", "5000"], "context is 5000, but must be from 1 to the model's 4096"),
+    ],
+)
+def test_what_is_refused(arguments: list[str], message: str) -> None:
+    refused = CliRunner().invoke(cli, ["fit", *arguments])
+    assert isinstance(refused.exception, ParameterError)
+    assert message in str(refused.exception)
