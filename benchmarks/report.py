@@ -180,14 +180,16 @@ def peer_parts(run: Record) -> Iterator[str]:
     yield f"<ul>{''.join([*engines, *skipped])}</ul>"
 
 
-def other_tables(predicted: Sequence[Record], built: Sequence[Record]) -> list[list[Sequence[str]]]:
+def other_tables(predicted: Sequence[Record], built: Sequence[Record]) -> list[Sequence[Sequence[str]]]:
     """Of the last check of each bundle by predictions.py, and of the last build of each plan by engines.py."""
     last = {
         json.dumps([r["machine"]["name"], r["way"]["precision"], r["way"]["cache"], r["text"]]): r for r in predicted
     }
     plans = {json.dumps([r["part"], r["key"], r["precision"], r["model"]]): r for r in built}
-    tables: list[list[Sequence[str]]] = [predictions.rows_of([*last.values()])] if last else []
-    return tables + ([[("TensorRT plans",), *((engines.summary(r),) for r in plans.values())]] if plans else [])
+    tables: list[Sequence[Sequence[str]]] = [predictions.rows_of([*last.values()])] if last else []
+    if plans:
+        tables.append([("TensorRT plans",), *((engines.summary(r),) for r in plans.values())])
+    return tables
 
 
 def page(series: Series, comparisons: Sequence[Record], others: Sequence[Sequence[Sequence[str]]] = ()) -> str:

@@ -79,7 +79,8 @@ class Pages:
             order = np.random.default_rng([self.seed, epoch]).permutation(self.shards)
         window, within = divmod(at, WINDOW * self.shard_pages)
         group = order[window * WINDOW : (window + 1) * WINDOW]
-        pick = int(np.random.default_rng([self.seed, epoch, window, 1]).permutation(len(group) * self.shard_pages)[within])
+        shuffled = np.random.default_rng([self.seed, epoch, window, 1]).permutation(len(group) * self.shard_pages)
+        pick = int(shuffled[within])
         return self._shard(int(group[pick // self.shard_pages]))[pick % self.shard_pages]
 
     def make(self, number: int, views: F32 | None = None) -> Batch:

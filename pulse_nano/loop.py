@@ -160,5 +160,3 @@ class Loop:
             grad /= self.workers
             at += grad.numel()
         return bool(flat[-1] > 0)
-
-

@@ -83,9 +83,7 @@ class Seeing(nn.Module):
     def forward(self, views: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Tiles (pages, 4, 3, 336, 336) -> what `Heads` gives."""
         features = self.tower(views.flatten(0, 1))
-        answers: tuple[Tensor, dict[str, Tensor]] = self.heads(
-            features.reshape(views.shape[0], -1, features.shape[-1])
-        )
+        answers: tuple[Tensor, dict[str, Tensor]] = self.heads(features.reshape(views.shape[0], -1, features.shape[-1]))
         return answers
 
 

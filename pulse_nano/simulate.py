@@ -472,7 +472,8 @@ def sample_spec(rng: np.random.Generator, rare: float = 1.0) -> EcgSpec:
     )
     if rng.random() < 0.08:
         return replace(spec, axis_deg=float(rng.uniform(-10, 80)))  # entirely normal
-    kind = pick(("sinus", "fibrillation", "flutter", "paced", "second", "third"), (0.62, 0.12, 0.09, 0.06, 0.06 * rare, 0.05 * rare))
+    kinds = ("sinus", "fibrillation", "flutter", "paced", "second", "third")
+    kind = pick(kinds, (0.62, 0.12, 0.09, 0.06, 0.06 * rare, 0.05 * rare))
     if kind == "paced":
         return replace(
             spec,

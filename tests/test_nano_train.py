@@ -21,7 +21,6 @@ from pulse_nano.pages import write_shard  # noqa: E402
 from pulse_nano.questions import random_findings, training_items  # noqa: E402
 from pulse_nano.targets import losses  # noqa: E402
 
-
 COMMON = ["--shards", "1", "--batch", "2", "--workers"]
 
 
