@@ -231,7 +231,10 @@ class DecoderLayer(nn.Module):
         self.gate_proj, self.up_proj = (nn.Linear(w, size.ffn, bias=False) for _ in range(2))
         self.down_proj = nn.Linear(size.ffn, w, bias=False)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: list[Tensor] | None) -> Tensor:
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: list[Tensor] | None, first: int = 0
+    ) -> Tensor:
+        """The positions before `first` are attended to, but have no output."""
         b, n, w = x.shape
         y = self.input_layernorm(x)
         weight = torch.cat([self.q_proj.weight, self.k_proj.weight, self.v_proj.weight])
@@ -241,8 +244,10 @@ class DecoderLayer(nn.Module):
             if cache:
                 k, v = torch.cat([cache[0], k], dim=2), torch.cat([cache[1], v], dim=2)
             cache[:] = [k, v]
+        if first:
+            x, q, mask = x[:, first:], q[:, :, first:], None if mask is None else mask[..., first:, :]
         y = attend(q, k, v) if mask is None else attend_causal(q, k, v, mask)
-        x = x + self.o_proj(y.transpose(1, 2).reshape(b, n, w))
+        x = x + self.o_proj(y.transpose(1, 2).reshape(b, n - first, w))
         y = self.post_attention_layernorm(x)
         out: Tensor = x + self.down_proj(F.silu(self.gate_proj(y)) * self.up_proj(y))
         return out
@@ -268,13 +273,22 @@ class Decoder(nn.Module):
         self.register_buffer("angle", torch.cat([angle, angle], dim=1).float(), persistent=False)
 
     def forward(
-        self, x: Tensor, positions: Tensor, mask: Tensor | None, caches: list[list[Tensor]] | None = None
+        self,
+        x: Tensor,
+        positions: Tensor,
+        mask: Tensor | None,
+        caches: list[list[Tensor]] | None = None,
+        first: int = 0,
     ) -> Tensor:
-        """x (b, n, width), positions (b or 1, n) int64, mask broadcast to (b, heads, n, m), added to the scores."""
+        """x (b, n, width), positions (b or 1, n) int64, mask broadcast to (b, heads, n, m), added to the scores.
+
+        Hidden states (b, n - first, width) of the positions from `first` on.
+        """
         angle = self.angle[positions][:, None]
         cos, sin = angle.cos(), angle.sin()
         for number, layer in enumerate(self.layers):
-            x = layer(x, cos, sin, mask, None if caches is None else caches[number])
+            last = number == len(self.layers) - 1
+            x = layer(x, cos, sin, mask, None if caches is None else caches[number], first if last else 0)
         out: Tensor = self.norm(x)
         return out
 

@@ -112,7 +112,7 @@ def text_loss(nano: Nano, prompts: Prompts, features: Tensor, packed: Packed) ->
     x = torch.cat([embed(head), nano.projector(features), embed(packed.ids)], dim=1)
     prefix = head.shape[1] + features.shape[1]
     positions = torch.cat([torch.arange(prefix).expand(b, -1), packed.positions], dim=1)
-    hidden = nano.decoder(x, positions, packed_mask(packed.block, prefix))[:, prefix:]
+    hidden = nano.decoder(x, positions, packed_mask(packed.block, prefix), first=prefix)
     known = packed.labels != IGNORE
     logits, target = nano.decoder.lm_head(hidden[known]), packed.labels[known]
     loss = F.cross_entropy(logits, prompts.near[target])
