@@ -145,7 +145,7 @@ def make_tokenizer(path: Path, vocab: int, seed: int) -> None:
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--steps", default=3000, show_default=True, help="Of the whole stage, over all calls.")
 @click.option("--minutes", type=float, help="Stop this call then; the next one goes on.")
-@click.option("--shards", default=90, show_default=True, help="Shards of 200 pages to train on.")
+@click.option("--shards", default=88, show_default=True, help="Shards of 200 pages to train on.")
 @click.option("--batch", default=12, show_default=True, help="Pages a step, of all workers.")
 @click.option("--peak", default=2e-3, show_default=True, help="Learning rate; the tower has 0.3 of it, the heads half.")
 @click.option("--seed", default=20261124)
