@@ -147,6 +147,11 @@ def open_plans(bundle: Bundle, key: PlanKey) -> PlanIndex:
     return index
 
 
+def plan_size(index: PlanIndex, plan: str) -> int:
+    """Bytes: nearly all of them weights."""
+    return next(f.size for f in index.files if f.path == plan)
+
+
 @contextmanager
 def staged(bundle: Bundle, key: PlanKey) -> Iterator[Path]:
     """A directory to write plans into; it is gone afterwards unless `publish` has moved it."""

@@ -236,6 +236,14 @@ def test_rtx_waits_for_kernels_of_what_is_captured_only(
     assert world.library.contexts[0].cache is not None
 
 
+def test_what_a_drafted_token_costs(world: World) -> None:
+    """More where a step of several rows copies the cache, and a single one does not."""
+    engine = world.open()
+    cache, plan = engine.describe()["device_memory"]["cache"], (world.plans / DECODER_PLAN).stat().st_size
+    in_place = world.bundle.manifest.precision.decoder == "int4"
+    assert engine.row_cost == pytest.approx(0.03 + in_place * 2 * cache / (plan + cache) / 8)
+
+
 # --- memory ----------------------------------------------------------------------------------------------------------
 
 
