@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -68,11 +67,6 @@ def watch(process: subprocess.Popen[str]) -> tuple[int | None, int | None]:
     return peaks.get("RssAnon"), peaks.get("VmHWM")
 
 
-def load() -> float | None:
-    """Processes that ran or waited for a processor over the last minute: whether the seconds are of a quiet machine."""
-    return round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
-
-
 def record(bundle: Bundle, part: str, device: str, prefill_rows: int) -> dict[str, Any]:
     """What was built and on what, and `measure`'s figures."""
     manifest = bundle.manifest
@@ -92,7 +86,6 @@ def record(bundle: Bundle, part: str, device: str, prefill_rows: int) -> dict[st
             "vision_width": manifest.model.vision.width,
         },
         "prefill_rows": prefill_rows,
-        "load": load(),
         **measure(bundle, part, device, prefill_rows),
         "machine": machine.describe(),
         "versions": {**manifest.tools, "python": platform.python_version(), builder.key.library: builder.key.version},
