@@ -96,6 +96,7 @@ def error_log(library: Any, fresh: bool = True) -> Any:
             def log(self, severity: Any, message: str) -> None:
                 if severity <= library.ILogger.ERROR:
                     self.complaints.append(message)
+                    del self.complaints[:-100]
                 elif severity == library.ILogger.WARNING:
                     self.warnings.append(message)
 
