@@ -26,12 +26,18 @@ MOST_SAMPLES = 4096
 @dataclass(frozen=True)
 class Recipe:
     """How to calibrate. `images` and `prompts`: see `read_samples`. `alpha` of SmoothQuant; 0 leaves activations as
-    they are, and only their scales are taken from the samples. Raises `ExportError`."""
+    they are, and only their scales are taken from the samples. Raises `ExportError`.
+
+    0.8: activations, which share one scale, are harder to round than weights, which have one for each output. At
+    pulse-nano's 38 sites the error of a product (geometric mean, and the largest, which is before a down_proj) is 1.00
+    and 4.5 % at 0.5, 0.84 and 3.0 % at 0.8, 0.82 and 2.8 % at 0.9; SmoothQuant's authors take 0.85 for Llama-2-7B.
+    Nothing is gained by a scale that clips: at 0.85 of the largest magnitude 0.84 % become 0.97 %.
+    """
 
     images: Path | None = None
     prompts: Path | None = None
     samples: int = 16
-    alpha: float = 0.5
+    alpha: float = 0.8
 
     def __post_init__(self) -> None:
         if not 1 <= self.samples <= MOST_SAMPLES:

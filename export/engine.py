@@ -6,6 +6,8 @@ The two modules have one Python API. What differs, and where it was read:
 * RTX has to be told that a plan's runs will be captured as CUDA graphs: `BuilderFlag.REQUIRE_USER_ALLOCATION`
   (release notes of RTX 1.2).
 * Timing caches do nothing in RTX (deprecated in 1.2, says the module); `tensorrt` keeps one, beside the plans.
+* IStreamWriter, IProgressMonitor and the rest are the same from 10.15 to 11.1, and in RTX 1.7 (python/src/infer at the
+  tags of NVIDIA/TensorRT, which has no `set_compute_capability`; the module's docstrings).
 """
 
 from __future__ import annotations

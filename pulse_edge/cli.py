@@ -247,7 +247,7 @@ def info(bundle: str | None, as_json: bool) -> None:
 @click.option("--calibration", metavar="DIR", help="w8a8: ECG pages to calibrate on [default: simulated ones].")
 @click.option("--prompts", metavar="FILE", help="w8a8: conversations about them, JSON as ECGInstruct's.")
 @click.option("--samples", type=int, help="w8a8: how many of them to use [default: 16].")
-@click.option("--smoothing", type=float, help="w8a8: SmoothQuant's alpha, 0 is off [default: 0.5].")
+@click.option("--smoothing", type=float, help="w8a8: SmoothQuant's alpha, 0 is off [default: 0.8].")
 @click.option("--force", is_flag=True, help="Replace OUT if it is a bundle.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def export(

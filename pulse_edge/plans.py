@@ -96,6 +96,7 @@ def error_log(library: Any, fresh: bool = True) -> Any:
             def log(self, severity: Any, message: str) -> None:
                 if severity <= library.ILogger.ERROR:
                     self.complaints.append(message)
+                    del self.complaints[:-100]
                 elif severity == library.ILogger.WARNING:
                     self.warnings.append(message)
 
@@ -145,6 +146,11 @@ def open_plans(bundle: Bundle, key: PlanKey) -> PlanIndex:
     if missing:
         raise EngineError(f"{root / INDEX}: lists no {min(missing)}; {again}")
     return index
+
+
+def plan_size(index: PlanIndex, plan: str) -> int:
+    """Bytes: nearly all of them weights."""
+    return next(f.size for f in index.files if f.path == plan)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ pytest.importorskip("onnxruntime", "1.25", reason="ONNX Runtime 1.24 has no Tens
 
 from benchmarks import accuracy
 from pulse_edge.bundle import open_bundle
+from pulse_edge.export.calibrate import Recipe
 
 
 def test_a_table_of_a_tiny_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
@@ -25,7 +26,7 @@ def test_a_table_of_a_tiny_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
     record = json.loads(first.stdout)
     assert list(record["bundles"]) == ["fp32", "fp16-standard", "w8a8-naive", "w8a8"]
     assert "no smoothing" in record["bundles"]["w8a8-naive"]["recipe"]
-    assert "SmoothQuant alpha 0.5" in record["bundles"]["w8a8"]["recipe"]
+    assert f"SmoothQuant alpha {Recipe.alpha}" in record["bundles"]["w8a8"]["recipe"]
     logits = record["logits"]
     assert logits["fp16-standard"]["kl_mean"] < logits["w8a8"]["kl_mean"] < 0.05
     assert logits["w8a8"]["positions"] > 1

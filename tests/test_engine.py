@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ pytest.importorskip("tensorrt_rtx", reason="building engines needs TensorRT-RTX:
 import tensorrt_rtx as trt
 from test_tensorrt_build import GEOMETRY, KERNELS, complaints
 
+from benchmarks import engines
 from pulse_edge.bundle import DECODER_GRAPH, VISION_GRAPH, Bundle, open_bundle
 from pulse_edge.cli import cli
 from pulse_edge.errors import ExportError
@@ -107,6 +109,21 @@ def test_profiles_cover_what_the_runtime_asks_for(bundles: Bundles, tmp_path: Pa
             most = min(engine.LOGIT_ROWS, rows)
             assert several["rows"][2] >= most
             assert several["logit_rows"][2] == most
+
+
+def test_the_benchmark_of_builds(bundles: Bundles, tmp_path: Path) -> None:
+    """Built in a process of its own, which is watched; a line of JSON for each plan, which is thrown away."""
+    bundle, results = opened(bundles, "int4", tmp_path), tmp_path / "results" / "engines.jsonl"
+    command = [str(bundle.path), "--device", "l4", "--part", "decoder", "--append", str(results)]
+    done = CliRunner().invoke(engines.main, command, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert "decoder int4, 2 layers, tensorrt_rtx " in done.stdout
+    (made,) = map(json.loads, results.read_text().splitlines())
+    assert (made["kind"], made["part"], made["device"], made["profiles"]) == ("engine", "decoder", "l4", 3)
+    assert made["weights_size"] < made["plan_size"] < made["weights_size"] + 3 * KERNELS
+    if sys.platform == "linux":
+        assert made["weights_size"] < made["peak_allocated"] <= made["peak_resident"]
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".engines")] == []
 
 
 def test_ctrl_c_ends_a_build(bundles: Bundles, tmp_path: Path) -> None:

@@ -236,6 +236,14 @@ def test_rtx_waits_for_kernels_of_what_is_captured_only(
     assert world.library.contexts[0].cache is not None
 
 
+def test_what_a_drafted_token_costs(world: World) -> None:
+    """More where a step of several rows copies the cache, and a single one does not."""
+    engine = world.open()
+    cache, plan = engine.describe()["device_memory"]["cache"], (world.plans / DECODER_PLAN).stat().st_size
+    in_place = world.bundle.manifest.precision.decoder == "int4"
+    assert engine.row_cost == pytest.approx(0.03 + in_place * 2 * cache / (plan + cache) / 8)
+
+
 # --- memory ----------------------------------------------------------------------------------------------------------
 
 
@@ -364,6 +372,20 @@ def test_tensorrt_refuses_while_running(simple: World, method: str) -> None:
     assert same(engine.prefill(x[4:]), right, 5e-3)
 
 
+def test_a_refused_capture_leaves_no_graph(simple: World) -> None:
+    engine, x = simple.open(), embeds(12)
+    engine.prefill(x[:10])
+    right = engine.step(x[10:11]).copy()
+    simple.library.refuse["execute_async_v3"] = "because"
+    with pytest.raises(EngineError, match="execute_async_v3"):  # of the second run of this shape, which is captured
+        engine.step(x[10:11])
+    assert not simple.cuda.capturing
+    assert not simple.cuda.graphs
+    simple.library.refuse.clear()
+    engine.rewind(10)
+    assert same(engine.step(x[10:11]), right, 1e-6)
+
+
 def test_ctrl_c_waits_for_what_the_stream_still_reads(simple: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between putting a step on the stream and its end: the next one must not overwrite what is not yet copied."""
     engine, x = simple.open(), embeds(12)
@@ -382,6 +404,13 @@ def test_ctrl_c_waits_for_what_the_stream_still_reads(simple: World, monkeypatch
     assert all(not stream.work for stream in simple.cuda.streams.values())
     assert engine.length == 4
     assert same(engine.prefill(x[4:10]), right, 5e-3)
+    pixels = np.random.default_rng(0).normal(size=(1, 3, 56, 56)).astype(np.float32)
+    seen = engine.encode(pixels)
+    interrupts.append(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        engine.encode(np.zeros_like(pixels))
+    assert all(not stream.work for stream in simple.cuda.streams.values())
+    assert same(engine.encode(pixels), seen, 1e-6)
 
 
 def test_a_shape_that_failed_is_set_again(simple: World) -> None:

@@ -129,7 +129,9 @@ class Device:
             issue()
         except BaseException:
             with suppress(CudaError):  # what broke the capture is what matters
-                self.cuda("cudaStreamEndCapture", self.stream)
+                graph = self.cuda("cudaStreamEndCapture", self.stream)
+                if graph is not None:  # it need not have been CUDA that failed
+                    self.release("cudaGraphDestroy", graph)
             raise
         graph = self.cuda("cudaStreamEndCapture", self.stream)
         try:

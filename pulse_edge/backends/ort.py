@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..bundle import DECODER_GRAPH, VISION_GRAPH, Bundle, Progress
 from ..errors import EngineError
+from ..lookup import DRAFTS
 from . import EngineOptions, Floats
 
 try:
@@ -60,7 +61,7 @@ PROVIDERS = {
     ),
 }  # fmt: skip
 HOST = PROVIDERS["cpu"]
-GRAPH_ROWS = 8  # rows of the largest step that has a graph: each keeps its activations' memory
+GRAPH_ROWS = 1 + DRAFTS[-1]  # rows of the largest step whose binding, and graph, is kept: a token and a whole draft
 NO_GRAPH = "-1"  # as gpu_graph_id; others name a graph (onnxruntime_run_options_config_keys.h)
 
 FOLDED_BYTES = 500_000_000

@@ -1,8 +1,13 @@
 """TensorRT and TensorRT-RTX: the plans of export/engine.py on an NVIDIA GPU.
 
-The two modules have one Python API; `_Contexts` has what differs. All memory is allocated once, and everything runs on
-one stream: the vision engine, the decoder, and the copies from and to pinned memory. Contracts: NvInferRuntime.h,
-IExecutionContext; "Working with CUDA graphs" in the developer guides of both.
+All memory is allocated once, and everything runs on one stream: the vision engine, the decoder, and the copies from and
+to pinned memory. A step's rows of embeddings go there from the host's table: 8 kB of fp16 in the same graph as its
+position, where a gather on the device would need a table of 0.26 GB there.
+
+`tensorrt` 10.15 to 11.1 have one Python API for what is used here (python/src/infer/pyCore.cpp at the tags v10.15,
+v10.16, v11.0 and v11.1 of NVIDIA/TensorRT); 10.3 to 10.14 lack aliased inputs and IKVCacheUpdateLayer. RTX differs in
+`_Contexts.context` and `_Context.capturable` (docstrings of tensorrt_rtx 1.7; "Working with Runtime Cache" and "Working
+with CUDA graphs" in its guide). Contracts: NvInferRuntime.h, IExecutionContext.
 """
 
 from __future__ import annotations
@@ -19,12 +24,25 @@ import numpy as np
 
 from ..bundle import Bundle, Progress
 from ..errors import EngineError
-from ..plans import DECODER_PLAN, VISION_PLAN, PlanIndex, PlanKey, error_log, load_library, open_plans, plan_directory
+from ..plans import (
+    DECODER_PLAN,
+    VISION_PLAN,
+    PlanIndex,
+    PlanKey,
+    error_log,
+    load_library,
+    open_plans,
+    plan_directory,
+    plan_size,
+)
 from . import EngineOptions, Floats
 from .cuda import Device
 
 ALIGNMENT = 256  # of the addresses of tensors
-ROW_COST = 0.03  # of `Engine.row_cost`: steps wait for the weights, which a further row shares; not measured
+# Of `Engine.row_cost`, from the bytes that a step reads; not measured. Steps wait for weights and cache, which further
+# rows share; but a step of several rows copies the cache first, where one of a single row reads it in place. That is
+# paid once a draft, here by each of its rows, as if there were 8.
+ROW_COST, COPY_ROWS = 0.03, 8
 
 
 def open_engine(bundle: Bundle, options: EngineOptions) -> TensorRTEngine:
@@ -64,7 +82,7 @@ class TensorRTEngine:
         model = bundle.manifest.model
         self._text, self._index, self._device = model.text, index, device
         self.capacity = min(options.context or self._text.context, self._text.context)
-        self.length, self.row_cost = 0, ROW_COST
+        self.length = 0
         self._chunk = min(options.prefill_chunk or index.prefill_rows, index.prefill_rows)
         self._load = load = _Contexts(bundle, device, library, index)
         side, patches = model.vision.image_size, model.vision.grid**2
@@ -73,6 +91,9 @@ class TensorRTEngine:
         self._rows = _Rows(device, index, self._text.hidden, self._text.vocab)
         vision = {"pixels": self._pixels.address, "features": self._features.address}
         self._addresses = self._rows.addresses | self._allocate_cache(load.decoder)
+        cache, weights = device.used["cache"], plan_size(index, DECODER_PLAN)
+        copied = 2 * cache if index.step_profile != index.several_profile else 0
+        self.row_cost = ROW_COST + copied / (weights + cache) / COPY_ROWS
         self._vision = load.context(load.vision, 0, vision)
         self._prefill = _Run(load.context(load.decoder, 0, self._addresses), self._rows)
         self._steps: dict[int, _Run] = {}  # by rows, so that each keeps its shape and its graph
