@@ -1,6 +1,7 @@
 """What each precision costs in answers: a checkpoint exported in all of them, compared with its fp32 bundle.
 
     python -m benchmarks.accuracy                                  # pulse-nano, every row, 100 pages
+    python -m benchmarks.accuracy --rows cpu --append              # what compare.py times, kept for the report
     python -m benchmarks.accuracy CHECKPOINT --pages 0 --rows int8,w8a8
 
 Logits: fp32 writes its report of each page; every bundle reads the page, the question and that report, and its logits
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from typing import Any
 import click
 import numpy as np
 
+from pulse_edge import figures
 from pulse_edge import image as images
 from pulse_edge.backends import EngineOptions, open_engine
 from pulse_edge.bundle import Bundle, open_bundle
@@ -28,6 +31,8 @@ from pulse_edge.export.pipeline import export
 from pulse_edge.export.verify import Floats, embedding_table, kl_divergence, prompt_ids, splice
 from pulse_edge.nano import evaluate
 from pulse_edge.status import Status
+
+from .compare import commit
 
 REPORT_TOKENS = 120
 MEAN = "mean of the tasks"
@@ -42,6 +47,7 @@ class Row:
     target: str
     alpha: float | None = None
     block_size: int | None = None
+    cache: str = "float"
 
 
 ROWS = {
@@ -49,12 +55,19 @@ ROWS = {
     "int8": Row("int8", "cpu"),
     "int4": Row("int4", "cpu"),
     "int4-128": Row("int4", "cpu", block_size=128),
+    "int8-kv8": Row("int8", "cpu", cache="int8"),
+    "int4-128-kv8": Row("int4", "cpu", block_size=128, cache="int8"),
+    "w8a8-cpu": Row("w8a8", "cpu"),
+    "w8a8-cpu-kv8": Row("w8a8", "cpu", cache="int8"),
     "fp16-standard": Row("fp16", "standard"),
     "int8-standard": Row("int8", "standard"),
     "int4-standard": Row("int4", "standard"),
     "w8a8-naive": Row("w8a8", "standard", alpha=0),
     "w8a8": Row("w8a8", "standard", alpha=Recipe.alpha),
 }
+CPU = [name for name, row in ROWS.items() if row.target == "cpu"]
+KIND, SCHEMA = "accuracy", 1  # of a record
+RESULTS = Path(__file__).parent / "results" / "accuracy.jsonl"
 
 
 @dataclass(frozen=True)
@@ -102,16 +115,13 @@ def compare(expected: list[Floats], got: list[Floats]) -> Logits:
     return Logits(len(p), float(kl_divergence(p, q).mean()), top1, float(cosine.mean()), float(cosine.min()))
 
 
-def table(bundles: dict[str, Bundle], logits: dict[str, Logits], tasks: dict[str, Any]) -> str:
-    """Markdown, a line for each bundle."""
+def rows_of(bundles: dict[str, Bundle], logits: dict[str, Logits], tasks: dict[str, Any]) -> list[list[str]]:
+    """A header, and a row for each bundle."""
     first = next(iter(bundles))
-    lines = [
-        "| | MB | KL, nats | top-1 | cosine, mean | min | tasks, mean | against " + first + ", points |",
-        "| --- |" + " ---: |" * 7,
-    ]
+    rows = [["", "MB", "KL, nats", "top-1", "cosine, mean", "min", "tasks, mean", f"against {first}, points"]]
     for name, bundle in bundles.items():
-        cells = [f"{bundle.size / 1e6:.1f}"]
         row = logits.get(name)
+        cells = [f"{bundle.size / 1e6:.1f}"]
         cells += (
             [f"{row.kl_mean:.2e}", f"{row.top1:.2%}", f"{row.cosine_mean:.6f}", f"{row.cosine_min:.6f}"]
             if row
@@ -120,8 +130,14 @@ def table(bundles: dict[str, Bundle], logits: dict[str, Logits], tasks: dict[str
         value = tasks[name][MEAN]["value"] if tasks else None
         loss = 100 * (value - tasks[first][MEAN]["value"]) if value is not None else None
         cells += [f"{value:.4f}" if value is not None else "–", f"{loss:+.2f}" if loss is not None else "–"]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        rows.append([name, *cells])
+    return rows
+
+
+def table(rows: list[list[str]]) -> str:
+    """Markdown."""
+    head, *body = (f"| {' | '.join(row)} |" for row in rows)
+    return "\n".join([head, "| --- |" + " ---: |" * 7, *body])
 
 
 def make_bundles(checkpoint: Path, rows: list[str], folder: Path, recipe: Recipe) -> dict[str, Bundle]:
@@ -135,14 +151,14 @@ def make_bundles(checkpoint: Path, rows: list[str], folder: Path, recipe: Recipe
         if not (folder / name).exists():
             export(
                 checkpoint, folder / name, precision=row.precision, target=row.target, block_size=row.block_size,
-                calibration=calibration,
+                calibration=calibration, cache=row.cache,
             )  # fmt: skip
     return {name: open_bundle(folder / name) for name in rows}
 
 
 @click.command(help=(__doc__ or "").split("\n\n", 1)[0])
 @click.argument("checkpoint", type=click.Path(path_type=Path), default=CHECKPOINT)
-@click.option("--rows", default=",".join(ROWS), show_default=True, help="What to compare with fp32.")
+@click.option("--rows", default=",".join(ROWS), show_default=True, help="What to compare with fp32; cpu: all of it.")
 @click.option("--pages", default=100, show_default=True, help="Held-out pages for the tasks; 0 leaves them out.")
 @click.option("--logit-pages", default=24, show_default=True, help="Of these, how many for the logits.")
 @click.option("--samples", default=Recipe.samples, show_default=True, help="Calibration pages.")
@@ -152,11 +168,12 @@ def make_bundles(checkpoint: Path, rows: list[str], folder: Path, recipe: Recipe
 @click.option("--workers", default=os.cpu_count() or 1, show_default=True)
 @click.option("--keep", type=click.Path(path_type=Path), help="Leave the bundles here, and use those that are there.")
 @click.option("--json", "as_json", is_flag=True)
+@click.option("--append", is_flag=True, help=f"Add a line of JSON to results/{RESULTS.name}.")
 def main(
     checkpoint: Path, rows: str, pages: int, logit_pages: int, samples: int, alpha: float, calibration: Path | None,
-    prompts: Path | None, workers: int, keep: Path | None, as_json: bool,
+    prompts: Path | None, workers: int, keep: Path | None, as_json: bool, append: bool,
 ) -> None:  # fmt: skip
-    names = list(dict.fromkeys(["fp32", *rows.split(",")]))
+    names = list(dict.fromkeys(["fp32", *(CPU if rows == "cpu" else rows.split(","))]))
     unknown = sorted(set(names) - ROWS.keys())
     if unknown:
         raise click.UsageError(f"unknown row {unknown[0]!r}; there are {', '.join(ROWS)}")
@@ -171,15 +188,30 @@ def main(
             paths = [str(folder / name) for name in names]
             scores = evaluate.evaluate_bundles(paths, pages, evaluate.SEED, workers, status, "cpu")
             tasks = {name: evaluate.summary(each) for name, each in zip(names, scores, strict=True)}
+    shown = rows_of(bundles, logits, tasks)
+    if append:
+        RESULTS.parent.mkdir(exist_ok=True)
+        figures.append(RESULTS, record(bundles, logits, tasks, pages, logit_pages, shown))
     if as_json:
-        made = {
-            n: {"seal": b.digest, "bytes": b.size, "recipe": b.manifest.precision.recipe} for n, b in bundles.items()
-        }
-        click.echo(json.dumps({"bundles": made, "logits": {n: asdict(r) for n, r in logits.items()}, "tasks": tasks}))
+        click.echo(json.dumps(record(bundles, logits, tasks, pages, logit_pages, shown)))
         return
-    click.echo(table(bundles, logits, tasks))
+    click.echo(table(shown))
     if tasks:
         click.echo("\n" + evaluate.table(tasks))
+
+
+def record(
+    bundles: dict[str, Bundle], logits: dict[str, Logits], tasks: dict[str, Any], pages: int, logit_pages: int,
+    rows: list[list[str]],
+) -> dict[str, Any]:  # fmt: skip
+    """JSON-ready. rows: the table, as the report shows it."""
+    made = {n: {"seal": b.digest, "bytes": b.size, "recipe": b.manifest.precision.recipe} for n, b in bundles.items()}
+    return {
+        "kind": KIND, "schema": SCHEMA, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "commit": commit(),
+        "checkpoint": asdict(next(iter(bundles.values())).manifest.checkpoint), "pages": pages,
+        "logit_pages": logit_pages, "bundles": made, "logits": {n: asdict(r) for n, r in logits.items()},
+        "tasks": tasks, "rows": rows,
+    }  # fmt: skip
 
 
 def logits_of(bundles: dict[str, Bundle], count: int) -> dict[str, Logits]:
