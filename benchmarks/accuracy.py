@@ -1,6 +1,7 @@
 """What each precision costs in answers: a checkpoint exported in all of them, compared with its fp32 bundle.
 
     python -m benchmarks.accuracy                                  # pulse-nano, every row, 100 pages
+    python -m benchmarks.accuracy --rows cpu --append              # what compare.py times, kept for the report
     python -m benchmarks.accuracy CHECKPOINT --pages 0 --rows int8,w8a8
     python -m benchmarks.accuracy --rows w8a8-naive,w8a8 --append --fail-over 0.5   # SmoothQuant's gate
 
@@ -18,13 +19,13 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
+from pulse_edge import figures
 from pulse_edge import image as images
 from pulse_edge.backends import EngineOptions, open_engine
 from pulse_edge.bundle import Bundle, open_bundle
@@ -34,9 +35,10 @@ from pulse_edge.export.verify import Floats, embedding_table, kl_divergence, pro
 from pulse_edge.nano import evaluate
 from pulse_edge.status import Status
 
+from .compare import commit
+
 REPORT_TOKENS = 120
 MEAN = "mean of the tasks"
-RESULTS = Path(__file__).parent / "results" / "accuracy.jsonl"
 CHECKPOINT = Path(__file__).parent.parent / "pulse_nano" / "pulse-nano"
 
 
@@ -48,6 +50,7 @@ class Row:
     target: str
     alpha: float | None = None
     block_size: int | None = None
+    cache: str = "float"
 
 
 ROWS = {
@@ -55,12 +58,19 @@ ROWS = {
     "int8": Row("int8", "cpu"),
     "int4": Row("int4", "cpu"),
     "int4-128": Row("int4", "cpu", block_size=128),
+    "int8-kv8": Row("int8", "cpu", cache="int8"),
+    "int4-128-kv8": Row("int4", "cpu", block_size=128, cache="int8"),
+    "w8a8-cpu": Row("w8a8", "cpu"),
+    "w8a8-cpu-kv8": Row("w8a8", "cpu", cache="int8"),
     "fp16-standard": Row("fp16", "standard"),
     "int8-standard": Row("int8", "standard"),
     "int4-standard": Row("int4", "standard"),
     "w8a8-naive": Row("w8a8", "standard", alpha=0),
     "w8a8": Row("w8a8", "standard", alpha=Recipe.alpha),
 }
+CPU = [name for name, row in ROWS.items() if row.target == "cpu"]
+KIND, SCHEMA = "accuracy", 1  # of a record
+RESULTS = Path(__file__).parent / "results" / "accuracy.jsonl"
 
 
 @dataclass(frozen=True)
@@ -108,16 +118,13 @@ def compare(expected: list[Floats], got: list[Floats]) -> Logits:
     return Logits(len(p), float(kl_divergence(p, q).mean()), top1, float(cosine.mean()), float(cosine.min()))
 
 
-def table(bundles: dict[str, Bundle], logits: dict[str, Logits], tasks: dict[str, Any]) -> str:
-    """Markdown, a line for each bundle."""
+def rows_of(bundles: dict[str, Bundle], logits: dict[str, Logits], tasks: dict[str, Any]) -> list[list[str]]:
+    """A header, and a row for each bundle."""
     first = next(iter(bundles))
-    lines = [
-        "| | MB | KL, nats | top-1 | cosine, mean | min | tasks, mean | against " + first + ", points |",
-        "| --- |" + " ---: |" * 7,
-    ]
+    rows = [["", "MB", "KL, nats", "top-1", "cosine, mean", "min", "tasks, mean", f"against {first}, points"]]
     for name, bundle in bundles.items():
-        cells = [f"{bundle.size / 1e6:.1f}"]
         row = logits.get(name)
+        cells = [f"{bundle.size / 1e6:.1f}"]
         cells += (
             [f"{row.kl_mean:.2e}", f"{row.top1:.2%}", f"{row.cosine_mean:.6f}", f"{row.cosine_min:.6f}"]
             if row
@@ -126,8 +133,14 @@ def table(bundles: dict[str, Bundle], logits: dict[str, Logits], tasks: dict[str
         value = tasks[name][MEAN]["value"] if tasks else None
         loss = 100 * (value - tasks[first][MEAN]["value"]) if value is not None else None
         cells += [f"{value:.4f}" if value is not None else "–", f"{loss:+.2f}" if loss is not None else "–"]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        rows.append([name, *cells])
+    return rows
+
+
+def table(rows: list[list[str]]) -> str:
+    """Markdown."""
+    head, *body = (f"| {' | '.join(row)} |" for row in rows)
+    return "\n".join([head, "| --- |" + " ---: |" * 7, *body])
 
 
 def make_bundles(checkpoint: Path, rows: list[str], folder: Path, recipe: Recipe) -> dict[str, Bundle]:
@@ -141,14 +154,14 @@ def make_bundles(checkpoint: Path, rows: list[str], folder: Path, recipe: Recipe
         if not (folder / name).exists():
             export(
                 checkpoint, folder / name, precision=row.precision, target=row.target, block_size=row.block_size,
-                calibration=calibration,
+                calibration=calibration, cache=row.cache,
             )  # fmt: skip
     return {name: open_bundle(folder / name) for name in rows}
 
 
 @click.command(help=(__doc__ or "").split("\n\n", 1)[0])
 @click.argument("checkpoint", type=click.Path(path_type=Path), default=CHECKPOINT)
-@click.option("--rows", default=",".join(ROWS), show_default=True, help="What to compare with fp32.")
+@click.option("--rows", default=",".join(ROWS), show_default=True, help="What to compare with fp32; cpu: all of it.")
 @click.option("--pages", default=100, show_default=True, help="Held-out pages for the tasks; 0 leaves them out.")
 @click.option("--logit-pages", default=24, show_default=True, help="Of these, how many for the logits.")
 @click.option("--samples", default=Recipe.samples, show_default=True, help="Calibration pages.")
@@ -157,20 +170,22 @@ def make_bundles(checkpoint: Path, rows: list[str], folder: Path, recipe: Recipe
 @click.option("--prompts", type=click.Path(path_type=Path), help="Conversations, in ECGInstruct's format.")
 @click.option("--workers", default=os.cpu_count() or 1, show_default=True)
 @click.option("--keep", type=click.Path(path_type=Path), help="Leave the bundles here, and use those that are there.")
-@click.option("--append", is_flag=True, help="Add the record, a line of JSON, to results/accuracy.jsonl.")
+@click.option("--json", "as_json", is_flag=True)
+@click.option("--append", is_flag=True, help=f"Add a line of JSON to results/{RESULTS.name}.")
 @click.option(
     "--fail-over", type=float, metavar="POINTS", help="Exit with 9 where the last row loses more on the mean."
 )
-@click.option("--json", "as_json", is_flag=True)
 def main(
     checkpoint: Path, rows: str, pages: int, logit_pages: int, samples: int, alpha: float, calibration: Path | None,
-    prompts: Path | None, workers: int, keep: Path | None, append: bool, fail_over: float | None, as_json: bool,
+    prompts: Path | None, workers: int, keep: Path | None, as_json: bool, append: bool,
+    fail_over: float | None,
 ) -> None:  # fmt: skip
-    start = time.perf_counter()
-    names = list(dict.fromkeys(["fp32", *rows.split(",")]))
+    names = list(dict.fromkeys(["fp32", *(CPU if rows == "cpu" else rows.split(","))]))
     unknown = sorted(set(names) - ROWS.keys())
     if unknown:
         raise click.UsageError(f"unknown row {unknown[0]!r}; there are {', '.join(ROWS)}")
+    if fail_over is not None and not pages:
+        raise click.UsageError("--fail-over needs --pages")
     recipe = Recipe(calibration, prompts, samples, alpha)
     with tempfile.TemporaryDirectory() as scratch, Status() as status:
         folder = keep or Path(scratch)
@@ -182,48 +197,45 @@ def main(
             paths = [str(folder / name) for name in names]
             scores = evaluate.evaluate_bundles(paths, pages, evaluate.SEED, workers, status, "cpu")
             tasks = {name: evaluate.summary(each) for name, each in zip(names, scores, strict=True)}
-    loss = points_lost(tasks, names[-1]) if tasks else None
-    record = {
-        "kind": "accuracy",
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "checkpoint": bundles["fp32"].manifest.checkpoint.sha256,
-        "pages": pages,
-        "bundles": {
-            n: {"seal": b.digest, "bytes": b.size, "recipe": b.manifest.precision.recipe} for n, b in bundles.items()
-        },
-        "logits": {n: asdict(r) for n, r in logits.items()},
-        "tasks": {n: {m: _finite(v) for m, v in each.items()} for n, each in tasks.items()},
-        "points_lost": loss,
-        "seconds": round(time.perf_counter() - start, 1),
-        "versions": bundles["fp32"].manifest.tools,
-    }
+    shown = rows_of(bundles, logits, tasks)
+    made = record(bundles, logits, tasks, pages, logit_pages, shown)
     if append:
         RESULTS.parent.mkdir(exist_ok=True)
-        with RESULTS.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        figures.append(RESULTS, made)
     if as_json:
-        click.echo(json.dumps(record))
+        click.echo(json.dumps(made))
     else:
-        click.echo(table(bundles, logits, tasks))
+        click.echo(table(shown))
         if tasks:
             click.echo("\n" + evaluate.table(tasks))
-    if fail_over is not None:
-        if loss is None:
-            raise click.UsageError("--fail-over needs --pages")
-        if loss > fail_over:
-            click.echo(f"{names[-1]} loses {loss:.2f} points on the mean of the tasks, over {fail_over:g}", err=True)
-            sys.exit(9)
-
-
-def _finite(figures: dict[str, float]) -> dict[str, float | None]:
-    """JSON has no NaN, which a class is worth that no page has."""
-    return {name: value if math.isfinite(value) else None for name, value in figures.items()}
+    if fail_over is not None and (loss := points_lost(tasks, names[-1])) > fail_over:
+        click.echo(f"{names[-1]} loses {loss:.2f} points on the mean of the tasks, over {fail_over:g}", err=True)
+        sys.exit(9)
 
 
 def points_lost(tasks: dict[str, Any], row: str) -> float:
     """Of a row, on the mean of the tasks, to the first."""
     first = next(iter(tasks.values()))
     return float(100 * (first[MEAN]["value"] - tasks[row][MEAN]["value"]))
+
+
+def _finite(values: dict[str, float]) -> dict[str, float | None]:
+    """JSON has no NaN, which a class is worth that no page has."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+def record(
+    bundles: dict[str, Bundle], logits: dict[str, Logits], tasks: dict[str, Any], pages: int, logit_pages: int,
+    rows: list[list[str]],
+) -> dict[str, Any]:  # fmt: skip
+    """JSON-ready. rows: the table, as the report shows it."""
+    made = {n: {"seal": b.digest, "bytes": b.size, "recipe": b.manifest.precision.recipe} for n, b in bundles.items()}
+    return {
+        "kind": KIND, "schema": SCHEMA, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "commit": commit(),
+        "checkpoint": asdict(next(iter(bundles.values())).manifest.checkpoint), "pages": pages,
+        "logit_pages": logit_pages, "bundles": made, "logits": {n: asdict(r) for n, r in logits.items()},
+        "tasks": {n: {m: _finite(v) for m, v in each.items()} for n, each in tasks.items()}, "rows": rows,
+    }  # fmt: skip
 
 
 def logits_of(bundles: dict[str, Bundle], count: int) -> dict[str, Logits]:

@@ -20,7 +20,7 @@ import click
 from pulse_edge.bundle import NOTICE
 from pulse_edge.figures import SCHEMA_VERSION, Point, headline, number
 
-from . import compare, engines, predictions
+from . import accuracy, compare, engines, predictions
 from .svg import Curve, bars, lines, roofline
 
 Record = dict[str, Any]
@@ -30,6 +30,7 @@ LATENCIES = ("ttft_cold", "ttft_warm", "tpot")
 HISTORY = (*LATENCIES, "peak_memory")
 SCHEMAS = {
     "bench": SCHEMA_VERSION, compare.KIND: compare.SCHEMA, predictions.KIND: predictions.SCHEMA, engines.KIND: None,
+    accuracy.KIND: accuracy.SCHEMA,
 }  # fmt: skip
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
@@ -60,8 +61,6 @@ def _records(folder: Path) -> Iterator[Record]:
             except ValueError as error:
                 raise click.ClickException(f"{file}:{line_number}: not JSON ({error})") from None
             kind = record.get("kind", "bench") if isinstance(record, dict) else None
-            if kind in ("engine", "accuracy"):  # of engines.py and accuracy.py, which print tables of their own
-                continue
             if kind not in SCHEMAS or record.get("schema") != SCHEMAS[kind]:
                 raise click.ClickException(f"{file}:{line_number}: not a record of schema {SCHEMA_VERSION}")
             yield record
@@ -180,16 +179,21 @@ def peer_parts(run: Record) -> Iterator[str]:
     yield f"<ul>{''.join([*engines, *skipped])}</ul>"
 
 
-def other_tables(predicted: Sequence[Record], built: Sequence[Record]) -> list[Sequence[Sequence[str]]]:
-    """Of the last check of each bundle by predictions.py, and of the last build of each plan by engines.py."""
-    last = {
-        json.dumps([r["machine"]["name"], r["way"]["precision"], r["way"]["cache"], r["text"]]): r for r in predicted
+def other_tables(folder: Path) -> list[Sequence[Sequence[str]]]:
+    """The last of accuracy.py, the last check of each bundle by predictions.py, the last build of each plan by
+    engines.py."""
+    checked = {
+        json.dumps([r["machine"]["name"], r["way"]["precision"], r["way"]["cache"], r["text"]]): r
+        for r in read_kind(folder, predictions.KIND)
     }
+    built = read_kind(folder, engines.KIND)
     plans = {json.dumps([r["part"], r["key"], r["precision"], r["model"]]): r for r in built}
-    tables: list[Sequence[Sequence[str]]] = [predictions.rows_of([*last.values()])] if last else []
-    if plans:
-        tables.append([("TensorRT plans",), *((engines.summary(r),) for r in plans.values())])
-    return tables
+    tables: list[Sequence[Sequence[str]]] = [
+        [[f"{r['checkpoint']['name']}, {r['logit_pages']} and {r['pages']} pages", *r["rows"][0][1:]], *r["rows"][1:]]
+        for r in read_kind(folder, accuracy.KIND)[-1:]
+    ]
+    tables += [predictions.rows_of([*checked.values()])] if checked else []
+    return tables + ([[("TensorRT plans",), *((engines.summary(r),) for r in plans.values())]] if plans else [])
 
 
 def page(series: Series, comparisons: Sequence[Record], others: Sequence[Sequence[Sequence[str]]] = ()) -> str:
@@ -225,7 +229,7 @@ def main(out: Path, results: Path | None) -> None:
     """Write the page OUT, print the tables."""
     folder = results or Path(__file__).parent / "results"
     series, comparisons = read_results(folder), read_kind(folder, compare.KIND)
-    others = other_tables(read_kind(folder, predictions.KIND), read_kind(folder, engines.KIND))
+    others = other_tables(folder)
     if not series and not comparisons and not others:
         raise click.ClickException(f"no results in {folder}: run python -m benchmarks.latency first")
     out.write_text(page(series, comparisons, others), encoding="utf-8")

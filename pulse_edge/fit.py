@@ -131,7 +131,7 @@ class Way:
     step_overhead: float
 
 
-# CPU: measured on two cores of an AMD EPYC (Zen 3, AVX2) at 7B width with ONNX Runtime 1.27; the recorded check is in
+# CPU: measured on two cores of an AMD EPYC (Zen 3, AVX2) at 7B width with ONNX Runtime 1.32; the recorded check is in
 # benchmarks/results/predictions.jsonl. Other processors' kernels reach other shares, above all with VNNI.
 _BLOCK = 4 / 128, 2 / 128  # bytes of a scale for each weight: fp32 on CPUs, fp16 on GPUs
 _CPU = Way(

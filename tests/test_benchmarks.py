@@ -234,7 +234,7 @@ def test_the_report(results: Path, records: list[dict[str, Any]], tmp_path: Path
 
 @pytest.mark.parametrize(
     ("line", "message"),
-    [("{", "not JSON"), ("{}", "not a record"), ('{"kind": "engine"}', "no results"), (None, "no results")],
+    [("{", "not JSON"), ("{}", "not a record"), ('{"kind": "other"}', "not a record"), (None, "no results")],
 )
 def test_results_that_are_none(tmp_path: Path, line: str | None, message: str) -> None:
     if line is not None:

@@ -45,7 +45,7 @@ def test_every_topic_and_task_answers() -> None:
     rng = np.random.default_rng(2)
     findings = random_findings(rng)
     assert len({ask(findings, "question", rng, topic).answer for topic in QUESTIONS}) == len(QUESTIONS)
-    assert len(training_items(findings, rng)) == 6
+    assert len(training_items(findings, rng)) == 10
     assert {item.answer for item in training_items(None, rng)} == {NO_ECG}
 
 
