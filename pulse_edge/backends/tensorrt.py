@@ -97,7 +97,7 @@ class TensorRTEngine:
         self._vision = load.context(load.vision, 0, vision)
         self._prefill = _Run(load.context(load.decoder, 0, self._addresses), self._rows)
         self._steps: dict[int, _Run] = {}  # by rows, so that each keeps its shape and its graph
-        self._stepper(1)  # what every answer needs: its kernels are loaded now
+        self._stepper(1)  # every answer needs it: where there is no memory for it, that is said now
         device.synchronize()
 
     def _stepper(self, rows: int) -> _Run:
