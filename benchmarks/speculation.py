@@ -13,7 +13,7 @@ from __future__ import annotations
 import statistics
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import numpy as np
@@ -99,15 +99,24 @@ class _NoText(TextStream):
         return ""
 
 
-def ask(model: Model, pages: list[Any], speculate: bool) -> list[tuple[list[int], float, int, int]]:
-    """(tokens, seconds after the first of them, drafted, accepted) of each page's report."""
+class Asked(NamedTuple):
+    """A report; seconds: after its first token."""
+
+    tokens: list[int]
+    seconds: float
+    drafted: int
+    accepted: int
+
+
+def ask(model: Model, pages: list[Any], speculate: bool) -> list[Asked]:
     model.forget()
     made = []
     for page in pages:
         answer = model.ask(page, REPORT_PROMPT, max_new_tokens=256, speculate=speculate)
         assert answer.timings.ttft is not None
         after = answer.timings.total - answer.timings.ttft
-        made.append((list(answer.token_ids), after, answer.usage.drafted_tokens, answer.usage.accepted_tokens))
+        usage = answer.usage
+        made.append(Asked(list(answer.token_ids), after, usage.drafted_tokens, usage.accepted_tokens))
     return made
 
 
@@ -134,13 +143,14 @@ def main(bundle: Path, others: tuple[Path, ...], reports: int, threads: int, rep
     model = load(bundle, threads=threads, device="cpu")
     pages = [evaluate.heldout_case(index).image for index in range(reports)]
     runs = {speculate: [ask(model, pages, speculate) for _ in range(repetitions)] for speculate in (False, True)}
-    tokens = [made[0] for made in runs[False][0]]
-    others_tokens = [[made[0] for made in run] for both in runs.values() for run in both]
+    tokens = [made.tokens for made in runs[False][0]]
+    others_tokens = [[made.tokens for made in run] for both in runs.values() for run in both]
     same = all(found == tokens for found in others_tokens)
-    drafted, accepted = (sum(int(made[i]) for made in runs[True][0]) for i in (2, 3))
+    drafted, accepted = (sum(getattr(made, name) for made in runs[True][0]) for name in ("drafted", "accepted"))
     counts = {"tokens": sum(map(len, tokens)), "drafted": drafted, "accepted": accepted}
     more = {"threads": threads, "identical": same, **counts}
-    plain, fast = (_medians(runs[s], 1) for s in (False, True))
+    seconds = {s: [[made.seconds for made in run] for run in found] for s, found in runs.items()}
+    plain, fast = (_medians(seconds[s]) for s in (False, True))
     records = [record(model.bundle.manifest.checkpoint.name, plain, fast, more)]
     for other in others:
         opened = open_bundle(other, check_hashes=False)
@@ -151,7 +161,7 @@ def main(bundle: Path, others: tuple[Path, ...], reports: int, threads: int, rep
                 lookup = Lookup() if speculate else None
                 twice[speculate].append(replay(engine, text.hidden, text.eos[0], tokens, lookup))
         name = f"{text.layers} x {text.hidden}, {opened.manifest.precision.name}, the same reports replayed"
-        plain, fast = ([statistics.median(s) for s in zip(*twice[s], strict=True)] for s in (False, True))
+        plain, fast = (_medians(twice[s]) for s in (False, True))
         records.append(record(name, plain, fast, more))
     out.parent.mkdir(exist_ok=True)
     for made in records:
@@ -159,8 +169,9 @@ def main(bundle: Path, others: tuple[Path, ...], reports: int, threads: int, rep
     click.echo(figures.table(rows_of(records)))
 
 
-def _medians(runs: list[list[tuple[Any, ...]]], at: int) -> list[float]:
-    return [statistics.median(made[at] for made in page) for page in zip(*runs, strict=True)]
+def _medians(runs: list[list[float]]) -> list[float]:
+    """Of each report, over repetitions."""
+    return [statistics.median(report) for report in zip(*runs, strict=True)]
 
 
 def rows_of(records: list[dict[str, Any]]) -> list[tuple[str, ...]]:
