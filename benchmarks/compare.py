@@ -319,7 +319,9 @@ def main(
     entries, shape = parse(wanted), synthetic.Sizes(**sizes)
     points = cases(prompt_lengths, depths, steps, views)
     longest = max((c.tokens + c.depth for c in points), default=0)
-    if not 0 < longest <= shape.context:
+    if not points:
+        raise click.BadParameter("there is no case to run")
+    if longest > shape.context:
         raise click.BadParameter(f"the longest case takes {longest} tokens, the context is {shape.context}")
     out = out or RESULTS / "compare.jsonl"
     if not prepare_only:

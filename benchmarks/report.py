@@ -20,7 +20,7 @@ import click
 from pulse_edge.bundle import NOTICE
 from pulse_edge.figures import SCHEMA_VERSION, Point, headline, number
 
-from . import accuracy, compare, engines, predictions
+from . import accuracy, compare, engines, predictions, speculation
 from .svg import Curve, bars, lines, roofline
 
 Record = dict[str, Any]
@@ -30,7 +30,7 @@ LATENCIES = ("ttft_cold", "ttft_warm", "tpot")
 HISTORY = (*LATENCIES, "peak_memory")
 SCHEMAS = {
     "bench": SCHEMA_VERSION, compare.KIND: compare.SCHEMA, predictions.KIND: predictions.SCHEMA, engines.KIND: None,
-    accuracy.KIND: accuracy.SCHEMA,
+    accuracy.KIND: accuracy.SCHEMA, speculation.KIND: speculation.SCHEMA,
 }  # fmt: skip
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
@@ -180,7 +180,7 @@ def peer_parts(run: Record) -> Iterator[str]:
 
 
 def other_tables(folder: Path) -> list[Sequence[Sequence[str]]]:
-    """The last of accuracy.py, the last check of each bundle by predictions.py, the last build of each plan by
+    """The last of accuracy.py, of each model by speculation.py, of each bundle by predictions.py, of each plan by
     engines.py."""
     checked = {
         json.dumps([r["machine"]["name"], r["way"]["precision"], r["way"]["cache"], r["text"]]): r
@@ -192,6 +192,8 @@ def other_tables(folder: Path) -> list[Sequence[Sequence[str]]]:
         [[f"{r['checkpoint']['name']}, {r['logit_pages']} and {r['pages']} pages", *r["rows"][0][1:]], *r["rows"][1:]]
         for r in read_kind(folder, accuracy.KIND)[-1:]
     ]
+    replayed = {r["name"]: r for r in read_kind(folder, speculation.KIND)}
+    tables += [speculation.rows_of([*replayed.values()])] if replayed else []
     tables += [predictions.rows_of([*checked.values()])] if checked else []
     return tables + ([[("TensorRT plans",), *((engines.summary(r),) for r in plans.values())]] if plans else [])
 

@@ -24,7 +24,7 @@ from .backends import Engine, EngineOptions, Floats, open_engine
 from .bundle import DECODER_GRAPH, Bundle, Progress, TextSpec, open_bundle
 from .errors import ParameterError
 from .figures import SCHEMA_VERSION, Better, Point, Unit, figure, point_name
-from .image import ImageSource
+from .image import ImageSource, preprocess, read_page
 from .model import Model
 
 _T = TypeVar("_T")
@@ -39,6 +39,7 @@ FIGURES: dict[str, tuple[str, Unit, Better, bool]] = {
     "decode_image": ("image file to RGB pixels", "s", "lower", False),
     "preprocess": ("pixels to normalised views", "s", "lower", False),
     "vision": ("all views to image tokens: tower, projector and merge", "s", "lower", False),
+    "projector": ("of vision: the projector's kernels, from the engine's profile; CPU only", "s", "lower", False),
     "vision_per_view": ("vision / views", "s", "lower", False),
     "prefill": ("the whole prompt through the decoder", "s", "lower", False),
     "decode_step": ("engine time of one token after the first", "s", "lower", False),
@@ -96,12 +97,14 @@ def run(
 
     cold, warm = _requests(model, engine.capacity, image, settings, samples, say)
     samples["peak_memory"].append(machine.peak_memory())
-    figures = {name: figure(*row, samples[name]) for name, row in FIGURES.items()}
+    on_cpu = engine.describe()["device"] == "cpu"
+    if on_cpu:
+        samples["projector"] = _projector(opened, options, image, settings)
+    figures = {name: figure(*row, samples[name]) for name, row in FIGURES.items() if samples[name]}
 
     model.forget()
     runs, skipped = sweep(engine, opened.manifest.model.text, settings, say)
     say("peaks", 0, 1)
-    on_cpu = engine.describe()["device"] == "cpu"
     peaks = machine.measure_peaks(options.threads, settings.quick) if on_cpu else None
     costs = _Cost(opened, options.prefill_chunk)
     points = [_point(r, costs, peaks, host["last_level_cache"]) for r in runs]
@@ -172,6 +175,13 @@ def _cold_samples(answer: Answer) -> Iterator[tuple[str, Iterable[float]]]:
     yield "detokenise", [t.detokenise / count]
     yield "outside_engine", [tpot - statistics.fmean(t.decode_steps)]
     yield from (("ttft_cold", [ttft]), ("tpot", [tpot]), ("e2e", [t.total]))
+
+
+def _projector(bundle: Bundle, options: EngineOptions, image: ImageSource, settings: Settings) -> list[float]:
+    from .backends.ort import profile_projector  # what runs bundles on the CPU
+
+    pixels = preprocess(read_page(image).image, bundle.manifest.model)
+    return profile_projector(bundle, options, pixels, settings.warmup + settings.repetitions)[settings.warmup :]
 
 
 def _known(seconds: float | None) -> float:

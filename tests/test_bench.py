@@ -168,6 +168,8 @@ def test_the_record_has_the_schema(record: dict[str, Any]) -> None:
     assert all(counts[n] == 2 for n in ("ttft_cold", "ttft_warm", "tpot", "vision", *sweeps))
     assert all(counts[n] == 1 for n in ("load_check", "load_engine", "ttft_first", "peak_memory"))
     assert record["peaks"]["threads"] == 1
+    assert counts["projector"] == 2
+    assert 0 < record["figures"]["projector"]["p50"] < record["figures"]["vision"]["p50"]
     assert 20e6 < record["figures"]["peak_memory"]["p50"] < 4e9
     assert all(p["read_share"] is None for p in record["sweeps"])  # the tiny weights lie in the cache
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fixture_types import Bundles
 
 import pulse_edge
 from benchmarks import report, synthetic
@@ -273,3 +274,30 @@ def test_latency_takes_the_options_of_bench(bundle: Path, tmp_path: Path) -> Non
     record = json.loads(out.read_text())
     assert report.name(record) in report.read_results(tmp_path)
     assert run("latency", "--help").stdout.startswith("Usage: pulse-edge bench")
+
+
+def test_reports_replayed_with_drafts(bundle: Path, tmp_path: Path) -> None:
+    """Tokens with and without drafts are the same, and so are those of another model's engine; then the report."""
+    out = tmp_path / "speculation.jsonl"
+    done = run("speculation", "--model", bundle, "--replay", bundle, "--reports", 2, "-r", 1, "--append", out)
+    assert done.returncode == 0, done.stderr
+    own, replayed = (json.loads(line) for line in out.read_text().splitlines())
+    assert own["identical"]
+    assert own["accepted"] > 10  # a tiny model repeats itself
+    assert len(replayed["speedups"]) == own["reports"] == 2
+    assert replayed["tokens"] == own["tokens"]
+    (rows,) = report.other_tables(tmp_path)
+    assert [row[0] for row in rows[1:]] == [own["name"], replayed["name"]]
+
+
+def test_predictions_are_compared_with_measurements(bundles: Bundles, tmp_path: Path) -> None:
+    out = tmp_path / "predictions.jsonl"
+    few = ("--prompt-lengths", 16, "--depths", 8, "-n", 2, "-r", 1, "--views", 2, "--threads", 1)
+    done = run("predictions", bundles("int8"), *few, "--append", out)
+    assert done.returncode in (0, 1), done.stderr  # a tiny model is not what the roofline was calibrated on
+    record = json.loads(out.read_text())
+    assert list(record["points"]) == ["pp16", "tg2 @ d8", "vision2"]
+    assert all(p["off"] == pytest.approx(p["predicted"] / p["measured"] - 1) for p in record["points"].values())
+    assert done.returncode == any(abs(p["off"]) > 0.25 for p in record["points"].values())
+    (rows,) = report.other_tables(tmp_path)
+    assert [row[1] for row in rows[1:]] == list(record["points"])

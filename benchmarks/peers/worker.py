@@ -38,7 +38,9 @@ PEERS = {
     "llama.cpp": Kind("llama_cpp", ("q4_0", "q8_0"), (("llama-cpp-python", "gguf", "ml_dtypes", "numpy"),)),
     "openvino": Kind(
         "openvino", ("int4", "int8"),
-        (("setuptools", TORCH), (TORCH, "openvino", "nncf", "optimum-intel", "transformers")),
+        # optimum-intel wants torchvision, whose CUDA wheels do not load beside this torch; it is not needed here.
+        (("setuptools", TORCH), (TORCH, "openvino", "openvino-tokenizers", "nncf", "transformers<5.6", "requests"),
+         ("--no-deps", "optimum-intel", "optimum")),
     ),
     "genai": Kind(
         "genai", ("int4",),

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import math
 import mmap
+import os
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -88,6 +91,23 @@ def open_engine(bundle: Bundle, options: EngineOptions) -> OrtEngine:
         with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find, which may not be needed
             ort.preload_dlls()  # CUDA and cuDNN from their wheels, where no system path leads
     return OrtEngine(bundle, options, device, provider)
+
+
+def profile_projector(bundle: Bundle, options: EngineOptions, pixels: Floats, runs: int) -> list[float]:
+    """Seconds that the projector's kernels take of each `encode`, as ONNX Runtime's profiler has them, on the CPU. Its
+    graph is the tower's, so that no clock of ours can tell the two apart."""
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads, settings.enable_profiling, settings.log_severity_level = options.threads, True, 4
+    with tempfile.TemporaryDirectory() as folder:
+        settings.profile_file_prefix = os.path.join(folder, "vision")
+        session = ort.InferenceSession(str(bundle.file(VISION_GRAPH)), settings, providers=[HOST.name])
+        for _ in range(runs):
+            session.run(["features"], {"pixels": pixels})
+        with open(session.end_profiling(), encoding="utf-8") as file:
+            events = json.load(file)
+    taken = [e for e in events if e["name"].endswith("_kernel_time") and "projector" in e["name"]]
+    kernels = len(taken) // runs  # in the order of the runs
+    return [1e-6 * sum(e["dur"] for e in taken[i * kernels : (i + 1) * kernels]) for i in range(runs)]
 
 
 def _why_no_provider(device: str, provider: Provider) -> str:
