@@ -143,7 +143,7 @@ def make_tokenizer(path: Path, vocab: int, seed: int) -> None:
 @click.command()
 @click.argument("state", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--steps", default=850, show_default=True, help="Of the whole stage, over all calls.")
+@click.option("--steps", default=600, show_default=True, help="Of the whole stage, over all calls.")
 @click.option("--minutes", type=float, help="Stop this call then; the next one goes on.")
 @click.option("--shards", default=88, show_default=True, help="Shards of 200 pages to train on.")
 @click.option("--batch", default=8, show_default=True, help="Pages a step, of all workers.")
