@@ -93,6 +93,7 @@ class Settings:
     warmup: int
     limit: float
     one_at_a_time: bool
+    cpu_time: bool = False
 
 
 def parse(text: str) -> list[Entry]:
@@ -168,7 +169,7 @@ def _open(entry: Entry, settings: Settings, stack: ExitStack) -> Worker | None:
     try:
         answer = worker(
             "load", START_LIMIT, path=str(entry.path), variant=entry.variant, threads=settings.threads,
-            context=settings.context, vocab=settings.vocab,
+            context=settings.context, vocab=settings.vocab, cpu_time=settings.cpu_time,
         )  # fmt: skip
         entry.load.append(float(answer["seconds"]))
         entry.engine = answer["engine"]
@@ -259,9 +260,10 @@ def ratio_table(run: Mapping[str, Any]) -> list[list[str]]:
 def title(run: Mapping[str, Any]) -> str:
     """What ran where."""
     sizes, settings = run["sizes"], run["settings"]
+    clock = ", seconds of the processor" if settings["cpu_time"] else ""
     return (
         f"{sizes['layers']} layers of width {sizes['hidden']} and the head, random weights; {settings['threads']} "
-        f"threads, {settings['repetitions']} repetitions; {run['machine']['name']}, {run['time']}, commit "
+        f"threads{clock}, {settings['repetitions']} repetitions; {run['machine']['name']}, {run['time']}, commit "
         f"{run['commit'] or 'not known'}"
     )
 
@@ -306,19 +308,24 @@ def checkpoint_of(work: Path, sizes: synthetic.Sizes) -> Path:
 @click.option("-n", "--steps", type=click.IntRange(1), default=16, help="Tokens of a decode run.")
 @click.option("--views", callback=numbers, default="5", help="Of a run of the vision tower.")
 @click.option("--one-at-a-time", is_flag=True, help="Load a peer anew each round: for models that do not fit together.")
+@click.option(
+    "--cpu-time", is_flag=True, help="With --threads 1, on a machine with other work: seconds of the processor."
+)
 @click.option("--prepare-only", is_flag=True, help="Install and convert, measure nothing.")
 @click.option("--limit", default=600.0, help="Seconds that one run of a case may take.")
 @click.option("--append", "out", type=click.Path(path_type=Path), help="[default: benchmarks/results/compare.jsonl]")
 @synthetic.size_options
 def main(
     work: Path, wanted: str, threads: int, repetitions: int, warmup: int, prompt_lengths: tuple[int, ...],
-    depths: tuple[int, ...], steps: int, views: tuple[int, ...], one_at_a_time: bool, prepare_only: bool, limit: float,
-    out: Path | None, **sizes: int,
+    depths: tuple[int, ...], steps: int, views: tuple[int, ...], one_at_a_time: bool, cpu_time: bool,
+    prepare_only: bool, limit: float, out: Path | None, **sizes: int,
 ) -> None:  # fmt: skip
     """Compare; WORK keeps environments and models. The slice has --layers decoder layers."""
     entries, shape = parse(wanted), synthetic.Sizes(**sizes)
     points = cases(prompt_lengths, depths, steps, views)
     longest = max((c.tokens + c.depth for c in points), default=0)
+    if cpu_time and threads != 1:
+        raise click.BadParameter("--cpu-time adds up the seconds of all threads, so it goes with --threads 1")
     if not points:
         raise click.BadParameter("there is no case to run")
     if longest > shape.context:
@@ -335,7 +342,14 @@ def main(
     if prepare_only:
         return
     settings = Settings(
-        threads or machine.physical_cores(), shape.context, shape.vocab, repetitions, warmup, limit, one_at_a_time
+        threads or machine.physical_cores(),
+        shape.context,
+        shape.vocab,
+        repetitions,
+        warmup,
+        limit,
+        one_at_a_time,
+        cpu_time,
     )
     measure(entries, points, settings)
     run = record(entries, points, shape, settings)

@@ -94,6 +94,16 @@ def test_the_tower_is_run_by_the_peers_that_have_one(work: Path, tmp_path: Path)
     assert compare.ratio(ours, fake, "vision2") is None
 
 
+def test_cpu_time_leaves_out_what_others_take(work: Path, tmp_path: Path) -> None:
+    """A fake peer sleeps, which takes no time of the processor."""
+    done, record = run(work, "fake:100", tmp_path / "out.jsonl", "--cpu-time")
+    assert done.returncode == 0, done.stderr
+    assert record["entries"][0]["figures"]["pp8"]["p50"] > 1000
+    assert "1 threads, seconds of the processor, 2 repetitions" in done.stdout
+    refused, _ = run(work, "fake:100", tmp_path / "no.jsonl", "--cpu-time", "--threads", 2)
+    assert "goes with --threads 1" in refused.stderr
+
+
 def test_rounds_alternate_and_begin_with_another_peer(work: Path, tmp_path: Path) -> None:
     done, _ = run(work, "fake:2000,fake:2001", tmp_path / "out.jsonl")
     assert done.returncode == 0, done.stderr

@@ -1,7 +1,8 @@
 """The worker's side of compare.py: commands in, answers out, a line of JSON each.
 
     {"do": "convert", "checkpoint": …, "out": …, "variant": …}      {}
-    {"do": "load", "path": …, "variant": …, "threads": …, "context": …}      {"seconds": …, "engine": {…}}
+    {"do": "load", "path": …, "variant": …, "threads": …, "context": …, "vocab": …, "cpu_time": false}
+        {"seconds": …, "engine": {…}}      cpu_time: seconds from here on are the process's, not the wall clock's
     {"do": "prefill", "tokens": n}      {"seconds": …}      n tokens into an empty cache, the last one's logits
     {"do": "decode", "tokens": n, "depth": d}      {"seconds": …}      n single steps after d cached tokens
     {"do": "vision", "views": n}      {"seconds": …}, or {"seconds": null} from a peer without a vision tower
@@ -52,6 +53,7 @@ class Session:
         self._peer: Peer | None = None
         self._length = 0
         self._vocab = 0
+        self._now = time.perf_counter
 
     def answer(self, command: dict[str, Any]) -> dict[str, Any]:
         done: dict[str, Any] = getattr(self, "do_" + command.pop("do"))(**command)
@@ -61,7 +63,10 @@ class Session:
         self._convert(Path(checkpoint), Path(out), variant)
         return {}
 
-    def do_load(self, path: str, variant: str, threads: int, context: int, vocab: int) -> dict[str, Any]:
+    def do_load(
+        self, path: str, variant: str, threads: int, context: int, vocab: int, cpu_time: bool = False
+    ) -> dict[str, Any]:
+        self._now = time.process_time if cpu_time else time.perf_counter
         start = time.perf_counter()
         self._peer = self._load(Path(path), variant, threads, context)
         self._vocab = vocab
@@ -82,9 +87,9 @@ class Session:
         see = getattr(self._peer, "see", None)
         if see is None:
             return {"seconds": None}
-        start = time.perf_counter()
+        start = self._now()
         see(views)
-        return {"seconds": time.perf_counter() - start}
+        return {"seconds": self._now() - start}
 
     def do_memory(self) -> dict[str, Any]:
         return {"peak": peak_memory()}
@@ -105,9 +110,9 @@ class Session:
         assert self._peer is not None, "nothing is loaded"
         draw = random.Random(self._length)
         tokens = [draw.randrange(3, self._vocab) for _ in range(count)]
-        start = time.perf_counter()
+        start = self._now()
         self._peer.feed(tokens)
-        seconds = time.perf_counter() - start
+        seconds = self._now() - start
         self._length += count
         return seconds
 
