@@ -20,6 +20,37 @@ GRIDS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
 NUMBERS = range(30, 341)  # rates and durations are one token each, so that their loss can know what is near
 
 
+STAGE_A = Path(__file__).parent / "stage_a.safetensors"  # tower and heads after stage A, fp16
+
+
+def save_stage_a(state: Path, path: Path = STAGE_A) -> None:
+    """Keep STATE/tower.pt's weights, so that stage B can be run again without stage A."""
+    import torch
+    from safetensors.numpy import save_file
+
+    had = torch.load(state / "tower.pt", weights_only=True)
+    weights = {name: value.half().numpy() for name, value in had["module"].items()}
+    save_file(weights, path, {"tower": json.dumps(had["header"]["tower"]), "step": str(had["step"])})
+
+
+def load_stage_a(state: Path, size: Size) -> dict[str, Any]:
+    """Weights of the tower and its heads, from STATE/tower.pt or else from `STAGE_A`. Raises `ValueError` for another
+    size of tower."""
+    import torch
+    from safetensors import safe_open
+
+    if (state / "tower.pt").exists():
+        had = torch.load(state / "tower.pt", weights_only=True)
+        tower, weights = had["header"]["tower"], had["module"]
+    else:
+        with safe_open(STAGE_A, "pt") as file:
+            tower = json.loads(file.metadata()["tower"])
+            weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (no dict)
+    if tower != size.of_tower:
+        raise ValueError(f"stage A trained a tower of {tower}, not {size.of_tower}")
+    return dict(weights)
+
+
 def train_tokenizer(path: Path, texts: Iterable[str], vocab: int) -> None:
     """SentencePiece BPE with Llama's conventions: byte fallback, dummy prefix, ids 0 unk, 1 bos, 2 eos.
 

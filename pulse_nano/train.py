@@ -1,10 +1,11 @@
 """Stage B: tower, projector and decoder together, on the pages and the questions about them.
 
-    python -m pulse_nano.train STATE_DIR OUT_DIR --steps 3000
+    python -m pulse_nano.train STATE_DIR OUT_DIR
 
-Starts from STATE_DIR/tower.pt (stage A, see pretrain.py), keeps joint.pt and joint.jsonl there, continues what it
-finds, and writes the checkpoint to OUT_DIR. One page gives one sequence: the image, then a report and nine questions,
-each of which attends to the image and itself only and has the positions that single-turn inference gives it.
+Starts from STATE_DIR/tower.pt (stage A, see pretrain.py), or from stage_a.safetensors where there is none. Keeps joint.pt
+and joint.jsonl there, continues what it finds, and writes the checkpoint to OUT_DIR. One page gives one sequence: the
+image, then a report and nine questions, each of which attends to the image and itself only and has the positions that
+single-turn inference gives it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .checkpoint import NUMBERS, SYSTEM, save, train_tokenizer
+from .checkpoint import NUMBERS, SYSTEM, load_stage_a, save, train_tokenizer
 from .data import Batch, Pages
 from .model import Nano, Size
 from .optim import make_optimizers
@@ -159,12 +160,9 @@ def main(workers: int, **settings: Any) -> None:
 def train(rank: int, workers: int, settings: dict[str, Any]) -> None:
     state, seed = settings["state"], settings["seed"]
     prepare(seed)
-    tower = torch.load(state / "tower.pt", weights_only=True)
     size = Size()
-    if tower["header"]["tower"] != size.of_tower:
-        raise click.ClickException(f"{state / 'tower.pt'} is of another size: {tower['header']['tower']}")
     nano = Nano(size)
-    nano.load_state_dict(tower["module"], strict=False)  # tower.* and heads.*
+    nano.load_state_dict(load_stage_a(state, size), strict=False)  # tower.* and heads.*
     tokenizer = state / "tokenizer.model"
     prompts = Prompts(tokenizer)
     optimizers = make_optimizers(

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 CliRunner = pytest.importorskip("click.testing").CliRunner
 
 from pulse_nano import loop, pretrain, train  # noqa: E402
-from pulse_nano.checkpoint import SYSTEM  # noqa: E402
+from pulse_nano.checkpoint import SYSTEM, load_stage_a, save_stage_a  # noqa: E402
 from pulse_nano.data import Pages  # noqa: E402
 from pulse_nano.model import Nano, Size  # noqa: E402
 from pulse_nano.optim import make_optimizers, set_rate  # noqa: E402
@@ -90,6 +90,17 @@ def test_layout(trained: tuple[Path, Path]) -> None:
     assert checkpoint.spec.vision.grid == 12
     assert json.loads((out / "config.json").read_text())["model_type"] == "llava_llama"
     assert sum(file.stat().st_size for file in out.iterdir()) < 12e6
+
+
+def test_stage_a_is_at_hand(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    """The committed weights are of today's tower; STATE's own come first; another size is refused."""
+    kept, own = load_stage_a(tmp_path, Size()), load_stage_a(trained[0], Size())
+    assert {k: v.shape for k, v in kept.items()} == {k: v.shape for k, v in own.items()}
+    assert not torch.equal(kept["tower.class_embedding"], own["tower.class_embedding"])
+    save_stage_a(trained[0], tmp_path / "stage_a.safetensors")
+    assert (tmp_path / "stage_a.safetensors").stat().st_size < 5e6
+    with pytest.raises(ValueError, match="stage A trained a tower of"):
+        load_stage_a(tmp_path, Size(vision_mlp=640))
 
 
 def test_prompt_is_the_runtimes(trained: tuple[Path, Path]) -> None:
