@@ -2,10 +2,10 @@
 
     python -m pulse_nano.train STATE_DIR OUT_DIR
 
-Starts from STATE_DIR/tower.pt (stage A, see pretrain.py), or from stage_a.safetensors where that is absent. Keeps joint.pt
-and joint.jsonl there, continues what it finds, and writes the checkpoint to OUT_DIR. One page gives one sequence: the
-image, then a report and nine questions, each of which attends to the image and itself only and has the positions that
-single-turn inference gives it.
+Starts from STATE_DIR/tower.pt (stage A, see pretrain.py), or from stage_a.safetensors where that is absent. Keeps
+joint.pt and joint.jsonl there, continues what it finds, and writes the checkpoint to OUT_DIR. One page gives one
+sequence: the image, then a report and nine questions, each of which attends to the image and itself only and has the
+positions that single-turn inference gives it.
 """
 
 from __future__ import annotations
