@@ -207,8 +207,9 @@ class Run:
 
 
 def sweep(
-    engine: Engine, text: TextSpec, settings: Settings, say: Progress = lambda *_: None
-) -> tuple[list[Run], list[str]]:
+    engine: Engine, text: TextSpec, settings: Settings, say: Progress = lambda *_: None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[list[Run], list[str]]:  # fmt: skip
     """The points that fit, and the names of those that do not. Leaves the engine's cache filled with noise."""
     wanted = [Run("pp", n, 0, []) for n in dict.fromkeys(settings.prompt_lengths)]
     wanted += [Run("tg", settings.new_tokens, d, []) for d in dict.fromkeys(settings.depths)]
@@ -224,21 +225,21 @@ def sweep(
         for repetition in range(settings.warmup + settings.repetitions):
             say(r.name, int(repetition > 0), settings.warmup + settings.repetitions)
             engine.rewind(r.depth)
-            seconds = _run_once(engine, r.kind, noise[r.depth :])
+            seconds = _run_once(engine, r.kind, noise[r.depth :], clock)
             if repetition >= settings.warmup:
                 r.seconds.append(seconds)
     return runs, skipped
 
 
-def _run_once(engine: Engine, kind: str, embeds: Floats) -> float:
+def _run_once(engine: Engine, kind: str, embeds: Floats, clock: Callable[[], float]) -> float:
     """Seconds of one prefill of `embeds` [n, hidden], or of n steps."""
-    start = time.perf_counter()
+    start = clock()
     if kind == "pp":
         engine.prefill(embeds)
     else:
         for at in range(len(embeds)):
             engine.step(embeds[at : at + 1])
-    return time.perf_counter() - start
+    return clock() - start
 
 
 class _Cost:

@@ -2,7 +2,7 @@
 
     {"do": "convert", "checkpoint": …, "out": …, "variant": …}      {}
     {"do": "load", "path": …, "variant": …, "threads": …, "context": …, "vocab": …, "cpu_time": false}
-        {"seconds": …, "engine": {…}}      cpu_time: seconds from here on are the process's, not the wall clock's
+        {"seconds": …, "engine": {…}}      cpu_time: all seconds are the process's, not the wall clock's
     {"do": "prefill", "tokens": n}      {"seconds": …}      n tokens into an empty cache, the last one's logits
     {"do": "decode", "tokens": n, "depth": d}      {"seconds": …}      n single steps after d cached tokens
     {"do": "vision", "views": n}      {"seconds": …}, or {"seconds": null} from a peer without a vision tower
@@ -67,10 +67,10 @@ class Session:
         self, path: str, variant: str, threads: int, context: int, vocab: int, cpu_time: bool = False
     ) -> dict[str, Any]:
         self._now = time.process_time if cpu_time else time.perf_counter
-        start = time.perf_counter()
+        start = self._now()
         self._peer = self._load(Path(path), variant, threads, context)
         self._vocab = vocab
-        return {"seconds": time.perf_counter() - start, "engine": self._peer.engine}
+        return {"seconds": self._now() - start, "engine": self._peer.engine}
 
     def do_prefill(self, tokens: int) -> dict[str, Any]:
         self._rewind(0)
