@@ -6,8 +6,8 @@
     step    = weights / (bandwidth x share) + cached bytes / (bandwidth x share) + layers x overhead
     TTFT    = vision + prefill; tokens/s = 1 / step at the prompt's depth
 
-`cost.py` counts FLOP and bytes. Shares are what kernels reach of the peaks. For CPUs those of int4 and w8a8 were set from
-measurements on one, at two sizes, which they meet within 18 %; no other measurement has tested them yet
+`cost.py` counts FLOP and bytes. Shares are what kernels reach of the peaks. For CPUs those of int4 and w8a8 were set
+from measurements on one, at two sizes, which they meet within 18 %; no other measurement has tested them yet
 (`python -m benchmarks.predictions` does, and records how far off they are). All others are assumed.
 """
 
