@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -58,13 +59,15 @@ def train_tokenizer(path: Path, texts: Iterable[str], vocab: int) -> None:
     """
     import sentencepiece
 
+    model = io.BytesIO()  # a file's path would be written into it
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(texts), model_prefix=str(path.with_suffix("")), vocab_size=vocab, model_type="bpe",
+        sentence_iterator=iter(texts), model_writer=model, vocab_size=vocab, model_type="bpe",
         byte_fallback=True, character_coverage=0.9999, normalization_rule_name="identity", split_digits=True,
         add_dummy_prefix=True, remove_extra_whitespaces=False, allow_whitespace_only_pieces=True, unk_id=0, bos_id=1,
         eos_id=2, pad_id=-1, user_defined_symbols=[str(n) for n in NUMBERS], hard_vocab_limit=True, num_threads=1,
         minloglevel=2,
     )  # fmt: skip
+    path.write_bytes(model.getvalue())
 
 
 def config(size: Size) -> dict[str, Any]:
