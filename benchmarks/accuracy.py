@@ -51,6 +51,7 @@ class Row:
     alpha: float | None = None
     block_size: int | None = None
     cache: str = "float"
+    head: str | None = None
 
 
 ROWS = {
@@ -60,6 +61,8 @@ ROWS = {
     "int4-128": Row("int4", "cpu", block_size=128),
     "int8-kv8": Row("int8", "cpu", cache="int8"),
     "int4-128-kv8": Row("int4", "cpu", block_size=128, cache="int8"),
+    "int4-128-head4": Row("int4", "cpu", block_size=128, head="int4"),
+    "int4-128-head4-kv8": Row("int4", "cpu", block_size=128, cache="int8", head="int4"),
     "w8a8-cpu": Row("w8a8", "cpu"),
     "w8a8-cpu-kv8": Row("w8a8", "cpu", cache="int8"),
     "fp16-standard": Row("fp16", "standard"),
@@ -154,7 +157,7 @@ def make_bundles(checkpoint: Path, rows: list[str], folder: Path, recipe: Recipe
         if not (folder / name).exists():
             export(
                 checkpoint, folder / name, precision=row.precision, target=row.target, block_size=row.block_size,
-                calibration=calibration, cache=row.cache,
+                calibration=calibration, cache=row.cache, head=row.head,
             )  # fmt: skip
     return {name: open_bundle(folder / name) for name in rows}
 

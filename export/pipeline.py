@@ -58,6 +58,7 @@ from .vision import write_vision
 
 PENDING = f"{MANIFEST}.pending"  # the manifest's name until everything else is in place
 CACHES = ("float", "int8")
+HEADS = ("int8", "int4")
 PARTS = {VISION_GRAPH, f"{VISION_GRAPH}.data", DECODER_GRAPH, f"{DECODER_GRAPH}.data", EMBEDDINGS, TOKENIZER}
 
 Progress = Callable[[int], None]  # bytes of the checkpoint handled since the last call
@@ -98,6 +99,7 @@ def export(
     context: int | None = None,
     calibration: Recipe | None = None,
     cache: str = "float",
+    head: str | None = None,
     force: bool = False,
     progress: Callable[[int], Progress] | None = None,
 ) -> Summary:
@@ -106,6 +108,7 @@ def export(
     context: tokens that the cache holds at most; None is the model's own. TensorRT's cache is always of this length.
     calibration: how the scales of 8-bit activations are found, for precisions that have them; None: the default.
     cache: what the KV cache holds, `float` or `int8`: a quarter of the memory, for the CPU target.
+    head: what the output matrix is stored as, int8 or int4; None is the precision's own.
     progress: called once with the total bytes, returns a function that is called with each step's bytes.
     Raises `CheckpointError` for a checkpoint that cannot be exported and `ExportError` for what else is in the way.
     """
@@ -113,6 +116,10 @@ def export(
     row = PRECISIONS.get(precision)
     if row is None:
         raise ExportError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
+    if head is not None:
+        if head not in HEADS or row.decoder not in BITS:
+            raise ExportError(f"head {head!r} is not one of {', '.join(HEADS)}, or {precision} quantizes no weights")
+        row = replace(row, head=head)  # type: ignore[arg-type]
     emitter = get_target(target, row)
     if cache not in CACHES or (cache == "int8" and target != "cpu"):
         raise ExportError(f"cache {cache!r} is not one of {', '.join(CACHES)}, of which int8 needs target cpu")

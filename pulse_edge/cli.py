@@ -244,6 +244,7 @@ def info(bundle: str | None, as_json: bool) -> None:
 )
 @click.option("--context", type=click.IntRange(1), help="Longest prompt + answer, in tokens [default: the model's].")
 @click.option("--cache", type=click.Choice(["float", "int8"]), default="float", show_default=True, help="KV cache.")
+@click.option("--head", type=click.Choice(["int8", "int4"]), help="Output matrix of a quantized model [default: int8].")
 @click.option("--calibration", metavar="DIR", help="w8a8: ECG pages to calibrate on [default: simulated ones].")
 @click.option("--prompts", metavar="FILE", help="w8a8: conversations about them, JSON as ECGInstruct's.")
 @click.option("--samples", type=int, help="w8a8: how many of them to use [default: 16].")
@@ -252,7 +253,7 @@ def info(bundle: str | None, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def export(
     checkpoint: str, out: str, precision: str, block_size: str | None, target: str, device: str | None,
-    context: int | None, cache: str, calibration: str | None, prompts: str | None, samples: int | None,
+    context: int | None, cache: str, head: str | None, calibration: str | None, prompts: str | None, samples: int | None,
     smoothing: float | None, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Turn a LLaVA-style CHECKPOINT directory into the bundle OUT.
@@ -270,7 +271,7 @@ def export(
     summary = console.export_with_progress(
         checkpoint, out, precision=precision, target="standard" if target == "tensorrt" else target, force=force,
         block_size=int(block_size) if block_size else None, context=context,
-        cache=cache, calibration=exporting("calibrate").Recipe(**given) if given else None,
+        cache=cache, head=head, calibration=exporting("calibrate").Recipe(**given) if given else None,
     )  # fmt: skip
     click.echo(json.dumps(dataclasses.asdict(summary) | {"size": summary.size}, indent=2) if as_json else str(summary))
     if target == "tensorrt":

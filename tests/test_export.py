@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny
 
@@ -62,6 +63,25 @@ def test_the_manifest_says_what_was_made(
     assert made.model == source.spec
     assert made.checkpoint == source.info()
     assert made.tools.keys() == {"pulse-edge", "onnx", "numpy", "safetensors", "python"}
+
+
+def test_a_head_of_its_own(bundles: Bundles, checkpoint: Path, tmp_path: Path) -> None:
+    """Its codes are 4-bit, the rest stays as it was, and the logits are what those codes give."""
+    from pulse_edge.backends import EngineOptions, open_engine
+    from pulse_edge.export.checkpoint import Checkpoint
+    from pulse_edge.export.precision import quantize
+
+    export(checkpoint, tmp_path / "out", precision="int8", head="int4")
+    made, usual = open_bundle(tmp_path / "out"), open_bundle(bundles("int8"))
+    assert (made.manifest.precision.decoder, made.manifest.precision.head) == ("int8", "int4")
+    assert "int4 per block, int8 per block" in made.manifest.precision.recipe
+    weight = Checkpoint(checkpoint).tensor("lm_head.weight")
+    assert usual.size - made.size == pytest.approx(len(weight) * 128 / 2, rel=0.1)  # a block a row
+    rows = np.random.default_rng(0).normal(0, 1, (9, weight.shape[1])).astype(np.float32)
+    got, logits = (open_engine(b, EngineOptions("cpu", threads=1)).step(rows).copy() for b in (made, usual))
+    hidden = logits @ np.linalg.pinv(weight).T
+    expected = hidden @ quantize(weight, 4, made.manifest.precision.block_size).dequantize().T
+    assert np.abs(got - expected).max() < 0.05 * np.abs(expected).max() < np.abs(got - logits).max()
 
 
 def test_summary(checkpoint: Path, tmp_path: Path) -> None:
@@ -127,6 +147,8 @@ def test_tied_embeddings_are_exported_as_the_head(
         ({"precision": "fp32", "target": "cuda"}, "target cuda does not run fp32"),
         ({"precision": "int3"}, "precision 'int3' is not one of fp32, fp16, int8, int4"),
         ({"target": "tpu"}, "target 'tpu' is not one of cpu, cuda"),
+        ({"head": "fp16"}, "head 'fp16' is not one of int8, int4"),
+        ({"precision": "fp32", "head": "int4"}, "or fp32 quantizes no weights"),
         ({"block_size": 16}, "block size 16 must be one of 32, 64, 128"),
         ({"precision": "fp32", "block_size": 32}, "block size 32 must be left out for fp32 on cpu"),
     ],

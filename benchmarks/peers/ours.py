@@ -1,5 +1,5 @@
 """pulse-edge itself, as one of the peers. Variants: a precision of the export; after colons a block size, and `kv8` for
-an int8 cache: `int4:128:kv8`."""
+an int8 cache, `head4` for a head of 4 bits: `int4:128:head4:kv8`."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ def convert(checkpoint: Path, out: Path, variant: str) -> None:
 
     precision, *more = variant.split(":")
     block = next((int(part) for part in more if part.isdigit()), None)
-    export(checkpoint, out, precision=precision, block_size=block, cache="int8" if "kv8" in more else "float")
+    cache, head = "int8" if "kv8" in more else "float", "int4" if "head4" in more else None
+    export(checkpoint, out, precision=precision, block_size=block, cache=cache, head=head)
 
 
 def load(path: Path, variant: str, threads: int, context: int) -> Ours:
