@@ -253,8 +253,8 @@ def info(bundle: str | None, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def export(
     checkpoint: str, out: str, precision: str, block_size: str | None, target: str, device: str | None,
-    context: int | None, cache: str, head: str | None, calibration: str | None, prompts: str | None, samples: int | None,
-    smoothing: float | None, force: bool, as_json: bool,
+    context: int | None, cache: str, head: str | None, calibration: str | None, prompts: str | None,
+    samples: int | None, smoothing: float | None, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Turn a LLaVA-style CHECKPOINT directory into the bundle OUT.
 

@@ -62,16 +62,16 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def draw_curves(out: Path) -> None:
-    """Stage A's losses and held-out scores, stage B's loss and share of right tokens, over steps."""
+    """Stage A's losses and held-out scores, stage L's and B's loss and share of right tokens, over steps."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    tower, joint = read_log(LOGS / "tower.jsonl"), read_log(LOGS / "joint.jsonl")
+    tower = read_log(LOGS / "tower.jsonl")
     losses = [row for row in tower if "loss" in row]
     scores = [row for row in tower if "valid" in row]
-    figure, axes = pyplot.subplots(1, 3, figsize=(15, 4.2))
+    figure, axes = pyplot.subplots(1, 4, figsize=(20, 4.2))
     for name in ("events", "pr classes", "rhythm", "conduction", "st", "rate"):
         axes[0].plot([r["step"] for r in losses], [r["loss"][name] for r in losses], label=name)
     axes[0].set(title="stage A: training losses (weighted)", xlabel="step", yscale="log")
@@ -79,10 +79,14 @@ def draw_curves(out: Path) -> None:
                  "anterior ST elevation AUC", "rate within 5"):  # fmt: skip
         axes[1].plot([r["step"] for r in scores], [r["valid"][name] for r in scores], marker=".", label=name)
     axes[1].set(title="stage A: auxiliary heads, 400 held-out pages", xlabel="step", ylim=(0, 1))
-    steps = [row["step"] for row in joint]
-    for name, label in (("text", "text loss, nats a token"), ("tokens right", "answer tokens right")):
-        axes[2].plot(steps, [row["loss"][name] for row in joint], label=label)
-    axes[2].set(title="stage B", xlabel="step", ylim=(0, 1.2))
+    for axis, log, title in (
+        (axes[2], "language", "stage L: findings told"),
+        (axes[3], "joint", "stage B: from the page"),
+    ):
+        rows = read_log(LOGS / f"{log}.jsonl")
+        for name, label in (("text", "text loss, nats a token"), ("tokens right", "answer tokens right")):
+            axis.plot([row["step"] for row in rows], [row["loss"][name] for row in rows], label=label)
+        axis.set(title=title, xlabel="step", ylim=(0, 1.2))
     for axis in axes:
         axis.legend(fontsize=7)
         axis.grid(alpha=0.3)

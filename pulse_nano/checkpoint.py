@@ -21,35 +21,44 @@ GRIDS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
 NUMBERS = range(30, 341)  # rates and durations are one token each, so that their loss can know what is near
 
 
-STAGE_A = Path(__file__).parent / "stage_a.safetensors"  # tower and heads after stage A, fp16
+START = Path(__file__).parent / "start.safetensors"  # tower and heads after stage A, decoder after stage L, fp16
 
 
-def save_stage_a(state: Path, path: Path = STAGE_A) -> None:
-    """Keep STATE/tower.pt's weights, so that stage B can be run again without stage A."""
+def _trained(state: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Weights of STATE's tower.pt and language.pt, and the sizes that each says it has: of the files that are there."""
     import torch
+
+    weights: dict[str, Any] = {}
+    sizes: dict[str, Any] = {}
+    for name, part in (("tower", "tower"), ("language", "size")):
+        if (state / f"{name}.pt").exists():
+            had = torch.load(state / f"{name}.pt", weights_only=True)
+            sizes[part] = had["header"][part]
+            weights |= {k: v for k, v in had["module"].items() if not k.startswith("told.")}
+    return weights, sizes
+
+
+def save_start(state: Path, path: Path = START) -> None:
+    """Keep the weights of STATE's tower.pt and language.pt, so that stage B can be run again without the others."""
     from safetensors.numpy import save_file
 
-    had = torch.load(state / "tower.pt", weights_only=True)
-    weights = {name: value.half().numpy() for name, value in had["module"].items()}
-    save_file(weights, path, {"tower": json.dumps(had["header"]["tower"]), "step": str(had["step"])})
+    weights, sizes = _trained(state)
+    save_file({k: v.half().numpy() for k, v in weights.items()}, path, {k: json.dumps(v) for k, v in sizes.items()})
 
 
-def load_stage_a(state: Path, size: Size) -> dict[str, Any]:
-    """Weights of the tower and its heads, from STATE/tower.pt or else from `STAGE_A`. Raises `ValueError` for another
-    size of tower."""
-    import torch
+def load_start(state: Path, size: Size) -> dict[str, Any]:
+    """Weights of tower, heads and decoder, from STATE or else from `START`. Raises `ValueError` for another size."""
     from safetensors import safe_open
 
-    if (state / "tower.pt").exists():
-        had = torch.load(state / "tower.pt", weights_only=True)
-        tower, weights = had["header"]["tower"], had["module"]
-    else:
-        with safe_open(STAGE_A, "pt") as file:
-            tower = json.loads(file.metadata()["tower"])
-            weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (no dict)
-    if tower != size.of_tower:
-        raise ValueError(f"stage A trained a tower of {tower}, not {size.of_tower}")
-    return dict(weights)
+    with safe_open(START, "pt") as file:
+        sizes = {k: json.loads(v) for k, v in file.metadata().items()}
+        weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (no dict)
+    own, own_sizes = _trained(state)
+    weights, sizes = weights | own, sizes | own_sizes
+    for had, wanted in ((sizes["tower"], size.of_tower), (sizes["size"], size.asdict())):
+        if had != wanted:
+            raise ValueError(f"the stages before this one trained {had}, not {wanted}")
+    return weights
 
 
 def train_tokenizer(path: Path, texts: Iterable[str], vocab: int) -> None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ from .model import DENSE, LOCAL
 from .pages import F32, SIDE, Page, Shard, compose, no_ecg, sample_look, views_of
 from .targets import attribute_targets, dense_target
 
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 WINDOW = 4  # shards that are shuffled together
 
 
@@ -114,14 +116,25 @@ class Pages:
         return np.empty((self.batch, 5 if self.base else 4, 3, SIDE, SIDE), np.float32)
 
 
-def stream(pages: Pages, ahead: int = 2) -> Iterator[Batch]:
+class Source(Protocol[T_co]):
+    """Numbered batches: `start`, `start + stride`, ... `make` may write into what `room` gave."""
+
+    start: int
+    stride: int
+
+    def room(self) -> Any: ...
+
+    def make(self, number: int, room: Any, /) -> T_co: ...
+
+
+def stream(pages: Source[T], ahead: int = 2) -> Iterator[T]:
     """Endless batches, made by a thread `ahead` of time. A batch is valid until the next one is asked for.
 
     The views go into a ring of buffers: first touches of fresh memory cost more than the arithmetic (17 of 36 ms a
     page where this was measured), and a worker process pays them twice.
     """
     ring = [pages.room() for _ in range(ahead + 2)]  # queued, being made, and in the caller's hands
-    ready: queue.Queue[Batch | BaseException] = queue.Queue(ahead)
+    ready: queue.Queue[T | BaseException] = queue.Queue(ahead)
 
     def produce() -> None:
         try:

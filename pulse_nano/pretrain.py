@@ -1,6 +1,6 @@
 """Stage A: the vision tower alone, with dense event maps and attribute heads.
 
-    python -m pulse_nano.pretrain STATE_DIR --steps 6000
+    python -m pulse_nano.pretrain STATE_DIR
 
 STATE_DIR (outside of the repository) holds pages/, valid/, tower.pt and tower.jsonl; a second call continues where the
 first stopped.
@@ -89,9 +89,18 @@ class Seeing(nn.Module):
 
 @click.command()
 @click.argument("state", type=click.Path(path_type=Path))
-@click.option("--steps", default=2000, show_default=True, help="Of the whole stage, over all calls.")
+@click.option("--steps", default=3500, show_default=True, help="Of the whole stage, over all calls.")
+@click.option(
+    "--restart",
+    "restarts",
+    type=int,
+    multiple=True,
+    default=(2000,),
+    show_default=True,
+    help="Step at which the learning rate's schedule begins again.",
+)
 @click.option("--minutes", type=float, help="Stop this call then; the next one goes on.")
-@click.option("--shards", default=88, show_default=True, help="Shards of 200 pages to train on.")
+@click.option("--shards", default=128, show_default=True, help="Shards of 200 pages to train on.")
 @click.option("--batch", default=12, show_default=True, help="Pages a step, of all workers.")
 @click.option("--peak", default=3e-3, show_default=True, help="Learning rate.")
 @click.option("--seed", default=20261123)
@@ -109,7 +118,7 @@ def train(rank: int, workers: int, settings: dict[str, Any]) -> None:
     optimizers = make_optimizers([(seeing.tower, 1.0), (seeing.heads, 1.0)], settings["peak"])
     header = {"tower": size.of_tower, "sheet": list(SHEET), "workers": workers}
     loop = Loop("tower", state, seeing, optimizers, header, settings["steps"], settings["peak"], settings["minutes"],
-                rank, workers)  # fmt: skip
+                rank, workers, settings["restarts"])  # fmt: skip
     loop.resume()
     valid = Pages(state / "valid", 2, 20, size.patch, 5)
 

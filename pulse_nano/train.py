@@ -2,10 +2,10 @@
 
     python -m pulse_nano.train STATE_DIR OUT_DIR
 
-Starts from STATE_DIR/tower.pt (stage A, see pretrain.py), or from stage_a.safetensors where that is absent. Keeps
-joint.pt and joint.jsonl there, continues what it finds, and writes the checkpoint to OUT_DIR. One page gives one
-sequence: the image, then a report and nine questions, each of which attends to the image and itself only and has the
-positions that single-turn inference gives it.
+Starts from STATE_DIR/tower.pt (stage A, pretrain.py) and STATE_DIR/language.pt (stage L, language.py), or from
+start.safetensors for what is absent. Keeps joint.pt and joint.jsonl there, continues what it finds, and writes the
+checkpoint to OUT_DIR. One page gives one sequence: the image, then a report and nine questions, each of which attends
+to the image and itself only and has the positions that single-turn inference gives it.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .checkpoint import NUMBERS, SYSTEM, load_stage_a, save, train_tokenizer
+from .checkpoint import NUMBERS, SYSTEM, load_start, save, train_tokenizer
 from .data import Batch, Pages
-from .model import Nano, Size
+from .model import Decoder, Nano, Size
 from .optim import make_optimizers
 from .questions import Findings, Item, random_findings, training_items
 from .targets import losses
@@ -105,17 +105,23 @@ def packed_mask(block: Tensor, prefix: int) -> Tensor:
     return torch.where(causal & same, 0.0, -1e9)[:, None]
 
 
-def text_loss(nano: Nano, prompts: Prompts, features: Tensor, packed: Packed) -> tuple[Tensor, Tensor]:
-    """Soft cross-entropy over the answers, and the share of answer tokens whose greedy choice is right."""
-    b = features.shape[0]
+def text_loss(
+    decoder: Decoder, prompts: Prompts, image: Tensor, packed: Packed, places: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Soft cross-entropy over the answers, and the share of answer tokens whose greedy choice is right.
+
+    `image` (b, n, width) is what the projector gives; `places` (b, n) int64, in the image's slot: 0, 1, .. by default.
+    """
+    b, n, _ = image.shape
     head = torch.tensor(prompts.head).expand(b, -1)
-    embed = nano.decoder.embed_tokens
-    x = torch.cat([embed(head), nano.projector(features), embed(packed.ids)], dim=1)
-    prefix = head.shape[1] + features.shape[1]
-    positions = torch.cat([torch.arange(prefix).expand(b, -1), packed.positions], dim=1)
-    hidden = nano.decoder(x, positions, packed_mask(packed.block, prefix), first=prefix)
+    embed = decoder.embed_tokens
+    x = torch.cat([embed(head), image, embed(packed.ids)], dim=1)
+    prefix = head.shape[1]
+    slot = prefix + (torch.arange(n).expand(b, -1) if places is None else places)
+    positions = torch.cat([torch.arange(prefix).expand(b, -1), slot, packed.positions], dim=1)
+    hidden = decoder(x, positions, packed_mask(packed.block, prefix + n), first=prefix + n)
     known = packed.labels != IGNORE
-    logits, target = nano.decoder.lm_head(hidden[known]), packed.labels[known]
+    logits, target = decoder.lm_head(hidden[known]), packed.labels[known]
     loss = F.cross_entropy(logits, prompts.near[target])
     return loss, (logits.argmax(-1) == target).float().mean()
 
@@ -130,10 +136,10 @@ def items_of(batch: Batch, seed: int) -> list[list[Item]]:
     ]
 
 
-def make_tokenizer(path: Path, vocab: int, seed: int) -> None:
+def make_tokenizer(path: Path, vocab: int) -> None:
     if path.exists():
         return
-    rng = np.random.default_rng([seed, 4])
+    rng = np.random.default_rng([20261124, 4])  # one for every training: the seed is of the weights and pages
     texts = [f"{SYSTEM} USER:"] * 1500  # often enough that its words become pieces
     for number in range(1500):
         findings = random_findings(rng) if number % 20 else None
@@ -144,16 +150,16 @@ def make_tokenizer(path: Path, vocab: int, seed: int) -> None:
 @click.command()
 @click.argument("state", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--steps", default=600, show_default=True, help="Of the whole stage, over all calls.")
+@click.option("--steps", default=1150, show_default=True, help="Of the whole stage, over all calls.")
 @click.option("--minutes", type=float, help="Stop this call then; the next one goes on.")
-@click.option("--shards", default=88, show_default=True, help="Shards of 200 pages to train on.")
+@click.option("--shards", default=128, show_default=True, help="Shards of 200 pages to train on.")
 @click.option("--batch", default=8, show_default=True, help="Pages a step, of all workers.")
 @click.option("--peak", default=3e-3, show_default=True, help="Learning rate; the tower has 0.3 of it, the heads half.")
 @click.option("--seed", default=20261124)
 @click.option("--workers", default=2, show_default=True, help="Processes of one thread.")
 def main(workers: int, **settings: Any) -> None:
     """Train everything in STATE, resuming what is there; write the checkpoint to OUT."""
-    make_tokenizer(settings["state"] / "tokenizer.model", Size.vocab, settings["seed"])
+    make_tokenizer(settings["state"] / "tokenizer.model", Size.vocab)
     launch(workers, train, settings)
 
 
@@ -162,7 +168,7 @@ def train(rank: int, workers: int, settings: dict[str, Any]) -> None:
     prepare(seed)
     size = Size()
     nano = Nano(size)
-    nano.load_state_dict(load_stage_a(state, size), strict=False)  # tower.* and heads.*
+    nano.load_state_dict(load_start(state, size), strict=False)  # all but the projector
     tokenizer = state / "tokenizer.model"
     prompts = Prompts(tokenizer)
     optimizers = make_optimizers(
@@ -175,7 +181,8 @@ def train(rank: int, workers: int, settings: dict[str, Any]) -> None:
 
     def loss(data: Batch) -> Loss:
         features = nano.see(data.views)
-        text, right = text_loss(nano, prompts, features, pack(prompts, items_of(data, seed), features.shape[1]))
+        packed = pack(prompts, items_of(data, seed), features.shape[1])
+        text, right = text_loss(nano.decoder, prompts, nano.projector(features), packed)
         dense, heads = nano.heads(features[:, size.grid**2 :])
         aside = torch.stack(list(losses(dense, heads, data.dense, data.heads).values())).sum()
         return 3 * text + 0.5 * aside, {"text": text, "tokens right": right, "aside": aside}

@@ -14,7 +14,7 @@ from PIL import Image
 import pulse_edge
 from pulse_edge.model import EMBEDDED
 from pulse_nano.demo import SAMPLE
-from pulse_nano.questions import NO_ECG, REPORT, parse_report
+from pulse_nano.questions import NO_ECG, REPORT, number, parse_report
 
 PROGRAM = Path(sys.executable).parent / "pulse-edge"
 
@@ -35,6 +35,9 @@ def test_sample_page_is_read_rightly(model: pulse_edge.Model) -> None:
     assert found.rhythm == "sinus rhythm"
     assert abs(found.rate - 74) <= 5
     assert found.conduction == ("right bundle branch block",)
+    rate = number(model.ask(SAMPLE, "What is the heart rate?").text, "bpm")
+    assert rate is not None
+    assert abs(rate - 74) <= 5
 
 
 def test_blank_page_and_noise_are_refused(model: pulse_edge.Model) -> None:

@@ -1,8 +1,9 @@
-"""A few steps of both training stages, and the checkpoint they write. Needs torch."""
+"""A few steps of the training's stages, and the checkpoint they write. Needs torch."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,13 @@ pytestmark = pytest.mark.parity
 torch = pytest.importorskip("torch")
 CliRunner = pytest.importorskip("click.testing").CliRunner
 
-from pulse_nano import loop, pretrain, train  # noqa: E402
-from pulse_nano.checkpoint import SYSTEM, load_stage_a, save_stage_a  # noqa: E402
+from pulse_nano import language, loop, pretrain, train  # noqa: E402
+from pulse_nano.checkpoint import SYSTEM, load_start, save_start  # noqa: E402
 from pulse_nano.data import Pages  # noqa: E402
 from pulse_nano.model import Nano, Size  # noqa: E402
 from pulse_nano.optim import make_optimizers, set_rate  # noqa: E402
 from pulse_nano.pages import write_shard  # noqa: E402
-from pulse_nano.questions import random_findings, training_items  # noqa: E402
+from pulse_nano.questions import Findings, random_findings, training_items  # noqa: E402
 from pulse_nano.targets import losses  # noqa: E402
 
 COMMON = ["--shards", "1", "--batch", "2", "--workers"]
@@ -29,8 +30,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     state = tmp_path_factory.mktemp("state")
     (state / "pages").mkdir()
     write_shard(state / "pages" / "0000.shard", 1, 0, 4)
-    for command, where in ((pretrain.main, [str(state)]), (train.main, [str(state), str(state / "out")])):
-        result = CliRunner().invoke(command, [*where, *COMMON, "1", "--steps", "2"])
+    for command, where in (
+        (pretrain.main, [str(state), *COMMON]),
+        (language.main, [str(state), "--batch", "2", "--workers"]),
+        (train.main, [str(state), str(state / "out"), *COMMON]),
+    ):
+        result = CliRunner().invoke(command, [*where, "1", "--steps", "2"])
         assert result.exit_code == 0, result.exception
     return state, state / "out"
 
@@ -58,6 +63,15 @@ def test_interrupted_training_is_the_same_training(trained: tuple[Path, Path], t
     assert not torch.equal(whole["tower.patch_embedding.weight"], other["tower.patch_embedding.weight"])
 
 
+def test_one_writer(trained: tuple[Path, Path]) -> None:
+    import fcntl
+
+    with (trained[0] / "tower.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        result = CliRunner().invoke(pretrain.main, [str(trained[0]), *COMMON, "1", "--steps", "3"])
+    assert "is being trained by another process" in str(result.exception)
+
+
 def test_workers_average_their_gradients(trained: tuple[Path, Path], tmp_path: Path) -> None:
     """A step of two workers with a page each is a step along the mean of the two pages' gradients."""
     (tmp_path / "pages").symlink_to(trained[0] / "pages")
@@ -69,7 +83,7 @@ def test_workers_average_their_gradients(trained: tuple[Path, Path], tmp_path: P
     loop.prepare(3)
     seeing = pretrain.Seeing(Size())
     optimizers = make_optimizers([(seeing.tower, 1.0), (seeing.heads, 1.0)], 0.003)
-    set_rate(optimizers, loop.rate_at(0, 0.003, 0))
+    set_rate(optimizers, loop.rate_at(0, 1, 0.003))
     pages = Pages(tmp_path / "pages", 1, 1, Size().patch, 3)
     for number in (0, 1):
         data = pages.make(number)
@@ -92,15 +106,35 @@ def test_layout(trained: tuple[Path, Path]) -> None:
     assert sum(file.stat().st_size for file in out.iterdir()) < 12e6
 
 
-def test_stage_a_is_at_hand(trained: tuple[Path, Path], tmp_path: Path) -> None:
-    """The committed weights are of today's tower; STATE's own come first; another size is refused."""
-    kept, own = load_stage_a(tmp_path, Size()), load_stage_a(trained[0], Size())
+def test_the_start_of_stage_b_is_at_hand(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    """The committed weights are of today's sizes; STATE's own come first; another size is refused."""
+    kept, own = load_start(tmp_path, Size()), load_start(trained[0], Size())
     assert {k: v.shape for k, v in kept.items()} == {k: v.shape for k, v in own.items()}
-    assert not torch.equal(kept["tower.class_embedding"], own["tower.class_embedding"])
-    save_stage_a(trained[0], tmp_path / "stage_a.safetensors")
-    assert (tmp_path / "stage_a.safetensors").stat().st_size < 5e6
-    with pytest.raises(ValueError, match="stage A trained a tower of"):
-        load_stage_a(tmp_path, Size(vision_mlp=640))
+    for name in ("tower.class_embedding", "decoder.norm.weight"):
+        assert not torch.equal(kept[name], own[name])
+    missing, surplus = Nano(Size()).load_state_dict(own, strict=False)
+    assert not surplus
+    assert {name.split(".")[0] for name in missing} == {"projector"}
+    save_start(trained[0], tmp_path / "start.safetensors")
+    assert (tmp_path / "start.safetensors").stat().st_size < 7e6
+    for other in (Size(vision_mlp=640), Size(ffn=512)):
+        with pytest.raises(ValueError, match="the stages before this one trained"):
+            load_start(tmp_path, other)
+
+
+def test_findings_are_told_apart() -> None:
+    """Each finding changes its own vector, and no other."""
+    told = language.Told(Size())
+    base = Findings(75, "sinus rhythm", 160, 90, (), "none", "none", False, "normal axis")
+    other = {"rhythm": "atrial fibrillation", "conduction": ("first-degree AV block",),
+             "ectopy": "premature ventricular contractions", "st": "ST depression", "axis": "left axis deviation",
+             "lvh": True, "rate": 76, "pr": None, "qrs": 100}  # fmt: skip
+    with torch.no_grad():
+        first = told([base])[0]
+        for slot, (name, value) in enumerate(other.items()):
+            changed = (told([replace(base, **{name: value})])[0] != first).any(1)
+            assert changed.nonzero().flatten().tolist() == [slot], name
+        assert not torch.isclose(told([None])[0], first).any(1).all()
 
 
 def test_prompt_is_the_runtimes(trained: tuple[Path, Path]) -> None:

@@ -94,8 +94,8 @@ def test_only_tokens_that_hugging_face_keeps(
 ) -> None:
     logits, seen = np.array(values, np.float32) / 4, [0, len(values) - 1]
     params = {"temperature": temperature, "top_k": top_k}
-    # Sums and penalties are rounded differently. What is kept at a slightly larger top_p may be kept, and in the place of
-    # a token another one that is as likely: [5, 1 / 0.2] is a tie in float32, and not in float64.
+    # Sums and penalties are rounded differently. What is kept at a slightly larger top_p may be kept, and in the place
+    # of a token another one that is as likely: [5, 1 / 0.2] is a tie in float32, and not in float64.
     kept = distribution(logits, seen, top_p=min(top_p + 1e-9, 1), penalty=penalty, **params)
     every = distribution(logits, seen, top_p=1.0, penalty=penalty, temperature=temperature, top_k=0)
     legal = {i for i, p in every.items() if any(math.isclose(p, every[k], rel_tol=1e-5) for k in kept)}
