@@ -158,7 +158,7 @@ def main(bundle: Path, others: tuple[Path, ...], reports: int, threads: int, rep
         twice: dict[bool, list[list[float]]] = {False: [], True: []}
         for _ in range(repetitions):
             for speculate in (False, True):
-                lookup = Lookup() if speculate else None
+                lookup = Lookup(model._tokenizer.numbers) if speculate else None
                 twice[speculate].append(replay(engine, text.hidden, text.eos[0], tokens, lookup))
         name = f"{text.layers} x {text.hidden}, {opened.manifest.precision.name}, the same reports replayed"
         plain, fast = (_medians(twice[s]) for s in (False, True))

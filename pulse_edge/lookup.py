@@ -7,7 +7,7 @@ verifies; nothing here can change an answer, only how many tokens a step gives.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 NGRAMS = (8, 4, 2)  # tokens to recognise a place by, longest first
@@ -16,15 +16,21 @@ DRAFTS = tuple(range(1, 16, 2))  # tokens; longer ones would hardly ever be righ
 MAX_LOSS = 0.05  # of the steps that an answer takes without drafts
 ADVANCE = 2.0  # steps that an answer may lose of what those before it have saved
 _GAP = -1  # stands for an image, and for where a request begins
+_NUMBER = -2  # stands for any number where places are compared
 
 
 class Lookup:
     """What the model read and wrote lately, and where each n-gram of it stood last.
 
     O(1) a token. Memory is bounded by `MEMORY` tokens and one request. No n-gram, and no draft, spans a gap.
+
+    numbers: ids of tokens that are all alike when places are compared: what follows a heart rate in a report does not
+    depend on it, and a rate that was never written before would be found nowhere. On 24 reports of pulse-nano's kind
+    that is 1.46 tokens a step's time instead of 1.38 (row cost 0.4).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, numbers: Collection[int] = ()) -> None:
+        self._numbers = frozenset(numbers)
         self.forget()
 
     def forget(self) -> None:
@@ -33,8 +39,8 @@ class Lookup:
 
     def _drop(self) -> None:
         self._tokens: list[int] = []
+        self._keys: list[int] = []  # of the tokens since the last gap, by which places are compared
         self._last: dict[int, dict[tuple[int, ...], int]] = {n: {} for n in NGRAMS}  # n-gram -> the position after it
-        self._run = 0  # tokens since the last gap
         self._found: int | None = None  # the position after an earlier occurrence of the last tokens
 
     def begin(self, prompt: Iterable[int]) -> None:
@@ -49,18 +55,18 @@ class Lookup:
         for key in keys:
             if key >= 0:
                 self.push(key)
-            elif self._run:
+            elif self._keys:
                 self._tokens.append(_GAP)
-                self._run, self._found = 0, None
+                self._keys, self._found = [], None
 
     def push(self, token: int) -> None:
         """The next token of the text."""
         self._tokens.append(token)
-        self._run += 1
+        self._keys.append(_NUMBER if token in self._numbers else token)
         self._found, end = None, len(self._tokens)
         for n, last in self._last.items():
-            if n <= self._run:
-                ngram = tuple(self._tokens[-n:])
+            if n <= len(self._keys):
+                ngram = tuple(self._keys[-n:])
                 if self._found is None:
                     self._found = last.get(ngram)
                 last[ngram] = end

@@ -98,7 +98,7 @@ class Model:
         self._embeddings: NDArray[Any] = np.memmap(bundle.file(EMBEDDINGS), dtype, "r").reshape(-1, text.hidden)
         self._cached: list[int] = []  # the engine's cache: token ids, and an image's key for each of its tokens
         self._image: _KnownImage | None = None
-        self._lookup = Lookup()
+        self._lookup = Lookup(self._tokenizer.numbers)
         self._lock, self._owner = threading.Lock(), 0
 
     def ask(self, image: ImageSource | None, question: str, **params: Any) -> Answer:

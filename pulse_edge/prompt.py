@@ -44,6 +44,12 @@ class Tokenizer:
         assert ids[: len(guard)] == guard, "a tokenizer whose newline merges with letters is no Llama tokenizer"
         return ids[len(guard) :]
 
+    @property
+    def numbers(self) -> frozenset[int]:
+        """Ids of the tokens that are digits and nothing else."""
+        pieces = self._sp.id_to_piece(list(range(self.size)))
+        return frozenset(i for i, piece in enumerate(pieces) if piece.replace("\u2581", "").isdecimal())
+
     def piece_bytes(self, token: int) -> bytes:
         """UTF-8 bytes a token stands for: maybe part of a character; none for control tokens."""
         if not 0 <= token < self.size or self._sp.is_control(token) or self._sp.is_unknown(token):

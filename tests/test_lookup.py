@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 import pytest
+import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -350,6 +352,31 @@ def test_earlier_requests_are_found_but_no_place_spans_two() -> None:
     assert fed([11, 12, 20], [11, 12]).draft(5) == [20]  # a draft ends where the request does
     assert fed([11], [12, 20], [11, 12]).draft(5) == []
     assert fed([11, 12, 20], [12]).draft(5) == []
+
+
+def test_numbers_are_alike() -> None:
+    """What follows a number is found after another one; a number itself is drafted as it stood."""
+    text = [11, 12, 70, 13, 14, 15, 80, 16]
+    for numbers, found in ((), []), ({70, 71, 80}, [13, 14, 15, 80, 16]):
+        lookup = Lookup(numbers)
+        lookup.begin(text)
+        lookup.begin([12, 71])
+        assert lookup.draft(9) == found
+    other = Lookup({70, 71})
+    other.begin(text)
+    other.begin([71, 13])
+    assert other.draft(2) == [14, 15]
+    other.begin([12, 13])
+    assert other.draft(2) == []
+
+
+def test_numbers_of_a_vocabulary(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.model"
+    path.write_bytes(tiny.tokenizer_model())
+    tokenizer = Tokenizer(path, True)
+    pieces = {tokenizer.piece_bytes(i).strip() for i in tokenizer.numbers}
+    assert {b"0", b"1"} <= pieces
+    assert all(piece.isdigit() for piece in pieces)
 
 
 def test_images_never_match() -> None:
