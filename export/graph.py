@@ -94,6 +94,10 @@ class Graph:
         self._initializers.append(tensor)
         return name
 
+    def close(self) -> None:
+        """Of a graph that may not have been saved: what cannot be written need not stay open."""
+        self._data.close()
+
     def save(self) -> list[Path]:
         """Write the `.onnx`; returns the files made."""
         self._data.close()

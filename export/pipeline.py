@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -176,9 +176,9 @@ def _write(
     parts = [part for part in ("vision", "decoder") if getattr(row, part) == "w8a8"]
     smoothed = Smoothed(tensors, source.spec, record, parts) if record else None
     for file, write in ((VISION_GRAPH, write_vision), (DECODER_GRAPH, write_decoder)):
-        graph = Graph(staging / file, target.opsets)
-        write(Net(graph, target, row, block, smoothed or tensors, smoothed), spec)
-        graph.save()
+        with closing(Graph(staging / file, target.opsets)) as graph:
+            write(Net(graph, target, row, block, smoothed or tensors, smoothed), spec)
+            graph.save()
     embeddings = np.float32 if row.name == "fp32" else np.float16
     _write_embeddings(staging / EMBEDDINGS, source, _reporting(source, step, embeddings), embeddings)
     shutil.copyfile(source.path / TOKENIZER, staging / TOKENIZER)
