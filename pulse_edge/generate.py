@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backends import Engine
-from .lookup import DraftLength, Lookup
+from .lookup import Drafts, Guess, Lookup
 from .prompt import TextStream
 from .sampling import Sampler, SamplingParams
 
@@ -99,24 +99,24 @@ class _Steps:
         lookup: Lookup | None,
     ) -> None:
         self._engine, self._embed, self._params, self._out, self._lookup = engine, embed, params, out, lookup
-        self._draft_length = None if lookup is None else DraftLength(engine.row_cost, lookup.record)
+        self._drafts = None if lookup is None else Drafts(engine.row_cost, lookup.record)
         self._length = engine.length  # of the cache, without what is ahead of the tokens sampled
         self._rows: Floats  # [1 + draft, vocab]
-        self._draft: list[int] = []
+        self._draft: list[Guess] = []
         self._right = 0  # of the draft
 
     def after(self, token: int) -> Floats:
         """Logits [vocab] after `token`, the last one sampled."""
         if self._lookup is not None:
             self._lookup.push(token)
-        if self._right < len(self._draft) and token == self._draft[self._right]:
+        if self._right < len(self._draft) and token == self._draft[self._right].token:
             self._right += 1
             self._out.accepted += 1
         else:
             self.settle()
             draft = self._guess()
             start = time.perf_counter()
-            self._rows = self._engine.step(self._embed([token, *draft]))
+            self._rows = self._engine.step(self._embed([token, *(guess.token for guess in draft)]))
             self._out.step_seconds.append(time.perf_counter() - start)
             self._out.drafted += len(draft)
             self._draft, self._right = draft, 0
@@ -133,18 +133,17 @@ class _Steps:
         """Drop what is ahead of the tokens sampled, once the draft turned out wrong or the answer is over."""
         if self._engine.length > self._length:
             self._engine.rewind(self._length)
-        if self._draft_length is not None:
-            self._draft_length.verified(len(self._draft), self._right)
+        if self._drafts is not None:
+            self._drafts.verified(self._draft, self._right)
         self._draft, self._right = [], 0
 
-    def _guess(self) -> list[int]:
-        """A draft as long as pays, that neither the context nor max_new_tokens would cut short; of odd length."""
-        if self._lookup is None or self._draft_length is None:
+    def _guess(self) -> list[Guess]:
+        """A draft as long as pays, that neither the context nor max_new_tokens would cut short."""
+        if self._lookup is None or self._drafts is None:
             return []
         done = len(self._out.tokens)
         room = min(self._engine.capacity - self._length, self._params.max_new_tokens - done) - 1
-        draft = self._lookup.draft(min(self._draft_length(done), room))
-        return draft[: len(draft) - (len(draft) % 2 == 0)] if draft else draft
+        return self._drafts.choose(self._lookup.guesses(), done, room)
 
 
 def _stop_reason(params: SamplingParams, text: TextStream, out: Generation, full: bool) -> FinishReason | None:
