@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .model import DENSE, LOCAL
+from .model import DENSE, LOCAL, VIEWS
 from .pages import F32, SIDE, Page, Shard, compose, no_ecg, sample_look, views_of
 from .targets import attribute_targets, dense_target
 
@@ -32,7 +32,7 @@ def shard_path(folder: Path, number: int) -> Path:
 
 @dataclass
 class Batch:
-    """`views` float32 (pages, 4 or 5, 3, 336, 336); targets as `targets.losses` takes them; labels, None: no ECG."""
+    """`views` float32 (pages, VIEWS, 3, 336, 336); targets as `targets.losses` takes them; labels, None: no ECG."""
 
     number: int
     views: Tensor
@@ -52,7 +52,6 @@ class Pages:
     seed: int
     start: int = 0
     stride: int = 1  # between the numbers of batches: the workers' batches are interleaved
-    base: bool = False
     empty: float = 0.05  # share of images without an ECG
 
     def __post_init__(self) -> None:
@@ -95,16 +94,16 @@ class Pages:
         for slot in range(self.batch):
             rng = np.random.default_rng([self.seed, number, slot, 2])
             if rng.random() < self.empty:
-                views[slot] = views_of(no_ecg(rng), self.base)
+                views[slot] = views_of(no_ecg(rng))
                 labels.append(None)
                 dense.append(None)  # zeros below, once the shape is known
             else:
                 page = self.page(number * self.batch + slot)
-                views[slot] = compose(page, sample_look(rng), rng, self.base)
+                views[slot] = compose(page, sample_look(rng), rng)
                 dense.append(dense_target(page, self.patch))
                 labels.append(page.labels)
             heads.append(attribute_targets(labels[-1]))
-        shape = (4 * (SIDE // self.patch) ** 2, DENSE)
+        shape = (VIEWS * (SIDE // self.patch) ** 2, DENSE)
         stacked = np.stack([np.zeros(shape, np.float32) if d is None else d for d in dense])
         for slot, label in enumerate(labels):
             if label is None:
@@ -113,7 +112,7 @@ class Pages:
         return Batch(number, torch.from_numpy(views), torch.from_numpy(stacked), joined, labels)
 
     def room(self) -> F32:
-        return np.empty((self.batch, 5 if self.base else 4, 3, SIDE, SIDE), np.float32)
+        return np.empty((self.batch, VIEWS, 3, SIDE, SIDE), np.float32)
 
 
 class Source(Protocol[T_co]):

@@ -21,13 +21,12 @@ from .loop import Loop, Loss, launch, prepare  # isort: skip (before torch)
 import torch
 from torch import Tensor, nn
 
-from .model import Decoder, Size
+from .model import VIEWS, Decoder, Size
 from .optim import make_optimizers
 from .questions import Findings, Item, random_findings, training_items
 from .simulate import AXES, CONDUCTION, ECTOPY, RHYTHMS, ST_CHANGES
 from .train import Packed, Prompts, make_tokenizer, pack, text_loss
 
-VIEWS = 5
 EMPTY = 0.05  # share of texts about an image without an ECG
 WAVES = 2.0 ** torch.arange(2, 9)  # bpm or ms: half the periods in which `Told` writes numbers
 

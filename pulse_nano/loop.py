@@ -1,4 +1,4 @@
-"""The training loop of both stages: data-parallel processes of one thread each, resumable to the bit.
+"""The training loop of all stages: data-parallel processes of one thread each, resumable to the bit.
 
 On few cores that other work shares, two processes of one thread outrun one process of two: they meet once a step, where
 threads of one process meet in every operator. Seed, steps and number of workers fix the result, however often and for
@@ -61,16 +61,16 @@ def prepare(seed: int) -> None:
 
 
 def rate_at(step: int, steps: int, peak: float, restarts: tuple[int, ...] = ()) -> float:
-    """Cosine from `peak` to 2 %, after 150 steps of warm-up; from each step of `restarts` on again, half as high.
+    """Cosine from `peak` to 2 %, after 150 steps of warm-up; from each step of `restarts` on again, from half of it.
 
     SGDR (Loshchilov & Hutter, arXiv 1608.03983): a finished run can be made longer. At the full rate a restart undoes
     what the decay had gained (conduction's loss 0.09 -> 0.31 in 200 steps).
     """
-    round_, begin = max((number, at) for number, at in enumerate((0, *restarts)) if at <= step)
+    begin = max(at for at in (0, *restarts) if at <= step)
     end = min(at for at in (*restarts, steps) if at > step)
     progress = (step - begin) / (end - begin)
     warm = min(1.0, (step - begin + 1) / 150)
-    return peak / 2**round_ * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+    return peak * (0.5 if begin else 1.0) * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
 @dataclass

@@ -8,7 +8,7 @@ than it uses, because LLaVA reads hidden state -2.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -46,12 +46,13 @@ class Size:
         return {"patch": self.patch} | {k: v for k, v in asdict(self).items() if k.startswith("vision_")}
 
 
+VIEWS = 5  # of a page: the base view, then its tiles
 SHEET = (1.86, 1.65, 1.75)  # normalised colour of a printed sheet, averaged over paper and grid
 
 # x-bins per patch of the event heat maps
 BINS = {"qrs": 14, "p": 14, "pvc": 4, "pac": 4, "spike": 4, "lone": 4}
 PR_CLASSES = 17  # of 15 ms from 105 ms on, where a QRS complex or its P wave lies
-LOCAL = ("st_mm", "rr_s", "qrs_s")  # regressed where a QRS complex lies
+LOCAL = ("st_mm", "rr_s", "qrs_s", "rr_turn")  # regressed where a QRS complex lies; the last: log RR after / before
 DENSE = sum(BINS.values()) + PR_CLASSES + len(LOCAL)
 HEADS = {
     "rhythm": len(RHYTHMS),
@@ -65,6 +66,15 @@ HEADS = {
     "qrs": 1,
     "readable": 1,
 }
+
+
+class Seen(NamedTuple):
+    """What the heads say: dense (pages, VIEWS * patches, DENSE), answers and glances by name of the attribute,
+    (pages, classes) and (pages, VIEWS, classes)."""
+
+    dense: Tensor
+    answers: dict[str, Tensor]
+    glances: dict[str, Tensor]
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -170,14 +180,18 @@ class Tower(nn.Module):
 
 
 class Heads(nn.Module):
-    """Training only: event maps from each patch of the tiles, attributes from learned queries over all of them."""
+    """Training only: event maps from each patch, attributes from learned queries over all of them, and from each view.
+
+    The decoder has to find in the features what the queries find. What a view knows as a whole is easiest to find where
+    the plain mean of its patches tells it: the glances.
+    """
 
     def __init__(self, size: Size) -> None:
         super().__init__()
         w = size.vision_width
         self.norm = nn.LayerNorm(w)
         self.dense = nn.Linear(w, DENSE)
-        self.place = nn.Parameter(torch.randn(4 * size.grid**2, w) * 0.3)
+        self.place = nn.Parameter(torch.randn(VIEWS * size.grid**2, w) * 0.3)
         self.query = nn.Parameter(torch.randn(len(HEADS) * 2, w) * 0.5)
         self.kv = nn.Linear(w, 4 * w)
         self.asks = nn.ModuleList(nn.Linear(w, w) for _ in range(2))
@@ -187,9 +201,10 @@ class Heads(nn.Module):
         )
         self.norms = nn.ModuleList(nn.LayerNorm(w) for _ in range(3))
         self.answers = nn.ModuleDict({name: nn.Linear(2 * w, n) for name, n in HEADS.items()})
+        self.glance = nn.Linear(w, sum(HEADS.values()))
 
-    def forward(self, features: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """(pages, 4 * patches, width) -> dense (pages, 4 * patches, DENSE), attributes (pages, classes)."""
+    def forward(self, features: Tensor) -> Seen:
+        """Features (pages, VIEWS * patches, width), of the base view first."""
         b, n, w = features.shape
         x = self.norm(features)
         heads = w // 32
@@ -202,7 +217,9 @@ class Heads(nn.Module):
             q = q + out(attend(heads_q, k, v).transpose(1, 2).reshape(b, -1, w))
             q = q + mlp(q)
         q = self.norms[2](q).view(b, len(HEADS), 2 * w)
-        return self.dense(x), {name: head(q[:, i]) for i, (name, head) in enumerate(self.answers.items())}
+        answers = {name: head(q[:, i]) for i, (name, head) in enumerate(self.answers.items())}
+        glances = self.glance(x.view(b, VIEWS, -1, w).mean(2)).split(list(HEADS.values()), dim=-1)
+        return Seen(self.dense(x), answers, dict(zip(HEADS, glances, strict=True)))
 
 
 class RMSNorm(nn.Module):
@@ -310,6 +327,6 @@ class Nano(nn.Module):
         self.projector, self.decoder = Projector(size), Decoder(size)
 
     def see(self, views: Tensor) -> Tensor:
-        """Views (pages, v, 3, 336, 336) -> features (pages, v * patches, vision width), merged `flat`."""
+        """Views (pages, VIEWS, 3, 336, 336) -> features (pages, VIEWS * patches, vision width), merged `flat`."""
         features: Tensor = self.tower(views.flatten(0, 1))
         return features.reshape(views.shape[0], -1, self.size.vision_width)

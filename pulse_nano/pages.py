@@ -338,13 +338,13 @@ def _paint(ink: U8, grid: dict[str, F32], where: str, look: Look, rng: np.random
     return out
 
 
-def compose(page: Page, look: Look = Look(), rng: np.random.Generator | None = None, base: bool = True) -> F32:
+def compose(page: Page, look: Look = Look(), rng: np.random.Generator | None = None) -> F32:
     """Normalised views float32 (5, 3, 336, 336): base view, then the tiles row by row, as `image.preprocess` has them.
 
-    `base=False` leaves the base view out: (4, 3, 336, 336). Without `rng` the look's noise is left out.
+    Without `rng` the look's noise is left out.
     """
     tiles = tile(_paint(page.ink, page.grid, "canvas", look, rng))
-    return np.concatenate([_paint(page.base, page.grid, "base", look, rng)[None], tiles]) if base else tiles
+    return np.concatenate([_paint(page.base, page.grid, "base", look, rng)[None], tiles])
 
 
 def tile(page: F32) -> F32:
@@ -362,11 +362,11 @@ def normalise(rgb: U8) -> F32:
     return (scaled - np.array(MEAN, np.float32)[:, None, None]) / np.array(STD, np.float32)[:, None, None]
 
 
-def views_of(image: Image.Image, base: bool = True) -> F32:
+def views_of(image: Image.Image) -> F32:
     """Any landscape image whose grid is 672 x 672 -> normalised views, as `compose` returns them."""
     height = min(CANVAS, math.ceil(image.height * CANVAS / image.width))
     tiles = tile(normalise(np.asarray(image.resize((CANVAS, height)))))
-    return np.concatenate([normalise(np.asarray(image.resize((SIDE, SIDE))))[None], tiles]) if base else tiles
+    return np.concatenate([normalise(np.asarray(image.resize((SIDE, SIDE))))[None], tiles])
 
 
 def no_ecg(rng: np.random.Generator) -> Image.Image:

@@ -21,10 +21,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .data import Batch, Pages, shard_path
-from .model import SHEET, Heads, Size, Tower
+from .model import SHEET, Heads, Seen, Size, Tower
 from .optim import make_optimizers
 from .simulate import CONDUCTION, ECTOPY, RHYTHMS, ST_CHANGES
 from .targets import losses
+
+HARD = ("sinus arrhythmia", "premature atrial contractions")  # what needs distances between beats compared
 
 
 def auc(score: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
@@ -44,18 +46,24 @@ def score_heads(seeing: nn.Module, pages: Pages, batches: int) -> dict[str, floa
     truth: dict[str, list[Tensor]] = {}
     for number in range(batches):
         batch = pages.make(number)
-        _, answers = seeing(batch.views)
-        for name, value in answers.items():
+        seen = seeing(batch.views)
+        for name, value in seen.answers.items():
             outs.setdefault(name, []).append(value)
             truth.setdefault(name, []).append(batch.heads[name])
+        outs.setdefault("glance", []).append(seen.glances["rhythm"][:, 0])
     got = {name: torch.cat(v).double().numpy() for name, v in outs.items()}
     want = {name: torch.cat(v).double().numpy() for name, v in truth.items()}
+    want["glance"] = want["rhythm"]
     real = np.isfinite(want["rate"][:, 0])
     scores: dict[str, float] = {}
-    for name, classes in (("rhythm", RHYTHMS), ("ectopy", ECTOPY), ("st", ST_CHANGES)):
+    for name, classes in (("rhythm", RHYTHMS), ("glance", RHYTHMS), ("ectopy", ECTOPY), ("st", ST_CHANGES)):
         best, right = got[name][real].argmax(1), want[name][real, 0].astype(int)
-        recalls = [float((best[right == c] == c).mean()) for c in range(len(classes)) if (right == c).any()]
-        scores[f"{name} recall"] = float(np.mean(recalls))
+        recalls = {
+            label: float((best[right == c] == c).mean()) for c, label in enumerate(classes) if (right == c).any()
+        }
+        scores[f"{name} recall"] = float(np.mean(list(recalls.values())))
+        if name in ("rhythm", "ectopy"):
+            scores |= {f"{label} recall": value for label, value in recalls.items() if label in HARD}
     scores["axis accuracy"] = float((got["axis"][real].argmax(1) == want["axis"][real, 0]).mean())
     for index, label in enumerate(CONDUCTION):
         scores[f"{label} AUC"] = auc(got["conduction"][real, index], want["conduction"][real, index] > 0.5)
@@ -80,27 +88,27 @@ class Seeing(nn.Module):
         super().__init__()
         self.tower, self.heads = Tower(size), Heads(size)
 
-    def forward(self, views: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Tiles (pages, 4, 3, 336, 336) -> what `Heads` gives."""
+    def forward(self, views: Tensor) -> Seen:
+        """Views (pages, VIEWS, 3, 336, 336) -> what `Heads` gives."""
         features = self.tower(views.flatten(0, 1))
-        answers: tuple[Tensor, dict[str, Tensor]] = self.heads(features.reshape(views.shape[0], -1, features.shape[-1]))
-        return answers
+        seen: Seen = self.heads(features.reshape(views.shape[0], -1, features.shape[-1]))
+        return seen
 
 
 @click.command()
 @click.argument("state", type=click.Path(path_type=Path))
-@click.option("--steps", default=3500, show_default=True, help="Of the whole stage, over all calls.")
+@click.option("--steps", default=5300, show_default=True, help="Of the whole stage, over all calls.")
 @click.option(
     "--restart",
     "restarts",
     type=int,
     multiple=True,
-    default=(2000,),
+    default=(2000, 3500),
     show_default=True,
     help="Step at which the learning rate's schedule begins again.",
 )
 @click.option("--minutes", type=float, help="Stop this call then; the next one goes on.")
-@click.option("--shards", default=128, show_default=True, help="Shards of 200 pages to train on.")
+@click.option("--shards", default=176, show_default=True, help="Shards of 200 pages to train on.")
 @click.option("--batch", default=12, show_default=True, help="Pages a step, of all workers.")
 @click.option("--peak", default=3e-3, show_default=True, help="Learning rate.")
 @click.option("--seed", default=20261123)
@@ -123,7 +131,7 @@ def train(rank: int, workers: int, settings: dict[str, Any]) -> None:
     valid = Pages(state / "valid", 2, 20, size.patch, 5)
 
     def loss(data: Batch) -> Loss:
-        terms = losses(*seeing(data.views), data.dense, data.heads)
+        terms = losses(seeing(data.views), data.dense, data.heads)
         return torch.stack(list(terms.values())).sum(), terms
 
     def validate() -> None:

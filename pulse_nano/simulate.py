@@ -459,7 +459,8 @@ def add_noise(ecg: Ecg, seed: int, noise: Noise = Noise()) -> Ecg:
 def sample_spec(rng: np.random.Generator, rare: float = 1.0) -> EcgSpec:
     """A random combination of findings that can occur together, balanced for scoring rather than as in a clinic.
 
-    `rare` weighs what occurs on few pages (AV blocks above the first degree, premature beats): training sees more.
+    `rare` weighs what occurs on few pages (AV blocks above the first degree, premature beats, sinus arrhythmia):
+    training sees more.
     """
 
     def pick(names: tuple[str, ...], weights: tuple[float, ...]) -> str:
@@ -497,7 +498,7 @@ def sample_spec(rng: np.random.Generator, rare: float = 1.0) -> EcgSpec:
         return replace(spec, rate_bpm=rng.uniform(45, 78), pr_ms=None, conduction=(SECOND,))
     conduction: list[str] = []
     if kind == "sinus":
-        rhythm = pick(RHYTHMS[:4], (0.44, 0.2, 0.2, 0.16))
+        rhythm = pick(RHYTHMS[:4], (0.44, 0.2, 0.2, 0.16 * rare))
         rate = {
             RHYTHMS[1]: rng.uniform(40, 57),
             RHYTHMS[2]: rng.uniform(104, 145),

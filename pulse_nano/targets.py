@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .model import BINS, DENSE, LOCAL, PR_CLASSES
+from .model import BINS, DENSE, LOCAL, PR_CLASSES, VIEWS, Seen
 from .pages import CANVAS, EVENT_COLUMNS, LONE_P, P_WAVE, SIDE, SPIKE, Page
 from .simulate import AXES, CONDUCTION, ECTOPY, RHYTHMS, ST_CHANGES
 
 F32 = NDArray[np.float32]
-PR = EVENT_COLUMNS.index("pr_s")
-UNITS = {"st_mm": 2.0, "rr_s": 0.8, "qrs_s": 0.1}  # what a target of 1 means
+PR, RR = EVENT_COLUMNS.index("pr_s"), EVENT_COLUMNS.index("rr_s")
+UNITS = np.array([2.0, 0.8, 0.1, 0.3], np.float32)  # of LOCAL: what a target of 1 means
 MAPS = sum(BINS.values())
 SPARSE = {1: "pvc", 2: "pac", SPIKE: "spike", LONE_P: "lone"}  # kinds of events with a map of their own
 
@@ -28,29 +28,50 @@ def pr_classes(seconds: float) -> F32:
     return (spread / max(spread.sum(), 1e-6)).astype(np.float32)
 
 
+def rr_turns(events: F32) -> F32:
+    """(n,) log of the RR interval after a QRS complex over the one before it; NaN where a cell does not show both.
+
+    0 in a regular rhythm, and about 0.5 at a premature beat.
+    """
+    turns = np.full(len(events), np.nan, np.float32)
+    beats = np.flatnonzero(~np.isin(events[:, 2], (P_WAVE, LONE_P, SPIKE)))  # in time's order, cell by cell
+    rr = events[beats, RR]  # NaN at a cell's first beat
+    turns[beats[:-1]] = np.log(rr[1:] / rr[:-1])
+    return turns
+
+
 def dense_target(page: Page, patch: int) -> F32:
-    """float32 (4 * patches, DENSE): heat maps in 0..1 with soft neighbours, PR as a distribution (zeros: no loss), then
-    local values; NaN: no loss there."""
-    grid = SIDE // patch
-    out = np.zeros((4 * grid * grid, DENSE), np.float32)
+    """float32 (VIEWS * patches, DENSE): heat maps in 0..1 with soft neighbours, PR as a distribution (zeros: no loss),
+    then local values; NaN: no loss there. The base view first, which is the page squashed to a square."""
+    events = np.column_stack([page.events, rr_turns(page.events)])
+    small = events.copy()
+    small[:, 0] /= CANVAS / SIDE
+    small[:, 1] = (small[:, 1] - page.top) * SIDE / page.ink.shape[0]
+    return np.concatenate([_view_targets(small, SIDE, patch), _view_targets(events, CANVAS, patch)])
+
+
+def _view_targets(events: F32, side: int, patch: int) -> F32:
+    """Targets of the tiles that make up a square of `side` pixels, in which the events lie."""
+    tiles, grid = side // SIDE, SIDE // patch
+    out = np.zeros(((tiles * grid) ** 2, DENSE), np.float32)
     out[:, -len(LOCAL) :] = np.nan
     first = dict(zip(BINS, np.cumsum([0, *BINS.values()])[:-1].tolist(), strict=True))
-    events = page.events[(page.events[:, 0] >= 0) & (page.events[:, 0] < CANVAS)]
+    columns = [EVENT_COLUMNS.index(name) for name in LOCAL[:-1]] + [len(EVENT_COLUMNS)]
 
     def cell(x: float, y: float) -> tuple[int, int]:
-        column, row = int(x) // patch, min(int(y), CANVAS - 1) // patch
-        tile = (row // grid) * 2 + column // grid
+        column, row = int(x) // patch, min(max(int(y), 0), side - 1) // patch
+        tile = (row // grid) * tiles + column // grid
         return tile * grid * grid + (row % grid) * grid + column % grid, column * patch
 
     def mark(x: float, y: float, name: str) -> None:
         width = patch / BINS[name]
         for offset, value in ((-1.0, 0.35), (1.0, 0.35), (0.0, 1.0)):
-            if 0 <= (at := x + offset * width) < CANVAS:
+            if 0 <= (at := x + offset * width) < side:
                 index, left = cell(at, y)
                 place = (index, first[name] + min(int((at - left) / width), BINS[name] - 1))
                 out[place] = max(out[place], value)
 
-    for event in events:
+    for event in events[(events[:, 0] >= 0) & (events[:, 0] < side)]:
         x, y, kind = float(event[0]), float(event[1]), int(event[2])
         wave = kind in (P_WAVE, LONE_P)
         if kind in SPARSE:
@@ -61,8 +82,7 @@ def dense_target(page: Page, patch: int) -> F32:
         if np.isfinite(event[PR]):
             out[index, MAPS : MAPS + PR_CLASSES] = pr_classes(float(event[PR]))
         if not wave and kind != SPIKE:
-            for number, name in enumerate(LOCAL):
-                out[index, DENSE - len(LOCAL) + number] = event[EVENT_COLUMNS.index(name)] / UNITS[name]
+            out[index, -len(LOCAL) :] = event[columns] / UNITS
     return out
 
 
@@ -99,7 +119,7 @@ def attribute_targets(labels: dict[str, Any] | None) -> dict[str, F32]:
     return {name: np.atleast_1d(np.array(value, np.float32)) for name, value in values.items()}
 
 
-EVENT_UNITS = 900  # a page's sum of event losses in terms of the other losses
+EVENT_UNITS = 1100  # a page's sum of event losses in terms of the other losses
 BCE_HEADS, CE_HEADS, VALUE_HEADS = (
     ("conduction", "lvh", "readable"),
     ("rhythm", "ectopy", "st", "axis"),
@@ -119,8 +139,18 @@ WEIGHTS = {
 }
 
 
-def losses(dense: Tensor, heads: dict[str, Tensor], dense_t: Tensor, heads_t: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weighted terms; their sum is what stage A minimises. Shapes as `Heads.forward` and the functions above."""
+GLANCE = 0.3  # weight of what single views say
+
+
+def losses(seen: Seen, dense_t: Tensor, heads_t: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weighted terms; their sum is what stage A minimises. Shapes as `Seen` and the functions above."""
+    of_views = {name: glance.flatten(0, 1) for name, glance in seen.glances.items()}
+    repeated = {name: target.repeat_interleave(VIEWS, 0) for name, target in heads_t.items()}
+    glances = torch.stack(list(attribute_losses(of_views, repeated).values())).sum()
+    return dense_losses(seen.dense, dense_t) | attribute_losses(seen.answers, heads_t) | {"glance": GLANCE * glances}
+
+
+def dense_losses(dense: Tensor, dense_t: Tensor) -> dict[str, Tensor]:
     out: dict[str, Tensor] = {}
     pages, split = dense.shape[0], MAPS + PR_CLASSES
     maps = dense_t[..., :MAPS]
@@ -131,8 +161,14 @@ def losses(dense: Tensor, heads: dict[str, Tensor], dense_t: Tensor, heads_t: di
     out["pr classes"] = 0.5 * -(wanted * F.log_softmax(dense[..., MAPS:split], -1)).sum() / known.sum().clamp(min=1)
     local, real = dense_t[..., split:], torch.isfinite(dense_t[..., split:])
     error = F.smooth_l1_loss(dense[..., split:], torch.nan_to_num(local), beta=0.1, reduction="none") * real
-    scale = torch.tensor([2.0, 2.0, 1.0])
+    scale = torch.tensor([2.0, 2.0, 1.0, 2.0])
     out["local"] = (error.sum((0, 1)) / real.sum((0, 1)).clamp(min=1) * scale).sum()
+    return out
+
+
+def attribute_losses(heads: dict[str, Tensor], heads_t: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Both (n, classes or values)."""
+    out: dict[str, Tensor] = {}
     for name, logits in heads.items():
         target = heads_t[name]
         good = torch.isfinite(target[:, 0])

@@ -150,9 +150,18 @@ def make_tokenizer(path: Path, vocab: int) -> None:
 @click.command()
 @click.argument("state", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--steps", default=1150, show_default=True, help="Of the whole stage, over all calls.")
+@click.option("--steps", default=2750, show_default=True, help="Of the whole stage, over all calls.")
+@click.option(
+    "--restart",
+    "restarts",
+    type=int,
+    multiple=True,
+    default=(1150,),
+    show_default=True,
+    help="Step at which the learning rate's schedule begins again.",
+)
 @click.option("--minutes", type=float, help="Stop this call then; the next one goes on.")
-@click.option("--shards", default=128, show_default=True, help="Shards of 200 pages to train on.")
+@click.option("--shards", default=176, show_default=True, help="Shards of 200 pages to train on.")
 @click.option("--batch", default=8, show_default=True, help="Pages a step, of all workers.")
 @click.option("--peak", default=3e-3, show_default=True, help="Learning rate; the tower has 0.3 of it, the heads half.")
 @click.option("--seed", default=20261124)
@@ -176,18 +185,18 @@ def train(rank: int, workers: int, settings: dict[str, Any]) -> None:
     )
     header = {"size": size.asdict(), "workers": workers}
     loop = Loop("joint", state, nano, optimizers, header, settings["steps"], settings["peak"], settings["minutes"],
-                rank, workers, kept=lambda: save(nano, settings["out"], tokenizer))  # fmt: skip
+                rank, workers, settings["restarts"], kept=lambda: save(nano, settings["out"], tokenizer))  # fmt: skip
     loop.resume()
 
     def loss(data: Batch) -> Loss:
         features = nano.see(data.views)
         packed = pack(prompts, items_of(data, seed), features.shape[1])
         text, right = text_loss(nano.decoder, prompts, nano.projector(features), packed)
-        dense, heads = nano.heads(features[:, size.grid**2 :])
-        aside = torch.stack(list(losses(dense, heads, data.dense, data.heads).values())).sum()
-        return 3 * text + 0.5 * aside, {"text": text, "tokens right": right, "aside": aside}
+        terms = losses(nano.heads(features), data.dense, data.heads)
+        aside = torch.stack(list(terms.values())).sum()
+        return 3 * text + 0.25 * aside, {"text": text, "tokens right": right, "aside": aside}
 
-    pages = Pages(state / "pages", settings["shards"], settings["batch"] // workers, size.patch, seed, base=True)
+    pages = Pages(state / "pages", settings["shards"], settings["batch"] // workers, size.patch, seed)
     loop.run(pages, loss, lambda: None)
 
 

@@ -18,9 +18,10 @@ from pulse_nano.checkpoint import SYSTEM, load_start, save_start  # noqa: E402
 from pulse_nano.data import Pages  # noqa: E402
 from pulse_nano.model import Nano, Size  # noqa: E402
 from pulse_nano.optim import make_optimizers, set_rate  # noqa: E402
-from pulse_nano.pages import write_shard  # noqa: E402
+from pulse_nano.pages import CANVAS, EVENT_COLUMNS, SIDE, Page, draw_training_page, make_ecg, write_shard  # noqa: E402
 from pulse_nano.questions import Findings, random_findings, training_items  # noqa: E402
-from pulse_nano.targets import losses  # noqa: E402
+from pulse_nano.simulate import EcgSpec  # noqa: E402
+from pulse_nano.targets import UNITS, dense_target, losses, rr_turns  # noqa: E402
 
 COMMON = ["--shards", "1", "--batch", "2", "--workers"]
 
@@ -87,7 +88,7 @@ def test_workers_average_their_gradients(trained: tuple[Path, Path], tmp_path: P
     pages = Pages(tmp_path / "pages", 1, 1, Size().patch, 3)
     for number in (0, 1):
         data = pages.make(number)
-        (torch.stack(list(losses(*seeing(data.views), data.dense, data.heads).values())).sum() / 2).backward()
+        (torch.stack(list(losses(seeing(data.views), data.dense, data.heads).values())).sum() / 2).backward()
     torch.nn.utils.clip_grad_norm_(seeing.parameters(), 1.0)
     for optimizer in optimizers:
         optimizer.step()
@@ -120,6 +121,53 @@ def test_the_start_of_stage_b_is_at_hand(trained: tuple[Path, Path], tmp_path: P
     for other in (Size(vision_mlp=640), Size(ffn=512)):
         with pytest.raises(ValueError, match="the stages before this one trained"):
             load_start(tmp_path, other)
+
+
+@pytest.fixture(scope="module")
+def premature() -> tuple[np.ndarray, Page]:
+    """QRS onsets of a recording with premature atrial beats, and its page."""
+    from pulse_edge.waveform import PageStyle
+
+    ecg = make_ecg(3, 0, spec=EcgSpec(ectopy="premature atrial contractions"))
+    assert (ecg.kind == 2).any()
+    return ecg.qrs, draw_training_page(ecg, PageStyle())
+
+
+def test_turns_are_log_ratios_of_the_intervals_around_a_beat(premature: tuple[np.ndarray, Page]) -> None:
+    onsets, page = premature
+    rr = np.diff(onsets)
+    expected = np.log(rr[1:] / rr[:-1])
+    turns = rr_turns(page.events)
+    shown = turns[np.isfinite(turns)]
+    assert len(shown) > len(expected)  # the strip shows nearly all, the leads some of them again
+    assert np.abs(shown[:, None] - expected).min(1).max() < 1e-4
+    kinds = page.events[:, EVENT_COLUMNS.index("kind")]
+    early = turns[(kinds == 2) & np.isfinite(turns)]
+    assert early.min() > 0.3
+    assert np.isnan(turns[kinds > 4]).all()  # P waves
+
+
+def test_targets_lie_where_the_views_show_them(premature: tuple[np.ndarray, Page]) -> None:
+    """In the tile that a beat is in, and in the base view, which is the page squashed to a square."""
+    _, page = premature
+    patch, grid = 28, SIDE // 28
+    target = dense_target(page, patch).reshape(5, grid, grid, -1)
+    turns = rr_turns(page.events)
+    beats = [
+        (event, turn) for event, turn in zip(page.events, turns, strict=True) if event[2] < 5 and event[0] < CANVAS
+    ]
+    for (x, y, *_), turn in beats:
+        small = x / 2, (y - page.top) * SIDE / page.ink.shape[0]
+        for view, (left, down) in ((1 + 2 * int(y // SIDE) + int(x // SIDE), (x % SIDE, y % SIDE)), (0, small)):
+            cell = target[view, int(down) // patch, int(left) // patch]
+            assert cell[int(left % patch) // 2] == 1  # bins of two pixels
+        if np.isfinite(turn):
+            places = target[..., -1] * UNITS[-1]
+            assert np.nanmin(np.abs(places[1:] - turn)) < 1e-5
+    assert (target[1:, ..., :14] == 1).sum() <= len(beats)
+    assert np.isfinite(target[1:, ..., -1]).sum() == len(
+        {(int(e[0]) // patch, int(e[1]) // patch) for e, turn in beats if np.isfinite(turn)}
+    )
 
 
 def test_findings_are_told_apart() -> None:
