@@ -22,6 +22,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any
 
+import click
+
 from .cpu import keep_memory  # isort: skip (before torch)
 
 import torch
@@ -71,6 +73,12 @@ def rate_at(step: int, steps: int, peak: float, restarts: tuple[int, ...] = ()) 
     progress = (step - begin) / (end - begin)
     warm = min(1.0, (step - begin + 1) / 150)
     return peak * (0.5 if begin else 1.0) * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def restart_option(*steps: int) -> Callable[[T], T]:
+    """`--restart`, as `rate_at` takes it."""
+    text = "Step at which the learning rate's schedule begins again."
+    return click.option("--restart", "restarts", type=int, multiple=True, default=steps, show_default=True, help=text)
 
 
 @dataclass

@@ -14,7 +14,7 @@ from typing import Any
 import click
 import numpy as np
 
-from .loop import Loop, Loss, launch, prepare  # isort: skip (before torch)
+from .loop import Loop, Loss, launch, prepare, restart_option  # isort: skip (before torch)
 
 import torch
 from numpy.typing import NDArray
@@ -98,15 +98,7 @@ class Seeing(nn.Module):
 @click.command()
 @click.argument("state", type=click.Path(path_type=Path))
 @click.option("--steps", default=5300, show_default=True, help="Of the whole stage, over all calls.")
-@click.option(
-    "--restart",
-    "restarts",
-    type=int,
-    multiple=True,
-    default=(2000, 3500),
-    show_default=True,
-    help="Step at which the learning rate's schedule begins again.",
-)
+@restart_option(2000, 3500)
 @click.option("--minutes", type=float, help="Stop this call then; the next one goes on.")
 @click.option("--shards", default=176, show_default=True, help="Shards of 200 pages to train on.")
 @click.option("--batch", default=12, show_default=True, help="Pages a step, of all workers.")

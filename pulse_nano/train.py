@@ -17,7 +17,7 @@ from typing import Any
 import click
 import numpy as np
 
-from .loop import Loop, Loss, launch, prepare  # isort: skip (before torch)
+from .loop import Loop, Loss, launch, prepare, restart_option  # isort: skip (before torch)
 
 import torch
 import torch.nn.functional as F
@@ -151,15 +151,7 @@ def make_tokenizer(path: Path, vocab: int) -> None:
 @click.argument("state", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--steps", default=2750, show_default=True, help="Of the whole stage, over all calls.")
-@click.option(
-    "--restart",
-    "restarts",
-    type=int,
-    multiple=True,
-    default=(1150,),
-    show_default=True,
-    help="Step at which the learning rate's schedule begins again.",
-)
+@restart_option(1150)
 @click.option("--minutes", type=float, help="Stop this call then; the next one goes on.")
 @click.option("--shards", default=176, show_default=True, help="Shards of 200 pages to train on.")
 @click.option("--batch", default=8, show_default=True, help="Pages a step, of all workers.")
