@@ -119,8 +119,8 @@ class Drafts:
 
     In units of a step of one row, a step that verifies a draft takes 1 + `cost`, and saves a step for each token of it
     that was right. Of the lengths whose whole loss would be affordable, it is the one that promises most tokens a time:
-    with chances c, (1 + c1 + c1 c2 + ...) / (1 + cost). Chances are scaled by how often guesses were right
-    lately, of what they promised.
+    with chances c, (1 + c1 + c1 c2 + ...) / (1 + cost). Chances are scaled by how many guesses were right lately, of
+    those that were promised.
 
     Affordable is what this answer has saved, and `MAX_LOSS` of its plain steps or the advance that answers before have
     saved. So no answer of 40 tokens costs over `MAX_LOSS` more, and no sequence of answers does.
