@@ -163,6 +163,10 @@ class OrtEngine:
             for part in ("key", "value")
         }
         self._steps: dict[int, _Run] = {}  # by rows
+        # A page is looked at once and then asked about: what the tower took goes back before the decoder takes its own.
+        self._shrinking = ort.RunOptions()
+        if provider.shared:
+            self._shrinking.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
 
     def _open_decoder(self, bundle: Bundle) -> tuple[Any, bool]:
         """The decoder, and whether its steps are captured: not every version of a provider takes every node."""
@@ -212,7 +216,7 @@ class OrtEngine:
 
     def encode(self, pixels: Floats) -> Floats:
         try:
-            features: Floats = self._vision.run(["features"], {"pixels": pixels})[0]
+            features: Floats = self._vision.run(["features"], {"pixels": pixels}, self._shrinking)[0]
         except Exception as error:
             raise EngineError(f"the vision graph failed: {_first_line(error)}") from None
         return features
