@@ -38,11 +38,13 @@ def _trained(state: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return weights, sizes
 
 
-def save_start(state: Path, path: Path = START) -> None:
-    """Keep the weights of STATE's tower.pt and language.pt, so that stage B can be run again without the others."""
+def save_start(state: Path, size: Size, path: Path = START) -> None:
+    """Keep the weights of STATE's tower.pt and language.pt, so that stage B can be run again without the others. What
+    STATE has not stays as `START` has it."""
     from safetensors.numpy import save_file
 
-    weights, sizes = _trained(state)
+    weights = load_start(state, size)
+    sizes = {"tower": size.of_tower, "size": size.asdict()}
     save_file({k: v.half().numpy() for k, v in weights.items()}, path, {k: json.dumps(v) for k, v in sizes.items()})
 
 

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import sys
+from pathlib import Path
 
 # OpenMP threads that wait must not spin: the thread that makes batches needs the core.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+_CPUINFO = Path("/proc/cpuinfo")
+HAS_BFLOAT16 = _CPUINFO.exists() and any(flag in _CPUINFO.read_text() for flag in ("avx512_bf16", "amx_bf16"))
+
+
+def autocast() -> contextlib.AbstractContextManager[object]:
+    """bfloat16 matrix products where the CPU has instructions for them; elsewhere they would be slower than float32."""
+    import torch
+
+    if not HAS_BFLOAT16:
+        return contextlib.nullcontext()
+    return torch.autocast("cpu", torch.bfloat16)
+
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # malloc.h of glibc
 

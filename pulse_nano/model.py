@@ -51,9 +51,10 @@ SHEET = (1.86, 1.65, 1.75)  # normalised colour of a printed sheet, averaged ove
 
 # x-bins per patch of the event heat maps
 BINS = {"qrs": 14, "p": 14, "pvc": 4, "pac": 4, "spike": 4, "lone": 4}
-PR_CLASSES = 17  # of 15 ms from 105 ms on, where a QRS complex or its P wave lies
-LOCAL = ("st_mm", "rr_s", "qrs_s", "rr_turn")  # regressed where a QRS complex lies; the last: log RR after / before
-DENSE = sum(BINS.values()) + PR_CLASSES + len(LOCAL)
+# Intervals are told as classes, where a QRS complex lies (PR: or its P wave): the mean over patches is a histogram.
+CLASSES = {"pr": 17, "rr": 30, "turn": 15}  # what they mean: `targets.class_at`
+LOCAL = ("st_mm", "qrs_s")  # regressed where a QRS complex lies
+DENSE = sum(BINS.values()) + sum(CLASSES.values()) + len(LOCAL)
 HEADS = {
     "rhythm": len(RHYTHMS),
     "conduction": len(CONDUCTION),

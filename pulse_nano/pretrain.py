@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from .cpu import autocast
 from .data import Batch, Pages, shard_path
 from .model import SHEET, Heads, Seen, Size, Tower
 from .optim import make_optimizers
@@ -90,17 +91,18 @@ class Seeing(nn.Module):
 
     def forward(self, views: Tensor) -> Seen:
         """Views (pages, VIEWS, 3, 336, 336) -> what `Heads` gives."""
-        features = self.tower(views.flatten(0, 1))
+        with autocast():
+            features = self.tower(views.flatten(0, 1)).float()
         seen: Seen = self.heads(features.reshape(views.shape[0], -1, features.shape[-1]))
         return seen
 
 
 @click.command()
 @click.argument("state", type=click.Path(path_type=Path))
-@click.option("--steps", default=5300, show_default=True, help="Of the whole stage, over all calls.")
-@restart_option(2000, 3500)
+@click.option("--steps", default=9250, show_default=True, help="Of the whole stage, over all calls.")
+@restart_option(2000, 3500, 5300)
 @click.option("--minutes", type=float, help="Stop this call then; the next one goes on.")
-@click.option("--shards", default=176, show_default=True, help="Shards of 200 pages to train on.")
+@click.option("--shards", default=376, show_default=True, help="Shards of 200 pages to train on.")
 @click.option("--batch", default=12, show_default=True, help="Pages a step, of all workers.")
 @click.option("--peak", default=3e-3, show_default=True, help="Learning rate.")
 @click.option("--seed", default=20261123)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,22 +11,34 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .model import BINS, DENSE, LOCAL, PR_CLASSES, VIEWS, Seen
+from .model import BINS, CLASSES, DENSE, LOCAL, VIEWS, Seen
 from .pages import CANVAS, EVENT_COLUMNS, LONE_P, P_WAVE, SIDE, SPIKE, Page
 from .simulate import AXES, CONDUCTION, ECTOPY, RHYTHMS, ST_CHANGES
 
 F32 = NDArray[np.float32]
 PR, RR = EVENT_COLUMNS.index("pr_s"), EVENT_COLUMNS.index("rr_s")
-UNITS = np.array([2.0, 0.8, 0.1, 0.3], np.float32)  # of LOCAL: what a target of 1 means
+UNITS = np.array([2.0, 0.1], np.float32)  # of LOCAL: what a target of 1 means
 MAPS = sum(BINS.values())
+FIRST_CLASS = dict(zip(CLASSES, (MAPS + np.cumsum([0, *CLASSES.values()])[:-1]).tolist(), strict=True))
 SPARSE = {1: "pvc", 2: "pac", SPIKE: "spike", LONE_P: "lone"}  # kinds of events with a map of their own
 
 
-def pr_classes(seconds: float) -> F32:
-    """(PR_CLASSES,) a distribution around the class of an interval: neighbours are nearly right."""
-    at = (seconds - 0.105) / 0.015 - 0.5
-    spread = np.exp(-0.5 * ((np.arange(PR_CLASSES) - at) / 0.7) ** 2)
-    return (spread / max(spread.sum(), 1e-6)).astype(np.float32)
+def class_at(name: str, value: float) -> float:
+    """Where a value lies among the classes of its kind; whole numbers are their middles.
+
+    "pr" in seconds, 15 ms each from 105 ms on; "rr" in seconds, 6 % each from 0.3 s on; "turn" the logarithm of an RR
+    interval over the one before it, 0.1 each from -0.75 on.
+    """
+    if name == "pr":
+        return (value - 0.105) / 0.015 - 0.5
+    return (math.log(value / 0.3) / 0.06 if name == "rr" else (value + 0.75) / 0.1) - 0.5
+
+
+def classes(name: str, value: float) -> F32:
+    """(CLASSES[name],) a distribution around the class of a value: neighbours are nearly right."""
+    at = min(max(class_at(name, value), 0.0), CLASSES[name] - 1.0)
+    spread = np.exp(-0.5 * ((np.arange(CLASSES[name]) - at) / 0.7) ** 2)
+    return (spread / spread.sum()).astype(np.float32)
 
 
 def rr_turns(events: F32) -> F32:
@@ -34,20 +47,40 @@ def rr_turns(events: F32) -> F32:
     0 in a regular rhythm, and about 0.5 at a premature beat.
     """
     turns = np.full(len(events), np.nan, np.float32)
-    beats = np.flatnonzero(~np.isin(events[:, 2], (P_WAVE, LONE_P, SPIKE)))  # in time's order, cell by cell
+    beats = find_beats(events)
     rr = events[beats, RR]  # NaN at a cell's first beat
     turns[beats[:-1]] = np.log(rr[1:] / rr[:-1])
     return turns
 
 
+def find_beats(events: F32) -> NDArray[np.int64]:
+    """Indices of the QRS complexes: in time's order, cell by cell."""
+    return np.flatnonzero(~np.isin(events[:, 2], (P_WAVE, LONE_P, SPIKE)))
+
+
+def hide_far(events: F32, edge: float) -> F32:
+    """The events with intervals that reach over a tile's `edge` left out: a tile sees its own beats only.
+
+    The last column holds `rr_turns`.
+    """
+    out = events.copy()
+    beats = find_beats(events)
+    tile = events[beats, 0] // edge
+    apart = tile[1:] != tile[:-1]
+    out[beats[1:][apart], RR] = np.nan
+    out[beats[1:][apart], -1] = np.nan
+    out[beats[:-1][apart], -1] = np.nan
+    return out
+
+
 def dense_target(page: Page, patch: int) -> F32:
-    """float32 (VIEWS * patches, DENSE): heat maps in 0..1 with soft neighbours, PR as a distribution (zeros: no loss),
-    then local values; NaN: no loss there. The base view first, which is the page squashed to a square."""
+    """float32 (VIEWS * patches, DENSE): heat maps in 0..1 with soft neighbours, CLASSES as distributions (zeros: no
+    loss), then local values; NaN: no loss there. The base view first, which is the page squashed to a square."""
     events = np.column_stack([page.events, rr_turns(page.events)])
     small = events.copy()
     small[:, 0] /= CANVAS / SIDE
     small[:, 1] = (small[:, 1] - page.top) * SIDE / page.ink.shape[0]
-    return np.concatenate([_view_targets(small, SIDE, patch), _view_targets(events, CANVAS, patch)])
+    return np.concatenate([_view_targets(small, SIDE, patch), _view_targets(hide_far(events, SIDE), CANVAS, patch)])
 
 
 def _view_targets(events: F32, side: int, patch: int) -> F32:
@@ -56,7 +89,7 @@ def _view_targets(events: F32, side: int, patch: int) -> F32:
     out = np.zeros(((tiles * grid) ** 2, DENSE), np.float32)
     out[:, -len(LOCAL) :] = np.nan
     first = dict(zip(BINS, np.cumsum([0, *BINS.values()])[:-1].tolist(), strict=True))
-    columns = [EVENT_COLUMNS.index(name) for name in LOCAL[:-1]] + [len(EVENT_COLUMNS)]
+    columns = [EVENT_COLUMNS.index(name) for name in LOCAL]
 
     def cell(x: float, y: float) -> tuple[int, int]:
         column, row = int(x) // patch, min(max(int(y), 0), side - 1) // patch
@@ -79,8 +112,10 @@ def _view_targets(events: F32, side: int, patch: int) -> F32:
         if kind != SPIKE:
             mark(x, y, "p" if wave else "qrs")
         index, _ = cell(x, y)
-        if np.isfinite(event[PR]):
-            out[index, MAPS : MAPS + PR_CLASSES] = pr_classes(float(event[PR]))
+        for name, column in (("pr", PR), ("rr", RR), ("turn", -1)):
+            if np.isfinite(event[column]):
+                first_class = FIRST_CLASS[name]
+                out[index, first_class : first_class + CLASSES[name]] = classes(name, float(event[column]))
         if not wave and kind != SPIKE:
             out[index, -len(LOCAL) :] = event[columns] / UNITS
     return out
@@ -139,6 +174,7 @@ WEIGHTS = {
 }
 
 
+CLASS_WEIGHTS = {"pr": 0.5, "rr": 0.7, "turn": 0.7}
 GLANCE = 0.3  # weight of what single views say
 
 
@@ -152,16 +188,17 @@ def losses(seen: Seen, dense_t: Tensor, heads_t: dict[str, Tensor]) -> dict[str,
 
 def dense_losses(dense: Tensor, dense_t: Tensor) -> dict[str, Tensor]:
     out: dict[str, Tensor] = {}
-    pages, split = dense.shape[0], MAPS + PR_CLASSES
+    pages, split = dense.shape[0], MAPS + sum(CLASSES.values())
     maps = dense_t[..., :MAPS]
     each = F.binary_cross_entropy_with_logits(dense[..., :MAPS], maps, 1 + 7 * maps, reduction="sum")
     out["events"] = each / (pages * EVENT_UNITS)
-    wanted = dense_t[..., MAPS:split]
-    known = wanted.sum(-1)
-    out["pr classes"] = 0.5 * -(wanted * F.log_softmax(dense[..., MAPS:split], -1)).sum() / known.sum().clamp(min=1)
+    for name, count in CLASSES.items():
+        part = slice(FIRST_CLASS[name], FIRST_CLASS[name] + count)
+        wanted, said = dense_t[..., part], F.log_softmax(dense[..., part], -1)
+        out[f"{name} classes"] = CLASS_WEIGHTS[name] * -(wanted * said).sum() / wanted.sum().clamp(min=1)
     local, real = dense_t[..., split:], torch.isfinite(dense_t[..., split:])
     error = F.smooth_l1_loss(dense[..., split:], torch.nan_to_num(local), beta=0.1, reduction="none") * real
-    scale = torch.tensor([2.0, 2.0, 1.0, 2.0])
+    scale = torch.tensor([2.0, 1.0])
     out["local"] = (error.sum((0, 1)) / real.sum((0, 1)).clamp(min=1) * scale).sum()
     return out
 

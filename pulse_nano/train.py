@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .checkpoint import NUMBERS, SYSTEM, load_start, save, train_tokenizer
+from .cpu import autocast
 from .data import Batch, Pages
 from .model import Decoder, Nano, Size
 from .optim import make_optimizers
@@ -119,7 +120,8 @@ def text_loss(
     prefix = head.shape[1]
     slot = prefix + (torch.arange(n).expand(b, -1) if places is None else places)
     positions = torch.cat([torch.arange(prefix).expand(b, -1), slot, packed.positions], dim=1)
-    hidden = decoder(x, positions, packed_mask(packed.block, prefix + n), first=prefix + n)
+    with autocast():
+        hidden = decoder(x, positions, packed_mask(packed.block, prefix + n), first=prefix + n).float()
     known = packed.labels != IGNORE
     logits, target = decoder.lm_head(hidden[known]), packed.labels[known]
     loss = F.cross_entropy(logits, prompts.near[target])
@@ -150,10 +152,10 @@ def make_tokenizer(path: Path, vocab: int) -> None:
 @click.command()
 @click.argument("state", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--steps", default=2750, show_default=True, help="Of the whole stage, over all calls.")
-@restart_option(1150)
+@click.option("--steps", default=4600, show_default=True, help="Of the whole stage, over all calls.")
+@restart_option(1150, 2750)
 @click.option("--minutes", type=float, help="Stop this call then; the next one goes on.")
-@click.option("--shards", default=176, show_default=True, help="Shards of 200 pages to train on.")
+@click.option("--shards", default=376, show_default=True, help="Shards of 200 pages to train on.")
 @click.option("--batch", default=8, show_default=True, help="Pages a step, of all workers.")
 @click.option("--peak", default=3e-3, show_default=True, help="Learning rate; the tower has 0.3 of it, the heads half.")
 @click.option("--seed", default=20261124)
@@ -181,7 +183,8 @@ def train(rank: int, workers: int, settings: dict[str, Any]) -> None:
     loop.resume()
 
     def loss(data: Batch) -> Loss:
-        features = nano.see(data.views)
+        with autocast():
+            features = nano.see(data.views).float()
         packed = pack(prompts, items_of(data, seed), features.shape[1])
         text, right = text_loss(nano.decoder, prompts, nano.projector(features), packed)
         terms = losses(nano.heads(features), data.dense, data.heads)

@@ -16,12 +16,12 @@ CliRunner = pytest.importorskip("click.testing").CliRunner
 from pulse_nano import language, loop, pretrain, train  # noqa: E402
 from pulse_nano.checkpoint import SYSTEM, load_start, save_start  # noqa: E402
 from pulse_nano.data import Pages  # noqa: E402
-from pulse_nano.model import Nano, Size  # noqa: E402
+from pulse_nano.model import CLASSES, Nano, Size  # noqa: E402
 from pulse_nano.optim import make_optimizers, set_rate  # noqa: E402
 from pulse_nano.pages import CANVAS, EVENT_COLUMNS, SIDE, Page, draw_training_page, make_ecg, write_shard  # noqa: E402
 from pulse_nano.questions import Findings, random_findings, training_items  # noqa: E402
 from pulse_nano.simulate import EcgSpec  # noqa: E402
-from pulse_nano.targets import UNITS, dense_target, losses, rr_turns  # noqa: E402
+from pulse_nano.targets import FIRST_CLASS, class_at, dense_target, find_beats, losses, rr_turns  # noqa: E402
 
 COMMON = ["--shards", "1", "--batch", "2", "--workers"]
 
@@ -116,7 +116,7 @@ def test_the_start_of_stage_b_is_at_hand(trained: tuple[Path, Path], tmp_path: P
     missing, surplus = Nano(Size()).load_state_dict(own, strict=False)
     assert not surplus
     assert {name.split(".")[0] for name in missing} == {"projector"}
-    save_start(trained[0], tmp_path / "start.safetensors")
+    save_start(trained[0], Size(), tmp_path / "start.safetensors")
     assert (tmp_path / "start.safetensors").stat().st_size < 7e6
     for other in (Size(vision_mlp=640), Size(ffn=512)):
         with pytest.raises(ValueError, match="the stages before this one trained"):
@@ -152,22 +152,43 @@ def test_targets_lie_where_the_views_show_them(premature: tuple[np.ndarray, Page
     _, page = premature
     patch, grid = 28, SIDE // 28
     target = dense_target(page, patch).reshape(5, grid, grid, -1)
-    turns = rr_turns(page.events)
-    beats = [
-        (event, turn) for event, turn in zip(page.events, turns, strict=True) if event[2] < 5 and event[0] < CANVAS
-    ]
-    for (x, y, *_), turn in beats:
+    beats = [event for event in page.events if event[2] < 5 and event[0] < CANVAS]
+    for x, y, *_ in beats:
         small = x / 2, (y - page.top) * SIDE / page.ink.shape[0]
         for view, (left, down) in ((1 + 2 * int(y // SIDE) + int(x // SIDE), (x % SIDE, y % SIDE)), (0, small)):
             cell = target[view, int(down) // patch, int(left) // patch]
             assert cell[int(left % patch) // 2] == 1  # bins of two pixels
-        if np.isfinite(turn):
-            places = target[..., -1] * UNITS[-1]
-            assert np.nanmin(np.abs(places[1:] - turn)) < 1e-5
     assert (target[1:, ..., :14] == 1).sum() <= len(beats)
-    assert np.isfinite(target[1:, ..., -1]).sum() == len(
-        {(int(e[0]) // patch, int(e[1]) // patch) for e, turn in beats if np.isfinite(turn)}
-    )
+
+
+def test_intervals_are_classes_where_a_tile_shows_both_ends(premature: tuple[np.ndarray, Page]) -> None:
+    """RR and its change at every QRS complex whose neighbours are in its tile, and nowhere else."""
+    _, page = premature
+    patch, grid = 28, SIDE // 28
+    tiles = dense_target(page, patch).reshape(5, grid, grid, -1)[1:]
+    column = EVENT_COLUMNS.index("rr_s")
+    turns, beats = rr_turns(page.events), find_beats(page.events)
+    tile_of = page.events[:, :2] // SIDE
+    told = {"rr": set(), "turn": set()}  # patches that have a target
+    for before, beat, after in zip([-1, *beats], beats, [*beats[1:], -1], strict=False):
+        x, y = page.events[beat, :2]
+        place = int(2 * (y // SIDE) + x // SIDE), int(y % SIDE) // patch, int(x % SIDE) // patch
+        near = (tile_of[beat] == tile_of[before]).all()
+        for name, value, shown in (
+            ("rr", page.events[beat, column], near),
+            ("turn", turns[beat], near and (tile_of[beat] == tile_of[after]).all()),
+        ):
+            if np.isfinite(value) and shown:
+                first = FIRST_CLASS[name]
+                told[name].add(place)
+                part = tiles[place][first : first + CLASSES[name]]
+                assert part.sum() == pytest.approx(1)
+                expected = np.clip(class_at(name, value), 0, CLASSES[name] - 1)
+                assert part @ np.arange(CLASSES[name]) == pytest.approx(expected, abs=0.5)
+    for name, places in told.items():
+        assert len(places) > 10
+        first = FIRST_CLASS[name]
+        assert (tiles[..., first : first + CLASSES[name]].sum(-1) > 0).sum() == len(places)
 
 
 def test_findings_are_told_apart() -> None:
