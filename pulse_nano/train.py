@@ -152,7 +152,7 @@ def make_tokenizer(path: Path, vocab: int) -> None:
 @click.command()
 @click.argument("state", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--steps", default=4600, show_default=True, help="Of the whole stage, over all calls.")
+@click.option("--steps", default=5100, show_default=True, help="Of the whole stage, over all calls.")
 @restart_option(1150, 2750)
 @click.option("--minutes", type=float, help="Stop this call then; the next one goes on.")
 @click.option("--shards", default=376, show_default=True, help="Shards of 200 pages to train on.")
