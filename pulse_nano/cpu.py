@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import sys
 from pathlib import Path
@@ -11,15 +12,22 @@ from pathlib import Path
 # OpenMP threads that wait must not spin: the thread that makes batches needs the core.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-_CPUINFO = Path("/proc/cpuinfo")
-HAS_BFLOAT16 = _CPUINFO.exists() and any(flag in _CPUINFO.read_text() for flag in ("avx512_bf16", "amx_bf16"))
+
+@functools.cache
+def has_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16; False where the system does not tell."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def autocast() -> contextlib.AbstractContextManager[object]:
     """bfloat16 matrix products where the CPU has instructions for them; elsewhere they would be slower than float32."""
     import torch
 
-    if not HAS_BFLOAT16:
+    if not has_bfloat16():
         return contextlib.nullcontext()
     return torch.autocast("cpu", torch.bfloat16)
 
