@@ -83,7 +83,7 @@ def draw_curves(out: Path) -> None:
         (axes[2], "language", "stage L: findings told"),
         (axes[3], "joint", "stage B: from the page"),
     ):
-        rows = read_log(LOGS / f"{log}.jsonl")
+        rows = [row for row in read_log(LOGS / f"{log}.jsonl") if "loss" in row]
         for name, label in (("text", "text loss, nats a token"), ("tokens right", "answer tokens right")):
             axis.plot([row["step"] for row in rows], [row["loss"][name] for row in rows], label=label)
         axis.set(title=title, xlabel="step", ylim=(0, 1.2))

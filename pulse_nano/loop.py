@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import hashlib
 import json
 import math
 import os
@@ -81,6 +82,14 @@ def restart_option(*steps: int) -> Callable[[T], T]:
     return click.option("--restart", "restarts", type=int, multiple=True, default=steps, show_default=True, help=text)
 
 
+def digest(module: nn.Module) -> str:
+    """Beginning of the SHA-256 over all parameters and buffers, bytes in the order of `state_dict`."""
+    total = hashlib.sha256()
+    for value in module.state_dict().values():
+        total.update(value.contiguous().numpy().data)
+    return total.hexdigest()[:16]
+
+
 @dataclass
 class Loop:
     """State of one stage in `folder`: NAME.pt and NAME.jsonl.
@@ -150,7 +159,8 @@ class Loop:
     def run(self, pages: Source[T], loss: Callable[[T], Loss], validate: Callable[[], None]) -> None:
         """Steps until they are done or the minutes are over. `loss` gives what to minimise, and what to log.
 
-        `pages` has one worker's share of a batch. `validate` is called ten times, by rank 0.
+        `pages` has one worker's share of a batch. `validate` is called ten times, by rank 0; the log then also tells
+        the weights' digest, by which two trainings are seen to be the same.
         """
         pages.start, pages.stride = self.step * self.workers + self.rank, self.workers
         source, begun, before = stream(pages), time.time(), self.spent
@@ -174,6 +184,7 @@ class Loop:
                 self.save()
                 last_saved = time.time()
             if self.rank == 0 and self.step % max(1, self.steps // 10) == 0:
+                self.note({"weights": digest(self.module)})
                 validate()
         self.save()
 

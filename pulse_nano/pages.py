@@ -26,7 +26,7 @@ from .simulate import LBBB, Ecg, EcgSpec, Noise, add_noise, sample_spec, simulat
 
 SIDE = 336
 CANVAS = 2 * SIDE
-RARE = 2.0  # weight of rare findings among training pages
+RARE = 1.5  # weight of rare findings among training pages
 SUPERSAMPLED = CANVAS * 2 / 11  # dpi that makes a letter page twice as wide as the canvas
 
 F32 = NDArray[np.float32]

@@ -62,6 +62,10 @@ def test_interrupted_training_is_the_same_training(trained: tuple[Path, Path], t
         parts = run("parts", "1", "--minutes", "0")  # a call has time for one step
         assert int(parts["step"]) == step
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    logs = [(tmp_path / name / "tower.jsonl").read_text().splitlines() for name in ("whole", "parts")]
+    digests = [[row["weights"] for row in map(json.loads, log) if "weights" in row] for log in logs]
+    assert digests[0] == digests[1]
+    assert len(set(digests[0])) == 4  # one a step
     assert not torch.equal(whole["tower.patch_embedding.weight"], other["tower.patch_embedding.weight"])
 
 
