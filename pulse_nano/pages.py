@@ -22,7 +22,7 @@ from PIL import Image
 
 from pulse_edge.waveform import LEADS, Cell, PageStyle, Recording, draw_ink, grid_cover, page_cells
 
-from .simulate import LBBB, Ecg, EcgSpec, Noise, add_noise, sample_spec, simulate
+from .simulate import LBBB, Ecg, EcgSpec, Noise, add_noise, sample_spec, simulate, vary_repolarization
 
 SIDE = 336
 CANVAS = 2 * SIDE
@@ -180,18 +180,18 @@ def make_ecg(
     noise: Noise = Noise(),  # noqa: B008
     spec: EcgSpec | None = None,
     hz: int = 250,
-    rare: float = 1.0,
 ) -> Ecg:
-    """Page `index` of the set `seed`: the same pair gives the same recording. `rare`: see `sample_spec`."""
-    rng = np.random.default_rng([seed, index, 0])
-    spec = sample_spec(rng, rare) if spec is None else spec
+    """Page `index` of the set `seed`: the same pair gives the same recording."""
+    spec = sample_spec(np.random.default_rng([seed, index, 0])) if spec is None else spec
     number = int(np.random.default_rng([seed, index, 1]).integers(2**31))
     return add_noise(simulate(spec, number, hz), number, noise)
 
 
 def make_page(seed: int, index: int, rare: float = RARE) -> Page:
+    spec = sample_spec(np.random.default_rng([seed, index, 0]), rare)
+    spec = vary_repolarization(spec, np.random.default_rng([seed, index, 3]))
     rng = np.random.default_rng([seed, index, 2])
-    return draw_training_page(make_ecg(seed, index, rare=rare), sample_style(rng), sample_header(rng))
+    return draw_training_page(make_ecg(seed, index, spec=spec), sample_style(rng), sample_header(rng))
 
 
 # ---- shards ------------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -19,6 +21,7 @@ from pulse_nano.simulate import (
     add_noise,
     sample_spec,
     simulate,
+    vary_repolarization,
 )
 
 HZ = 500
@@ -178,3 +181,20 @@ def test_independent_detector() -> None:
     ecg = add_noise(simulate(EcgSpec(rate_bpm=80), 12, HZ), 12)
     _, found = neurokit2.ecg_peaks(ecg.signal[1], sampling_rate=HZ)
     assert 60 * HZ / np.diff(found["ECG_R_Peaks"]).mean() == pytest.approx(80, rel=0.03)
+
+
+def test_varied_repolarization_keeps_the_findings() -> None:
+    """Taller or smaller T waves, and an ST level of at most 0.1 mV where there is no ST change."""
+    levels = []
+    for seed in range(40):
+        spec = sample_spec(np.random.default_rng(seed))
+        varied = vary_repolarization(spec, np.random.default_rng([seed, 1]))
+        assert replace(varied, t_scale=1.0, st_of_t=0.0) == spec
+        plain, changed = simulate(spec, seed), simulate(varied, seed)
+        np.testing.assert_array_equal(plain.qrs, changed.qrs)
+        if spec.st == "none":
+            assert not plain.st_mv.any()
+            levels.append(np.abs(changed.st_mv[[0, 1, *range(6, 12)]]).max())
+        else:
+            np.testing.assert_array_equal(plain.st_mv, changed.st_mv)
+    assert 0.05 < max(levels) <= 0.1 + 1e-9
