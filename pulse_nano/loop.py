@@ -76,10 +76,10 @@ def rate_at(step: int, steps: int, peak: float, restarts: tuple[int, ...] = ()) 
     return peak * (0.5 if begin else 1.0) * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def restart_option(*steps: int) -> Callable[[T], T]:
+def restart_option() -> Callable[[T], T]:
     """`--restart`, as `rate_at` takes it."""
     text = "Step at which the learning rate's schedule begins again."
-    return click.option("--restart", "restarts", type=int, multiple=True, default=steps, show_default=True, help=text)
+    return click.option("--restart", "restarts", type=int, multiple=True, help=text)
 
 
 def digest(module: nn.Module) -> str:

@@ -187,8 +187,9 @@ def make_ecg(
     return add_noise(simulate(spec, number, hz), number, noise)
 
 
-def make_page(seed: int, index: int, rare: float = RARE) -> Page:
-    spec = sample_spec(np.random.default_rng([seed, index, 0]), rare)
+def make_page(seed: int, index: int) -> Page:
+    """A training page: `RARE` findings more often, T waves and ST segments varied."""
+    spec = sample_spec(np.random.default_rng([seed, index, 0]), RARE)
     spec = vary_repolarization(spec, np.random.default_rng([seed, index, 3]))
     rng = np.random.default_rng([seed, index, 2])
     return draw_training_page(make_ecg(seed, index, spec=spec), sample_style(rng), sample_header(rng))

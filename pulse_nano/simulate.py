@@ -554,7 +554,7 @@ def vary_repolarization(spec: EcgSpec, rng: np.random.Generator) -> EcgSpec:
 
     The held-out pages have neither: this is of the training pages, for recordings that no simulator made. In the
     genuine one of pydicom's tests the ST level 60 ms after J is 0.06, 0.05 and 0.12 mV (II, aVF, V3) under T waves of
-    0.52, 0.37 and 0.86 mV; a model that has not seen the like takes it for ST elevation.
+    0.52, 0.37 and 0.86 mV, which a model that had not seen the like took for ST elevation.
     """
     scale = float(np.exp(rng.uniform(-0.3, 0.8)))
     return replace(spec, t_scale=scale, st_of_t=float(max(0.0, rng.uniform(-0.08, 0.25))))
