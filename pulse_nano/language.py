@@ -133,8 +133,7 @@ def train(rank: int, workers: int, settings: dict[str, Any]) -> None:
     loop.resume()
 
     def loss(data: Text) -> Loss:
-        text, right = text_loss(speaking.decoder, prompts, speaking.told(data.findings), data.packed, data.places)
-        return text, {"text": text, "tokens right": right}
+        return text_loss(speaking.decoder, prompts, speaking.told(data.findings), data.packed, data.places)
 
     image_tokens = VIEWS * size.grid**2
     loop.run(Texts(prompts, settings["batch"] // workers, image_tokens, settings["seed"]), loss, lambda: None)

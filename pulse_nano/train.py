@@ -34,6 +34,7 @@ from .targets import losses
 BOS, EOS = 1, 2
 IGNORE = -100
 TEXT_TOKENS = 512  # of one page's packed questions; what does not fit is left out
+LETTER = 8.0  # weight of the letter that answers a multiple choice, of one for all other tokens: its words only copy
 
 
 class Prompts:
@@ -64,24 +65,27 @@ class Prompts:
 class Packed:
     """A batch of packed text: `ids` (b, n), `positions` (b, n), `block` (b, n), `labels` (b, n), IGNORE: no loss.
 
-    block 0 is the template before the image, blocks 1.. the questions; -1 is padding.
+    block 0 is the template before the image, blocks 1.. the questions; -1 is padding. `letters` (b, n) bool: where the
+    label is the letter of a multiple choice.
     """
 
     ids: Tensor
     positions: Tensor
     block: Tensor
     labels: Tensor
+    letters: Tensor
 
 
 def pack(prompts: Prompts, items: list[list[Item]], image_tokens: int) -> Packed:
     """Questions after the image slot; label i is the token that should follow position i."""
     start = len(prompts.head) + image_tokens
-    rows: list[tuple[list[int], list[int], list[int], list[int]]] = []
+    rows: list[tuple[list[int], list[int], list[int], list[int], list[bool]]] = []
     for page in items:
         ids: list[int] = []
         positions: list[int] = []
         block: list[int] = []
         labels: list[int] = []
+        letters: list[bool] = []
         for number, item in enumerate(page, 1):
             question, answer = prompts.question(item)
             whole = question + answer[:-1]
@@ -91,9 +95,12 @@ def pack(prompts: Prompts, items: list[list[Item]], image_tokens: int) -> Packed
             positions += range(start, start + len(whole))
             block += [number] * len(whole)
             labels += [IGNORE] * (len(question) - 1) + answer
-        rows.append((ids, positions, block, labels))
+            letters += [False] * (len(question) - 1) + [item.answer.startswith(f"{item.key}. ")]
+            letters += [False] * (len(answer) - 1)
+        rows.append((ids, positions, block, labels, letters))
     n = max(len(row[0]) for row in rows)
-    padded = [[row[k] + [fill] * (n - len(row[0])) for row in rows] for k, fill in enumerate((0, 0, -1, IGNORE))]
+    fills = (0, 0, -1, IGNORE, False)
+    padded = [[[*row[k], *[fill] * (n - len(row[0]))] for row in rows] for k, fill in enumerate(fills)]
     return Packed(*(torch.tensor(value) for value in padded))
 
 
@@ -106,10 +113,9 @@ def packed_mask(block: Tensor, prefix: int) -> Tensor:
     return torch.where(causal & same, 0.0, -1e9)[:, None]
 
 
-def text_loss(
-    decoder: Decoder, prompts: Prompts, image: Tensor, packed: Packed, places: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Soft cross-entropy over the answers, and the share of answer tokens whose greedy choice is right.
+def text_loss(decoder: Decoder, prompts: Prompts, image: Tensor, packed: Packed, places: Tensor | None = None) -> Loss:
+    """Soft cross-entropy over the answers, letters weighted by LETTER. To log: the same without weights, and the share
+    of answer tokens, and of letters alone, whose greedy choice is right (of all tokens, in a batch without letters).
 
     `image` (b, n, width) is what the projector gives; `places` (b, n) int64, in the image's slot: 0, 1, .. by default.
     """
@@ -124,8 +130,13 @@ def text_loss(
         hidden = decoder(x, positions, packed_mask(packed.block, prefix + n), first=prefix + n).float()
     known = packed.labels != IGNORE
     logits, target = decoder.lm_head(hidden[known]), packed.labels[known]
-    loss = F.cross_entropy(logits, prompts.near[target])
-    return loss, (logits.argmax(-1) == target).float().mean()
+    each = F.cross_entropy(logits, prompts.near[target], reduction="none")
+    letters = packed.letters[known]
+    weights = torch.where(letters, LETTER, 1.0)
+    right = (logits.argmax(-1) == target).float()
+    chosen = right[letters] if letters.any() else right
+    shown = {"text": each.mean(), "tokens right": right.mean(), "letters right": chosen.mean()}
+    return (each * weights).sum() / weights.sum(), shown
 
 
 def items_of(batch: Batch, seed: int) -> list[list[Item]]:
@@ -186,10 +197,10 @@ def train(rank: int, workers: int, settings: dict[str, Any]) -> None:
         with autocast():
             features = nano.see(data.views).float()
         packed = pack(prompts, items_of(data, seed), features.shape[1])
-        text, right = text_loss(nano.decoder, prompts, nano.projector(features), packed)
+        text, shown = text_loss(nano.decoder, prompts, nano.projector(features), packed)
         terms = losses(nano.heads(features), data.dense, data.heads)
         aside = torch.stack(list(terms.values())).sum()
-        return 3 * text + 0.25 * aside, {"text": text, "tokens right": right, "aside": aside}
+        return 3 * text + 0.25 * aside, {**shown, "aside": aside}
 
     pages = Pages(state / "pages", settings["shards"], settings["batch"] // workers, size.patch, seed)
     loop.run(pages, loss, lambda: None)
