@@ -255,6 +255,36 @@ def test_packing_equals_single_turns(trained: tuple[Path, Path]) -> None:
     torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
 
 
+def test_letters_weigh_more(trained: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The letter of each multiple choice, and nothing else, is marked, also where a question is left out or refused."""
+    torch.manual_seed(0)
+    prompts, size = train.Prompts(trained[1] / "tokenizer.model"), Size()
+    rng = np.random.default_rng(3)
+    pages = [training_items(random_findings(rng) if n % 4 else None, rng) for n in range(8)]
+    packed = train.pack(prompts, pages, 5)
+    spoken = [
+        [prompts.sp.id_to_piece(int(i)).strip("\u2581") for i in packed.labels[r][packed.letters[r]]] for r in range(8)
+    ]
+    seen = [set(row.tolist()) for row in packed.block]
+    wanted = [[i.key for n, i in enumerate(p, 1) if i.task == "choice" and n in seen[r]] for r, p in enumerate(pages)]
+    assert spoken == [letters if n % 4 else [] for n, letters in enumerate(wanted)]
+    assert sum(map(len, spoken)) > 8
+
+    decoder, image = Nano(size).decoder, torch.randn(8, 5, size.width)
+    with torch.no_grad():
+        plain, weighted = [], []
+        for letter in (1.0, 8.0):
+            monkeypatch.setattr(train, "LETTER", letter)
+            loss, shown = train.text_loss(decoder, prompts, image, packed)
+            plain.append(shown["text"].item())
+            weighted.append(loss.item())
+    share = packed.letters.sum().item() / (packed.labels != train.IGNORE).sum().item()
+    assert plain[0] == plain[1] == pytest.approx(weighted[0], rel=1e-5)
+    letters = (weighted[1] * (1 + 7 * share) - weighted[0]) / (7 * share)  # their mean loss, out of the weighted one
+    assert 0.5 < letters / np.log(size.vocab) < 2
+    assert letters != pytest.approx(plain[0], rel=1e-3)
+
+
 def test_positions_take_the_sheet() -> None:
     """The saved tower, which subtracts nothing, sees what the trained one sees."""
     torch.manual_seed(0)
