@@ -53,6 +53,7 @@ class Pages:
     start: int = 0
     stride: int = 1  # between the numbers of batches: the workers' batches are interleaved
     empty: float = 0.05  # share of images without an ECG
+    backwards: bool = False  # the first epoch begins with the last shards
 
     def __post_init__(self) -> None:
         self._open: dict[int, Shard] = {}
@@ -75,7 +76,7 @@ class Pages:
     def page(self, position: int) -> Page:
         """Page at this place of the endless sequence of epochs."""
         epoch, at = divmod(position, self.shards * self.shard_pages)
-        order: NDArray[np.int64] = np.arange(self.shards)
+        order: NDArray[np.int64] = np.arange(self.shards)[:: -1 if self.backwards else 1]
         if epoch:
             order = np.random.default_rng([self.seed, epoch]).permutation(self.shards)
         window, within = divmod(at, WINDOW * self.shard_pages)

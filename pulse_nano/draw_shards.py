@@ -21,7 +21,7 @@ SETS = {"pages": 20261123, "valid": 5}  # folder -> seed; `evaluate.SEED` is a t
 
 @click.command()
 @click.argument("state", type=click.Path(path_type=Path))
-@click.option("--shards", default=200, show_default=True)
+@click.option("--shards", default=300, show_default=True)
 @click.option("--workers", default=2, show_default=True)
 def main(state: Path, shards: int, workers: int) -> None:
     """Fill STATE/pages and STATE/valid."""

@@ -108,7 +108,7 @@ class Speaking(nn.Module):
 
 @click.command()
 @click.argument("state", type=click.Path(path_type=Path))
-@click.option("--steps", default=480, show_default=True, help="Of the whole stage, over all calls.")
+@click.option("--steps", default=1200, show_default=True, help="Of the whole stage, over all calls.")
 @click.option("--minutes", type=float, help="Stop this call then; the next one goes on.")
 @click.option("--batch", default=16, show_default=True, help="Texts a step, of all workers.")
 @click.option("--peak", default=3e-3, show_default=True, help="Learning rate.")

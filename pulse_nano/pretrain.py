@@ -99,10 +99,10 @@ class Seeing(nn.Module):
 
 @click.command()
 @click.argument("state", type=click.Path(path_type=Path))
-@click.option("--steps", default=4600, show_default=True, help="Of the whole stage, over all calls.")
+@click.option("--steps", default=7600, show_default=True, help="Of the whole stage, over all calls.")
 @restart_option()
 @click.option("--minutes", type=float, help="Stop this call then; the next one goes on.")
-@click.option("--shards", default=200, show_default=True, help="Shards of 200 pages to train on.")
+@click.option("--shards", default=300, show_default=True, help="Shards of 200 pages to train on.")
 @click.option("--batch", default=12, show_default=True, help="Pages a step, of all workers.")
 @click.option("--peak", default=3e-3, show_default=True, help="Learning rate.")
 @click.option("--seed", default=20261123)

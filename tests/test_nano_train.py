@@ -112,6 +112,18 @@ def test_workers_average_their_gradients(trained: tuple[Path, Path], tmp_path: P
     assert min(close) > 0.98
 
 
+@pytest.mark.parametrize("backwards", [False, True])
+def test_every_epoch_has_each_page_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backwards: bool) -> None:
+    """The first epoch goes through the shards in order, or from the last one on, four shuffled together."""
+    monkeypatch.setattr(Pages, "_shard", lambda _, number: [(number, page) for page in range(5)])
+    pages = Pages(tmp_path, 8, 1, Size().patch, 3, backwards=backwards)
+    seen = [pages.page(position) for position in range(80)]
+    assert {shard for shard, _ in seen[:20]} == ({4, 5, 6, 7} if backwards else {0, 1, 2, 3})
+    for epoch in (seen[:40], seen[40:]):
+        assert sorted(epoch) == [(shard, page) for shard in range(8) for page in range(5)]
+    assert seen[40:] != seen[:40]
+
+
 def test_layout(trained: tuple[Path, Path]) -> None:
     Checkpoint = pytest.importorskip("pulse_edge.export.checkpoint").Checkpoint
 
