@@ -86,7 +86,9 @@ def draw_curves(out: Path) -> None:
         rows = [row for row in read_log(LOGS / f"{log}.jsonl") if "loss" in row]
         for name, label in (("text", "text loss, nats a token"), ("tokens right", "answer tokens right"),
                             ("letters right", "letters of multiple choice right")):  # fmt: skip
-            axis.plot([row["step"] for row in rows], [row["loss"][name] for row in rows], label=label)
+            told = [(row["step"], row["loss"][name]) for row in rows if name in row["loss"]]
+            if told:  # older logs have no letters
+                axis.plot(*zip(*told, strict=True), label=label)
         axis.set(title=title, xlabel="step", ylim=(0, 1.2))
     for axis in axes:
         axis.legend(fontsize=7)
