@@ -74,6 +74,7 @@ class Entry:
     engine: dict[str, Any] = field(default_factory=dict)
     load: list[float] = field(default_factory=list)  # seconds
     peak: int = 0  # bytes
+    device_memory: int | None = None  # bytes of a GPU
     seconds: dict[str, list[float]] = field(default_factory=dict)  # by case
     reason: str | None = None
 
@@ -116,10 +117,10 @@ def cases(prompts: Iterable[int], depths: Iterable[int], steps: int, views: Iter
     return [*language, *(Case("vision", n) for n in views)]
 
 
-def prepare(entry: Entry, work: Path, checkpoint: Path) -> None:
-    """Install and convert what is not there yet; a failure becomes the entry's reason."""
+def prepare(entry: Entry, work: Path, checkpoint: Path, installed: bool = False) -> None:
+    """Install, but for what is installed, and convert what is not there yet; a failure becomes the entry's reason."""
     try:
-        entry.python = python_of(entry.peer, work)
+        entry.python = python_of(entry.peer, work, installed)
         folder = work / entry.peer / checkpoint.name
         entry.path = folder / entry.variant.replace(":", "-")
         if entry.path.exists():
@@ -185,6 +186,7 @@ def _once(entry: Entry, worker: Worker | None, case: Case, settings: Settings, k
     try:
         seconds = case.seconds(worker, settings.limit)
         entry.peak = max(entry.peak, int(worker.number("memory", "peak", settings.limit)))
+        entry.device_memory = machine.device_memory(worker.pid) or entry.device_memory
     except PeerError as error:
         entry.reason = f"{case.name}: {error}"
         worker.close()
@@ -213,7 +215,7 @@ def _entry(entry: Entry, wanted: list[Case]) -> dict[str, Any]:
     rates = {c.name: [c.tokens / s for s in entry.seconds[c.name]] for c in wanted if c.name in entry.seconds}
     return {
         "name": entry.name, "peer": entry.peer, "variant": entry.variant, "engine": entry.engine,
-        "load": entry.load, "peak_memory": entry.peak,
+        "load": entry.load, "peak_memory": entry.peak, "device_memory": entry.device_memory,
         "figures": {
             name: {
                 "samples": [float(f"{r:.6g}") for r in found],
@@ -235,14 +237,18 @@ def ratio(ours: Mapping[str, Any], peer: Mapping[str, Any], case: str) -> float 
 def speed_table(run: Mapping[str, Any]) -> list[list[str]]:
     """tokens/s: median (min-max), then memory and load."""
     names = [case["name"] for case in run["cases"]]
-    rows = [["tokens/s (vision: views/s): median (min-max)", *names, "peak memory", "load"]]
+    gpu = any(e.get("device_memory") for e in run["entries"])
+    rows = [["tokens/s (vision: views/s): median (min-max)", *names, "peak memory", *["GPU memory"] * gpu, "load"]]
     for entry in run["entries"]:
         cells = []
         for name in names:
             f = entry["figures"].get(name)
             cells.append(f"{f['p50']:.4g} ({f['min']:.4g}-{f['max']:.4g})" if f else "-")
         load = figures.number(statistics.median(entry["load"]), "s")
-        rows.append([entry["name"], *cells, figures.number(entry["peak_memory"], "bytes"), load])
+        memory = [figures.number(entry["peak_memory"], "bytes")]
+        if gpu:
+            memory.append(figures.number(entry["device_memory"], "bytes") if entry.get("device_memory") else "-")
+        rows.append([entry["name"], *cells, *memory, load])
     return rows
 
 
@@ -311,6 +317,7 @@ def checkpoint_of(work: Path, sizes: synthetic.Sizes) -> Path:
 @click.option(
     "--cpu-time", is_flag=True, help="With --threads 1, on a machine with other work: seconds of the processor."
 )
+@click.option("--installed", is_flag=True, help="This Python has what every peer needs: make no environments.")
 @click.option("--prepare-only", is_flag=True, help="Install and convert, measure nothing.")
 @click.option("--limit", default=600.0, help="Seconds that one run of a case may take.")
 @click.option("--append", "out", type=click.Path(path_type=Path), help="[default: benchmarks/results/compare.jsonl]")
@@ -318,7 +325,7 @@ def checkpoint_of(work: Path, sizes: synthetic.Sizes) -> Path:
 def main(
     work: Path, wanted: str, threads: int, repetitions: int, warmup: int, prompt_lengths: tuple[int, ...],
     depths: tuple[int, ...], steps: int, views: tuple[int, ...], one_at_a_time: bool, cpu_time: bool,
-    prepare_only: bool, limit: float, out: Path | None, **sizes: int,
+    installed: bool, prepare_only: bool, limit: float, out: Path | None, **sizes: int,
 ) -> None:  # fmt: skip
     """Compare; WORK keeps environments and models. The slice has --layers decoder layers."""
     entries, shape = parse(wanted), synthetic.Sizes(**sizes)
@@ -337,7 +344,7 @@ def main(
     work = work.resolve()
     checkpoint = checkpoint_of(work, shape)
     for entry in entries:
-        prepare(entry, work, checkpoint)
+        prepare(entry, work, checkpoint, installed)
         _say(f"{entry.name}: {(entry.reason and f'skipped: {entry.reason}') or 'ready'}")
     if prepare_only:
         return

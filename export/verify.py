@@ -86,7 +86,7 @@ def compare(
     page = images.read_page(image).image if image else test_page()
     engine = open_engine(bundle, EngineOptions(threads=threads))
     pixels = images.preprocess(page, spec)
-    features = engine.encode(pixels)
+    features = engine.encode(pixels).astype(np.float32)
     table = embedding_table(bundle)
     newline = table[-1] if spec.image.merge == "spatial_unpad" else None
     ids = prompt_ids(bundle)

@@ -14,7 +14,7 @@ from .net import Net
 
 
 def write_vision(net: Net, spec: ModelSpec) -> None:
-    """Write the whole tower and projector. Pixels and features are float32 whatever happens between."""
+    """Write the whole tower and projector. Pixels are float32, features as the target has them."""
     v, io = spec.vision, net.target.io
     pixels = net.graph.input("pixels", np.float32, ["views", 3, v.image_size, v.image_size])
     if io != np.float32:
@@ -28,8 +28,9 @@ def write_vision(net: Net, spec: ModelSpec) -> None:
         if depth:
             x = net.target.emit_activation(net.graph, x, "gelu", f"projector.{2 * depth - 1}")
         x = net.linear(x, f"projector.{2 * depth}", part="vision")
-    net.node("Cast", x, name="features", to=_onnx_type(np.float32))
-    net.graph.output("features", np.float32, ["views", v.grid**2, spec.text.hidden])
+    out = net.target.features
+    net.node("Cast", x, name="features", to=_onnx_type(out))
+    net.graph.output("features", out, ["views", v.grid**2, spec.text.hidden])
 
 
 def _onnx_type(dtype: type[np.generic]) -> int:

@@ -106,7 +106,7 @@ def run(
     runs, skipped = sweep(engine, opened.manifest.model.text, settings, say)
     say("peaks", 0, 1)
     peaks = machine.measure_peaks(options.threads, settings.quick) if on_cpu else None
-    costs = _Cost(opened, options.prefill_chunk)
+    costs = _Cost(opened, engine.describe()["prefill_chunk"])
     points = [_point(r, costs, peaks, host["last_level_cache"]) for r in runs]
     for point, r in zip(points, runs, strict=True):
         figures[point.name] = figure(SWEPT[r.kind], "tokens/s", "higher", True, (r.tokens / s for s in r.seconds))
@@ -218,7 +218,7 @@ def sweep(
     rng = np.random.default_rng(0)
     for r in runs:
         # As wide as trained embeddings are; the first norm makes them 1 anyway.
-        noise = rng.normal(0, 0.02, (r.depth + r.tokens, text.hidden)).astype(np.float32)
+        noise = rng.normal(0, 0.02, (r.depth + r.tokens, text.hidden)).astype(engine.dtype)
         engine.rewind(0)
         if r.depth:
             engine.prefill(noise[: r.depth])

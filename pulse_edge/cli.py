@@ -68,9 +68,13 @@ def engine_options(command: Command) -> Command:
     @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
     @click.option("--threads", default=0, show_default=True, help="CPU threads; 0 lets the engine choose.")
     @click.option("--context", type=int, help="Cap on prompt + answer, in tokens; lowers memory.")
-    @click.option("--prefill-chunk", default=PREFILL_CHUNK, show_default=True, help="Prompt tokens at a time; 0: all.")
+    @click.option(
+        "--prefill-chunk",
+        type=int,
+        help="Prompt tokens at a time; 0: all [default: 512 on a CPU, 2048 on a GPU].",
+    )
     @functools.wraps(command)
-    def wrapped(device: str, threads: int, context: int | None, prefill_chunk: int, **rest: Any) -> Any:
+    def wrapped(device: str, threads: int, context: int | None, prefill_chunk: int | None, **rest: Any) -> Any:
         return command(options=EngineOptions(device, threads, context, prefill_chunk), **rest)
 
     return wrapped

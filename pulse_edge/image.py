@@ -15,7 +15,7 @@ import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -264,8 +264,8 @@ def token_count(size: tuple[int, int], model: ModelSpec) -> int:
 
 
 def merge(
-    features: NDArray[np.float32], size: tuple[int, int], model: ModelSpec, newline: NDArray[np.float32] | None
-) -> NDArray[np.float32]:
+    features: NDArray[np.floating[Any]], size: tuple[int, int], model: ModelSpec, newline: NDArray[Any] | None
+) -> NDArray[np.floating[Any]]:
     """View features [views, patches, hidden] -> image tokens [tokens, hidden], in upstream's order.
 
     `flat`: view after view. `spatial_unpad`: base view, then the tiles as one map without its letterbox, each row

@@ -110,6 +110,13 @@ def peak_memory() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+def device_memory(pid: int) -> int | None:
+    """Bytes of NVIDIA GPUs that a process holds, CUDA's context among them; None where the driver does not tell."""
+    listed = said_by("nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits")
+    held = [int(used) << 20 for owner, used in re.findall(r"(\d+), (\d+)", listed or "") if int(owner) == pid]
+    return sum(held) or None
+
+
 def measure_peaks(threads: int = 0, quick: bool = False) -> Peaks | None:
     """Measure in a new process: its BLAS takes its threads from the environment, its buffers are not in our peak."""
     count = threads or physical_cores()

@@ -195,6 +195,26 @@ def test_environments_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert python.lstat().st_mtime_ns == made
 
 
+def test_a_peer_of_this_environment(tmp_path: Path) -> None:
+    """What runs where nothing can be installed."""
+    assert worker.python_of("transformers", tmp_path, installed=True) == Path(sys.executable)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_gpu_s_memory_beside_the_host_s(work: Path, tmp_path: Path) -> None:
+    """The variant for a GPU is exported for one, and says why it does not run without."""
+    done, record = run(work, "ours:int8:cuda,fake:4000", tmp_path / "out.jsonl")
+    assert done.returncode == 0, done.stderr
+    (manifest,) = work.glob("ours/*/int8-cuda/manifest.json")
+    assert json.loads(manifest.read_text())["target"] == "cuda"
+    if record["skipped"]:
+        assert "GPU" in record["skipped"]["ours int8:cuda"]
+    assert "GPU memory" not in compare.speed_table(record)[0]
+    record["entries"][0]["device_memory"] = 3 * 10**9
+    head, row, *_ = compare.speed_table(record)
+    assert row[head.index("GPU memory")] == "3 GB"
+
+
 @pytest.mark.parametrize("value", ["x", None, True, [1]])
 def test_answers_of_the_wrong_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: object) -> None:
     with Worker("fake", Path(sys.executable), tmp_path / "log") as process:

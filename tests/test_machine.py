@@ -95,3 +95,11 @@ def test_clocks_and_power_mode_where_they_are_told(monkeypatch: pytest.MonkeyPat
     power = machine.power()
     assert (power["governor"], power["clock_now"], power["clock_max"]) == ("schedutil", 1510, None)
     assert power["power_mode"] == "NV Power Mode: 25W 1"
+
+
+def test_memory_of_a_gpu_by_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert machine.device_memory(7) is None or machine.said_by("nvidia-smi")
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 17, 900; echo 7, 300; echo 7, 50; echo 9, [N/A]\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert [machine.device_memory(pid) for pid in (7, 17, 9, 1)] == [350 << 20, 900 << 20, None, None]

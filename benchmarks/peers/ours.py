@@ -1,11 +1,12 @@
 """pulse-edge itself, as one of the peers. Variants: a precision of the export; after colons a block size, and `kv8` for
-an int8 cache, `head4` for a head of 4 bits: `int4:128:head4:kv8`."""
+an int8 cache, `head4` for a head of 4 bits, `cuda` for a GPU: `int4:128:head4:kv8`, `int4:128:cuda`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.peers.protocol import serve
 from pulse_edge.backends import EngineOptions, open_engine
@@ -19,16 +20,16 @@ class Ours:
         options = EngineOptions(threads=threads, context=context)
         self._engine = open_engine(bundle, options)
         self._vision = manifest.model.vision
+        self._pixels: NDArray[np.float32] | None = None
         dtype = np.float32 if manifest.precision.embeddings == "fp32" else np.float16
         self._embeddings = np.memmap(bundle.file(EMBEDDINGS), dtype, "r").reshape(-1, manifest.model.text.hidden)
         self.engine = self._engine.describe() | {
             "weights": manifest.precision.decoder, "head": manifest.precision.head,
             "activations": manifest.precision.activations, "cache": manifest.precision.kv_cache,
-            "prefill_chunk": options.prefill_chunk,
         }  # fmt: skip
 
     def feed(self, tokens: list[int]) -> None:
-        embeds = self._embeddings[tokens].astype(np.float32)
+        embeds = self._embeddings[tokens].astype(self._engine.dtype, copy=False)
         if len(tokens) == 1:
             self._engine.step(embeds)
         else:
@@ -38,8 +39,10 @@ class Ours:
         self._engine.rewind(length)
 
     def see(self, views: int) -> None:
-        side = self._vision.image_size
-        self._engine.encode(np.random.default_rng(0).standard_normal((views, 3, side, side), np.float32))
+        if self._pixels is None or len(self._pixels) != views:
+            side = self._vision.image_size
+            self._pixels = np.random.default_rng(0).standard_normal((views, 3, side, side), np.float32)
+        self._engine.encode(self._pixels)
 
 
 def convert(checkpoint: Path, out: Path, variant: str) -> None:
@@ -48,7 +51,8 @@ def convert(checkpoint: Path, out: Path, variant: str) -> None:
     precision, *more = variant.split(":")
     block = next((int(part) for part in more if part.isdigit()), None)
     cache, head = "int8" if "kv8" in more else "float", "int4" if "head4" in more else None
-    export(checkpoint, out, precision=precision, block_size=block, cache=cache, head=head)
+    target = "cuda" if "cuda" in more else "cpu"
+    export(checkpoint, out, precision=precision, block_size=block, target=target, cache=cache, head=head)
 
 
 def load(path: Path, variant: str, threads: int, context: int) -> Ours:

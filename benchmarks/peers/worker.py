@@ -47,15 +47,17 @@ PEERS = {
         (("setuptools", TORCH), (TORCH, "onnxruntime-genai", "onnx", "onnx-ir", "transformers", "sentencepiece")),
     ),
     "optimum": Kind("optimum", ("fp32",), (("setuptools", TORCH), (TORCH, "optimum-onnx", "onnxruntime", "onnx"))),
+    "transformers": Kind("transformers", ("bf16",), (("setuptools", TORCH), (TORCH, "transformers"))),
     "fake": Kind("fake", ("1000",), None),
     "fake-noise": Kind("fake", ("1000",), None, ("noise",)),
 }  # fmt: skip
 
 
-def python_of(name: str, work: Path) -> Path:
-    """The interpreter of a peer's environment, made where there is none yet. Raises `PeerError`."""
+def python_of(name: str, work: Path, installed: bool = False) -> Path:
+    """The interpreter of a peer's environment, made where there is none yet; ours, if it has what the peer needs
+    (`installed`). Raises `PeerError`."""
     kind = PEERS[name]
-    if kind.installs is None:
+    if kind.installs is None or installed:
         return Path(sys.executable)
     folder = work / name / "venv"
     done, wanted = folder / "installed.json", [list(row) for row in kind.installs]
@@ -91,6 +93,7 @@ class Worker:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, cwd=ROOT, env=environment,
             start_new_session=True, text=True, encoding="utf-8", errors="replace",
         )  # fmt: skip
+        self.pid = self._process.pid
         threading.Thread(target=self._read, daemon=True).start()
 
     def __enter__(self) -> Worker:

@@ -35,6 +35,10 @@ class Target(Protocol):
         """The graphs' float type."""
 
     @property
+    def features(self) -> type[np.generic]:
+        """Of the image's features, which go from one graph to the other over the host."""
+
+    @property
     def opsets(self) -> dict[str, int]: ...
 
     @property

@@ -37,6 +37,10 @@ class ContribTarget:
     calibrated: bool = False
 
     @property
+    def features(self) -> type[np.generic]:
+        return self.io
+
+    @property
     def opsets(self) -> dict[str, int]:
         return {"": 21, MS: 1}
 

@@ -34,6 +34,10 @@ class StandardTarget:
     calibrated: bool = True
 
     @property
+    def features(self) -> type[np.generic]:
+        return np.float32
+
+    @property
     def opsets(self) -> dict[str, int]:
         return {"": 24}
 

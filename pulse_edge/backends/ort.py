@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ..bundle import DECODER_GRAPH, VISION_GRAPH, Bundle, Progress
 from ..errors import EngineError
 from ..lookup import DRAFTS
-from . import EngineOptions, Floats
+from . import PREFILL_CHUNK, EngineOptions, Floats
 
 try:
     import onnxruntime as ort
@@ -45,6 +45,8 @@ class Provider:
     device: str  # ONNX Runtime's name for the memory
     targets: tuple[str, ...]  # bundle targets it runs
     row_cost: float  # see backends.Engine
+    packed_row_cost: float  # the same, of weights in blocks of 4 or 8 bits
+    prefill_chunk: int = PREFILL_CHUNK  # where `EngineOptions` has none
     options: dict[str, str] = field(default_factory=dict)
     shared: bool = True
     graphs: dict[str, str] = field(default_factory=dict)  # options that turn graphs on
@@ -52,12 +54,15 @@ class Provider:
 
 # CUDA options: docs/execution-providers/CUDA-ExecutionProvider. Growing the arena by what is asked keeps the peak at
 # what is used. The graphs hold no convolution: cuDNN is given nothing to search and no workspace.
-# Row costs: measured on two CPU cores (AVX2) at 7B width, 0.33-0.42 in int4 and int8. A GPU's steps only wait for the
-# weights, which one more row does not read again: 0.03 is an estimate, not measured.
+# Row costs: measured at 7B width; on two CPU cores (AVX2) 0.33-0.42 in int4 and int8. On an H100 (ONNX Runtime 1.31.1)
+# steps of 1, 4, 8 and 16 rows after 3,000 tokens took 6.5, 7.3, 7.5 and 8.0 ms in fp16, and 3.5, 5.3, 7.5 and 12.5 ms
+# in int4; 2,933 tokens in int4 took 127 ms by 2,048 and 164 ms by 512.
+# Left off: `ep.cuda.fpa_intb_gemm`, whose kernels for blocks of 32 were slower there (127 ms became 175, a step's 3.1
+# ms 3.8) and take 8 s more to load, to find the fastest.
 PROVIDERS = {
-    "cpu": Provider("CPUExecutionProvider", "cpu", ("cpu", "cuda", "standard"), 0.4),
+    "cpu": Provider("CPUExecutionProvider", "cpu", ("cpu", "cuda", "standard"), 0.4, 0.4),
     "cuda": Provider(
-        "CUDAExecutionProvider", "cuda", ("cuda",), 0.03,
+        "CUDAExecutionProvider", "cuda", ("cuda",), 0.03, 0.2, 2048,
         {"arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "DEFAULT",
          "cudnn_conv_use_max_workspace": "0"},
         shared=False, graphs={"enable_cuda_graph": "1"},
@@ -146,10 +151,12 @@ class OrtEngine:
         manifest = bundle.manifest
         self._text = manifest.model.text
         self._options, self._device, self._provider = options, device, provider
-        self._io: Any = np.float32 if manifest.precision.io == "fp32" else np.float16
-        self._cached_as: Any = np.int8 if manifest.precision.kv_cache == "int8" else self._io
+        self.dtype: Any = np.float32 if manifest.precision.io == "fp32" else np.float16
+        self._cached_as: Any = np.int8 if manifest.precision.kv_cache == "int8" else self.dtype
         self.capacity = min(options.context or self._text.context, self._text.context)
-        self.length, self.row_cost = 0, provider.row_cost
+        packed = manifest.precision.decoder not in ("fp32", "fp16")
+        self.length, self.row_cost = 0, provider.packed_row_cost if packed else provider.row_cost
+        self._chunk = provider.prefill_chunk if options.prefill_chunk is None else options.prefill_chunk
         self._standard = manifest.target == "standard"
         with ThreadPoolExecutor() as pool:  # ONNX Runtime packs the weights of a session in one thread
             vision = pool.submit(self._session, bundle, VISION_GRAPH, provider.options)
@@ -222,7 +229,7 @@ class OrtEngine:
         return features
 
     def prefill(self, embeds: Floats, progress: Progress | None = None) -> Floats:
-        start, chunk = self.length, self._options.prefill_chunk or len(embeds)
+        start, chunk = self.length, self._chunk or len(embeds)
         if progress:
             progress("prefill", 0, len(embeds))
         try:
@@ -262,6 +269,7 @@ class OrtEngine:
             "provider": self._provider.name,
             "threads": self._options.threads,
             "context": self.capacity,
+            "prefill_chunk": self._chunk,
             **({} if self._provider.shared else {"cuda_graphs": self._graphs}),
         }
 
@@ -308,7 +316,7 @@ class _Run:
     def _bind(self, wanted: int) -> None:
         engine, rows = self._engine, self._rows
         provider = engine._provider
-        self._embeds = _Tensor(np.empty((1, rows, engine._text.hidden), engine._io), provider)
+        self._embeds = _Tensor(np.empty((1, rows, engine._text.hidden), engine.dtype), provider)
         self._seqlens = _Tensor(np.zeros(1, np.int32), provider)
         self._total = _Tensor(np.full((), engine.capacity, np.int32), HOST)  # the operator reads it there
         self._position = _Tensor(np.zeros(1, np.int64), provider)  # what the standard graphs read instead

@@ -82,7 +82,7 @@ class TensorRTEngine:
         model = bundle.manifest.model
         self._text, self._index, self._device = model.text, index, device
         self.capacity = min(options.context or self._text.context, self._text.context)
-        self.length = 0
+        self.length, self.dtype = 0, np.float16
         self._chunk = min(options.prefill_chunk or index.prefill_rows, index.prefill_rows)
         self._load = load = _Contexts(bundle, device, library, index)
         side, patches = model.vision.image_size, model.vision.grid**2
@@ -207,6 +207,7 @@ class TensorRTEngine:
             "provider": f"sm{key.capability}",
             "threads": 0,
             "context": self.capacity,
+            "prefill_chunk": self._chunk,
             "plans": self._index.seal,
             "device_memory": dict(self._device.used),
         }

@@ -1,0 +1,170 @@
+"""ONNX Runtime's CUDA provider on a real GPU, against the same graphs on the CPU. Skipped where there is none."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fixture_types import Bundles
+
+pytest.importorskip("onnxruntime")
+
+import pulse_edge
+from pulse_edge.backends import Engine, EngineOptions, cuda, open_engine
+from pulse_edge.bundle import Bundle, open_bundle
+from pulse_edge.errors import EngineError
+
+GEOMETRY = {"hidden": 512, "heads": 4, "ffn": 1024, "vision_width": 512, "vision_heads": 8, "vision_mlp": 2048}
+# Largest difference to the CPU's provider, over the largest value: both round to fp16, after sums in other orders.
+TOLERANCE = 2e-2
+
+
+def why_not() -> str:
+    """Why nothing here can run; empty where it can."""
+    import onnxruntime as ort
+
+    if "CUDAExecutionProvider" not in ort.get_available_providers():
+        return "no GPU build of ONNX Runtime"
+    try:
+        cuda.Cuda().capability()
+    except EngineError as error:
+        return f"no GPU: {error}"
+    return ""
+
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(bool(why_not()), reason=why_not() or "there is a GPU")]
+
+
+@pytest.fixture(params=[("fp16", None), ("int8", None), ("int4", 32), ("int4", 128)], ids=str)
+def bundle(request: pytest.FixtureRequest, bundles: Bundles) -> Bundle:
+    precision, block = request.param
+    return open_bundle(bundles(precision, block, "cuda", **GEOMETRY))
+
+
+def embeds(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(count, GEOMETRY["hidden"])).astype(np.float32)
+
+
+def relative(got: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.abs(got - expected).max() / np.abs(expected).max())
+
+
+def on(device: str, bundle: Bundle) -> Engine:
+    return open_engine(bundle, EngineOptions(device=device))
+
+
+def run(engine: Engine, x: np.ndarray) -> np.ndarray:
+    """Logits of rows 39 to 59: a prompt, eight rows at once, then single steps."""
+    got = [engine.prefill(x[:40])[None].copy(), engine.step(x[40:48]).copy()]
+    return np.concatenate([*got, *(engine.step(row[None]).copy() for row in x[48:])])
+
+
+def test_numbers_of_the_same_graph_on_the_cpu(bundle: Bundle) -> None:
+    """And the same likeliest tokens, but for ties."""
+    there, here, x = on("cuda", bundle), on("cpu", bundle), embeds(60)
+    assert there.describe()["cuda_graphs"] is True
+    pixels = np.random.default_rng(5).normal(size=(2, 3, 56, 56)).astype(np.float32)
+    assert relative(there.encode(pixels), here.encode(pixels)) < TOLERANCE
+    logits, expected = run(there, x), run(here, x)
+    assert relative(logits, expected) < TOLERANCE
+    best, second = np.sort(expected)[:, :-3:-1].T
+    clear = best - second > 2 * np.abs(logits - expected).max()
+    assert clear.any()
+    assert (logits.argmax(1) == expected.argmax(1))[clear].all()
+
+
+def test_the_same_bytes_twice(bundle: Bundle) -> None:
+    """Of one engine, captured and replayed, and of another."""
+    first, x = on("cuda", bundle), embeds(60)
+    logits = run(first, x)
+    first.rewind(0)
+    assert np.array_equal(run(first, x), logits)
+    assert np.array_equal(run(on("cuda", bundle), x), logits)
+
+
+def test_prefill_steps_rewind_and_verification(bundle: Bundle) -> None:
+    """Captured steps, several rows at once, chunks and a whole prompt are one computation."""
+    engine, x = on("cuda", bundle), embeds(60)
+    engine.prefill(x[:40])
+    singles = np.concatenate([engine.step(row[None]).copy() for row in x[40:46]])
+    engine.rewind(40)
+    for _ in range(3):  # captured, replayed
+        assert relative(engine.step(x[40:46]), singles) < TOLERANCE
+        engine.rewind(40)
+    engine.rewind(0)
+    assert relative(engine.prefill(x[:46]), singles[-1]) < TOLERANCE
+    chunks = open_engine(bundle, EngineOptions(device="cuda", prefill_chunk=7))
+    assert relative(chunks.prefill(x[:46]), singles[-1]) < TOLERANCE
+
+
+def test_a_page_and_its_tokens(bundle: Bundle) -> None:
+    """A whole question, greedily: the same tokens each time, and the CPU's until a near tie may part them."""
+    page = np.random.default_rng(3).integers(0, 255, (80, 120, 3), np.uint8)
+    there, here = (pulse_edge.load(bundle.path, device=device) for device in ("cuda", "cpu"))
+    for question in ("What is the rate?", "Normal?"):
+        there.forget()  # what is kept of a page was rounded in other company
+        got, wanted = (m.ask(page, question, max_new_tokens=24).token_ids for m in (there, here))
+        there.forget()
+        again = there.ask(page, question, max_new_tokens=24).token_ids
+        assert got == again
+        assert got[0] == wanted[0]
+
+
+def seconds(work: Callable[[], object], repeats: int = 20) -> float:
+    times = []
+    for number in range(repeats + 2):
+        start = time.perf_counter()
+        work()
+        times += [time.perf_counter() - start] * (number > 1)
+    return statistics.median(times)
+
+
+def test_latency_table(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+    engine, x = on("cuda", bundle), embeds(400)
+    pixels = np.zeros((5, 3, 56, 56), np.float32)
+
+    def fresh(work: Callable[[], object]) -> Callable[[], object]:
+        return lambda: (engine.rewind(0), work())
+
+    rows = {
+        "vision, 5 views": seconds(lambda: engine.encode(pixels)),
+        "prefill, 400 tokens": seconds(fresh(lambda: engine.prefill(x))),
+        "step, 1 token": seconds(fresh(lambda: engine.step(x[:1]))),
+        "step, 4 tokens": seconds(fresh(lambda: engine.step(x[:4]))),
+        "step, 16 tokens": seconds(fresh(lambda: engine.step(x[:16]))),
+    }
+    with capsys.disabled():
+        print(f"\n{bundle.manifest.precision.name}, {engine.describe()['provider']}")
+        for name, took in rows.items():
+            print(f"  {name:<20} {1e3 * took:8.3f} ms")
+    assert rows["step, 1 token"] < rows["prefill, 400 tokens"]
+
+
+def test_memory_is_given_back(bundle: Bundle) -> None:
+    """After the first engine, which makes CUDA's context and loads kernels, none costs anything; of a GPU to itself."""
+    call, left = cuda.Cuda(), []
+    for _ in range(4):
+        engine = on("cuda", bundle)
+        run(engine, embeds(60))
+        del engine
+        gc.collect()
+        left.append(int(call("cudaMemGetInfo")[0]))
+    assert max(left[1:]) - min(left[1:]) < 16 << 20
+
+
+def test_a_cache_that_does_not_fit_says_so(bundles: Bundles, tmp_path: Path) -> None:
+    """Asked of memory that another has taken."""
+    opened, call = open_bundle(bundles("fp16", None, "cuda", **GEOMETRY)), cuda.Cuda()
+    on("cuda", opened)  # CUDA's context, kernels
+    gc.collect()
+    taken = call("cudaMalloc", int(call("cudaMemGetInfo")[0]) - (8 << 20))
+    try:
+        with pytest.raises(EngineError, match=r"memory|load"):
+            run(on("cuda", opened), embeds(60))
+    finally:
+        call("cudaFree", taken)
