@@ -8,6 +8,7 @@ engine alone, in llama-bench's manner: `pp512` prefills 512 positions, `tg128 @ 
 from __future__ import annotations
 
 import dataclasses
+import os
 import statistics
 import time
 from collections import defaultdict
@@ -51,6 +52,7 @@ FIGURES: dict[str, tuple[str, Unit, Better, bool]] = {
     "tpot": ("time per output token: (E2E - TTFT) / (N - 1), cold requests", "s", "lower", True),
     "e2e": ("a whole cold request of N tokens", "s", "lower", False),
     "peak_memory": ("largest resident set after the requests; mapped file pages count", "bytes", "lower", True),
+    "device_memory": ("what this process holds of a GPU after the requests", "bytes", "lower", True),
 }
 
 
@@ -97,6 +99,8 @@ def run(
 
     cold, warm = _requests(model, engine.capacity, image, settings, samples, say)
     samples["peak_memory"].append(machine.peak_memory())
+    if held := machine.device_memory(os.getpid()):
+        samples["device_memory"].append(held)
     on_cpu = engine.describe()["device"] == "cpu"
     if on_cpu:
         samples["projector"] = _projector(opened, options, image, settings)
