@@ -307,9 +307,7 @@ def report(geometry: Geometry, device: Device, found: list[Prediction], context:
     return {
         "what": "PREDICTED by a roofline, not measured",
         "formula": (__doc__ or "").split("\n\n")[1],
-        "shares": "measured on another CPU"
-        if device.kind == "cpu"
-        else "assumed; the README says what they were worth on an H100",
+        "shares": "measured on another CPU" if device.kind == "cpu" else "assumed; worth on an H100: see the README",
         "model": {"name": geometry.name, "prompt_tokens": geometry.tokens, "views": geometry.views},
         "context": context or geometry.text.context,
         "device": dataclasses.asdict(device),

@@ -108,7 +108,7 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = CliRunner().invoke(cli, ["fit", "--device", "orin-nano-8gb"])
     assert shown.exit_code == 0, shown.output
     assert shown.output.startswith("PREDICTED")
-    assert "assumed; the README says" in shown.output
+    assert "assumed; worth on an H100" in shown.output
     assert "prefill = linear FLOP / (GEMM peak x share)" in shown.output
     made = json.loads(
         CliRunner().invoke(cli, ["fit", "--device", "orin-nano-8gb", "--context", "2048", "--json"]).output
