@@ -64,7 +64,7 @@ def measured(bundle: Path) -> tuple[dict[str, Any], list[tuple[str, int, int]]]:
         return spies[0]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bench.machine, "device_memory", lambda pid: 3 << 20 if pid == os.getpid() else None)
+        patch.setattr(bench.machine, "device_memory", lambda pid: 3_000_000 if pid == os.getpid() else None)
         patch.setattr(bench, "open_engine", spy)
         record = bench.run(bundle, EngineOptions(threads=1, context=400), TINY)
     return record, spies[0].calls
@@ -175,7 +175,7 @@ def test_the_record_has_the_schema(record: dict[str, Any]) -> None:
     assert counts["projector"] == 2
     assert 0 < record["figures"]["projector"]["p50"] < record["figures"]["vision"]["p50"]
     assert 20e6 < record["figures"]["peak_memory"]["p50"] < 4e9
-    assert record["figures"]["device_memory"]["p50"] == 3 << 20
+    assert record["figures"]["device_memory"]["p50"] == 3e6
     assert all(p["read_share"] is None for p in record["sweeps"])  # the tiny weights lie in the cache
 
 
