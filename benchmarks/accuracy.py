@@ -31,7 +31,8 @@ from pulse_edge.backends import EngineOptions, open_engine
 from pulse_edge.bundle import Bundle, open_bundle
 from pulse_edge.export.calibrate import Recipe
 from pulse_edge.export.pipeline import export
-from pulse_edge.export.verify import Floats, embedding_table, kl_divergence, prompt_ids, splice
+from pulse_edge.export.verify import Floats, kl_divergence, prompt_ids
+from pulse_edge.prompt_rows import image_rows, prompt_rows
 from pulse_edge.nano import evaluate
 from pulse_edge.status import Status
 
@@ -90,26 +91,22 @@ class Logits:
 def answer_logits(bundle: Bundle, pages: list[Any], answers: list[list[int]] | None) -> list[tuple[Floats, list[int]]]:
     """For each page the logits [tokens, vocab] that choose a report's tokens, and those tokens: `answers`, or the
     bundle's own greedy choice."""
-    engine, table, ids = (
-        open_engine(bundle, EngineOptions("cpu", threads=2)),
-        embedding_table(bundle),
-        prompt_ids(bundle),
-    )
+    engine, ids = open_engine(bundle, EngineOptions("cpu", threads=2)), prompt_ids(bundle)
     spec = bundle.manifest.model
-    newline = table[-1] if spec.image.merge == "spatial_unpad" else None
     out = []
     for at, page in enumerate(pages):
         engine.rewind(0)
-        tokens = images.merge(engine.encode(images.preprocess(page, spec)), page.size, spec, newline)
-        rows = [engine.prefill(splice(ids, tokens, table)).copy()]
+        pixels = images.preprocess(page, spec)
+        numbers = prompt_rows(ids, image_rows(len(pixels), page.size, spec, engine.table_rows))
+        rows = [engine.prefill(engine.rows(numbers, engine.encode(pixels))).copy()]
         if answers is None:
             chosen = [int(rows[0].argmax())]
             while len(chosen) < REPORT_TOKENS and chosen[-1] not in spec.text.eos:
-                rows.append(engine.step(table[chosen[-1:]])[0].copy())
+                rows.append(engine.step(engine.rows(np.array(chosen[-1:])))[0].copy())
                 chosen.append(int(rows[-1].argmax()))
         else:
             chosen = answers[at]
-            rows += list(engine.step(table[chosen[:-1]])) if len(chosen) > 1 else []
+            rows += list(engine.step(engine.rows(np.array(chosen[:-1])))) if len(chosen) > 1 else []
         out.append((np.stack(rows), chosen))
     return out
 

@@ -19,7 +19,7 @@ import click
 import numpy as np
 
 from pulse_edge import figures, load, machine
-from pulse_edge.backends import Engine, EngineOptions, Floats, open_engine
+from pulse_edge.backends import Engine, EngineOptions, Numbers, Rows, open_engine
 from pulse_edge.bundle import open_bundle
 from pulse_edge.cli import REPORT_PROMPT
 from pulse_edge.generate import Generation, generate
@@ -33,7 +33,6 @@ from .compare import commit
 
 KIND, SCHEMA = "speculation", 1  # of a record
 RESULTS = Path(__file__).parent / "results" / "speculation.jsonl"
-LIKELY = np.float32(1e9)  # above every logit
 PROMPT = 32  # positions before a replayed report, random
 
 
@@ -51,35 +50,32 @@ class Scripted:
     def rewind(self, length: int) -> None:
         self._engine.rewind(length)
 
-    def step(self, embeds: Floats) -> Floats:
+    def rows(self, numbers: Numbers) -> Rows:
+        return self._engine.rows(numbers % self._engine.table_rows)
+
+    def choose(self, rows: Rows) -> Numbers:
         """The row of position p gets the script's token p + 1; a row after a wrong draft is never looked at."""
         at = self._engine.length - self._start
-        rows = self._engine.step(embeds)
-        for i, row in enumerate(rows):
-            row[self._script[min(at + i + 1, len(self._script) - 1)]] = LIKELY
-        return rows
+        self._engine.choose(rows)
+        ahead = range(at + 1, at + 1 + len(rows))
+        return np.array([self._script[min(i, len(self._script) - 1)] for i in ahead])
 
 
-def replay(engine: Engine, hidden: int, eos: int, reports: list[list[int]], lookup: Lookup | None) -> list[float]:
+def replay(engine: Engine, eos: int, reports: list[list[int]], lookup: Lookup | None) -> list[float]:
     """Seconds of each report's steps."""
-    rng = np.random.default_rng(0)
-    table = rng.normal(0, 0.02, (512, hidden)).astype(np.float32)
+    prompt = np.random.default_rng(0).integers(0, engine.table_rows, PROMPT)
     seconds = []
     for report in reports:
         script = [*report, eos]
         engine.rewind(0)
-        engine.prefill(np.resize(table, (PROMPT, hidden)))
-        logits = np.zeros(engine.step(table[:1]).shape[1], np.float32)
-        engine.rewind(PROMPT)
+        logits = np.zeros(len(engine.prefill(engine.rows(prompt))), np.float32)
         logits[script[0]] = 1
         if lookup is not None:
             lookup.begin([eos] * 2)
         out, params = Generation(), SamplingParams(max_new_tokens=len(script))
         scripted: Any = Scripted(engine, script, PROMPT)
         start = time.perf_counter()
-        steps = generate(
-            scripted, lambda tokens: table[[t % 512 for t in tokens]], logits, params, (eos,), _NoText(), out, lookup
-        )
+        steps = generate(scripted, logits, params, (eos,), _NoText(), out, lookup)
         list(steps)
         seconds.append(time.perf_counter() - start)
         assert out.tokens == report, "a replay gave other tokens"
@@ -159,7 +155,7 @@ def main(bundle: Path, others: tuple[Path, ...], reports: int, threads: int, rep
         for _ in range(repetitions):
             for speculate in (False, True):
                 lookup = Lookup(model._tokenizer.numbers) if speculate else None
-                twice[speculate].append(replay(engine, text.hidden, text.eos[0], tokens, lookup))
+                twice[speculate].append(replay(engine, text.eos[0], tokens, lookup))
         name = f"{text.layers} x {text.hidden}, {opened.manifest.precision.name}, the same reports replayed"
         plain, fast = (_medians(twice[s]) for s in (False, True))
         records.append(record(name, plain, fast, more))

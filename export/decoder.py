@@ -1,6 +1,9 @@
 """The Llama decoder as one graph for prefill, decode and verification of speculated tokens.
 
 inputs_embeds [1, rows, hidden], logit_rows int64 [n] -> logits float32 [n, vocab] of those rows, and the cache.
+
+Targets that gather take rows int64 [rows] and table [table_rows, hidden] instead of embeddings, and give tokens int64
+[n], too: the likeliest of each row of logits, -1 where its logit is not finite.
 Source: transformers modeling_llama.py.
 """
 
@@ -16,7 +19,7 @@ from .net import Net
 
 def write_decoder(net: Net, spec: ModelSpec) -> None:
     text, target = spec.text, net.target
-    x = net.graph.input("inputs_embeds", target.io, [1, "rows", text.hidden])
+    x = _embeddings(net, text.hidden)
     wanted = net.graph.input("logit_rows", np.int64, ["logit_rows"])
     cache = target.emit_cache_inputs(net.graph, x, text)
     weight = net.parameter("layers.0.input_layernorm.weight")
@@ -40,6 +43,30 @@ def write_decoder(net: Net, spec: ModelSpec) -> None:
     logits = net.node("Squeeze", logits, net.ints(0), name="logits.rows")
     net.node("Cast", logits, name="logits", to=NUMPY_TO_ONNX[np.dtype(np.float32)])
     net.graph.output("logits", np.float32, ["logit_rows", text.vocab])
+    if target.gathers:
+        _likeliest(net)
+
+
+def _embeddings(net: Net, hidden: int) -> str:
+    """[1, rows, hidden]."""
+    io = net.target.io
+    if not net.target.gathers:
+        return net.graph.input("inputs_embeds", io, [1, "rows", hidden])
+    table = net.graph.input("table", io, ["table_rows", hidden])
+    rows = net.graph.input("rows", np.int64, ["rows"])
+    x = net.node("Gather", table, rows, name="rows.embeddings", axis=0)
+    return net.node("Unsqueeze", x, net.ints(0), name="rows.batch")
+
+
+def _likeliest(net: Net) -> None:
+    """tokens int64 [logit_rows] of logits."""
+    best = net.node("ArgMax", "logits", name="tokens.best", axis=1, keepdims=1)
+    logit = net.node("GatherElements", "logits", best, name="tokens.logit", axis=1)
+    size = net.node("Abs", logit, name="tokens.size")
+    finite = net.node("Less", size, net.graph.constant(np.array(np.inf, np.float32)), name="tokens.finite")
+    token = net.node("Where", finite, best, net.ints(-1), name="tokens.column")
+    net.node("Squeeze", token, net.ints(1), name="tokens")
+    net.graph.output("tokens", np.int64, ["logit_rows"])
 
 
 def _mlp(net: Net, x: str, name: str) -> str:

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pulse_edge import image as images
-from pulse_edge.backends import Engine, EngineOptions, open_engine
-from pulse_edge.bundle import EMBEDDINGS, TOKENIZER, Bundle, Progress
+from pulse_edge.backends import Engine, EngineOptions, Rows, open_engine
+from pulse_edge.bundle import TOKENIZER, Bundle, Progress
 from pulse_edge.errors import BundleError, ContextError, ParameterError
-from pulse_edge.prompt import IMAGE, PromptBuilder, Tokenizer
+from pulse_edge.prompt import PromptBuilder, Tokenizer
+from pulse_edge.prompt_rows import image_rows, prompt_rows
 
 from . import reference
 from .checkpoint import Checkpoint
@@ -86,19 +87,18 @@ def compare(
     page = images.read_page(image).image if image else test_page()
     engine = open_engine(bundle, EngineOptions(threads=threads))
     pixels = images.preprocess(page, spec)
-    features = engine.encode(pixels).astype(np.float32)
-    table = embedding_table(bundle)
-    newline = table[-1] if spec.image.merge == "spatial_unpad" else None
+    looked = engine.encode(pixels)
+    features = np.asarray(looked, np.float32)
     ids = prompt_ids(bundle)
-    embeds = splice(ids, images.merge(features, page.size, spec, newline), table)
-    if len(embeds) + tokens > engine.capacity:
-        raise ContextError(f"the prompt is {len(embeds)} tokens; with {tokens} more it exceeds {engine.capacity}")
-    logits, chosen = _greedy(engine, embeds, table, tokens)
+    numbers = prompt_rows(ids, image_rows(len(pixels), page.size, spec, engine.table_rows))
+    if len(numbers) + tokens > engine.capacity:
+        raise ContextError(f"the prompt is {len(numbers)} tokens; with {tokens} more it exceeds {engine.capacity}")
+    logits, chosen = _greedy(engine, engine.rows(numbers, looked), tokens)
     _say(progress, "reference", 1, 3)
     expected_pixels = reference.pixels(page, spec)
     expected_features = reference.vision_features(expected_pixels, spec, source.tensor)
     _say(progress, "reference", 1, 3)
-    expected_newline = source.tensor("image_newline") if newline is not None else None
+    expected_newline = source.tensor("image_newline") if spec.image.merge == "spatial_unpad" else None
     merged = reference.merge(expected_features, page.size, spec, expected_newline)
     answer = source.tensor("embed_tokens.weight")[chosen[:-1]]
     both = np.concatenate([reference.splice(ids, merged, source.tensor), answer])
@@ -109,7 +109,7 @@ def compare(
     stages = (
         _stage("pixels", pixels, expected_pixels),
         _stage("features", features, expected_features),
-        _stage("prefill logits", logits, expected[: len(embeds)]),
+        _stage("prefill logits", logits, expected[: len(numbers)]),
     )
     return _report(bundle, source, stages, logits, expected, chosen)
 
@@ -182,12 +182,12 @@ def _say(progress: Progress | None, stage: str, amount: int, total: int) -> None
         progress(stage, amount, total)
 
 
-def _greedy(engine: Engine, embeds: Floats, table: Floats, count: int) -> tuple[Floats, list[int]]:
+def _greedy(engine: Engine, prompt: Rows, count: int) -> tuple[Floats, list[int]]:
     """Logits of every prompt position [prompt, vocab], and `count` greedy tokens (the end token is no end here)."""
-    logits = engine.step(embeds).copy()
+    logits = engine.step(prompt).astype(np.float32)
     chosen = [int(logits[-1].argmax())]
     while len(chosen) < count:
-        chosen.append(int(engine.step(table[chosen[-1:]])[0].argmax()))
+        chosen.append(int(engine.choose(engine.rows(np.array(chosen[-1:])))[0]))
     return logits, chosen
 
 
@@ -195,17 +195,6 @@ def prompt_ids(bundle: Bundle) -> list[int]:
     spec = bundle.manifest.model
     tokenizer = Tokenizer(bundle.file(TOKENIZER), spec.prompt.legacy)
     return PromptBuilder(spec.prompt, tokenizer, spec.text.bos, spec.text.eos[0]).first_turn(QUESTION)
-
-
-def embedding_table(bundle: Bundle) -> Floats:
-    dtype = np.float32 if bundle.manifest.precision.embeddings == "fp32" else np.float16
-    table = np.fromfile(bundle.file(EMBEDDINGS), dtype).astype(np.float32)
-    return table.reshape(-1, bundle.manifest.model.text.hidden)
-
-
-def splice(ids: list[int], image: Floats, table: Floats) -> Floats:
-    at = ids.index(IMAGE)
-    return np.concatenate([table[ids[:at]], image, table[ids[at + 1 :]]])
 
 
 def test_page() -> Image.Image:

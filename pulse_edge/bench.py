@@ -21,7 +21,7 @@ import numpy as np
 
 from . import cost, machine
 from .answer import Answer
-from .backends import Engine, EngineOptions, Floats, open_engine
+from .backends import Engine, EngineOptions, Rows, open_engine
 from .bundle import DECODER_GRAPH, Bundle, Progress, TextSpec, open_bundle
 from .errors import ParameterError
 from .figures import SCHEMA_VERSION, Better, Point, Unit, figure, point_name
@@ -221,8 +221,7 @@ def sweep(
     skipped = [f"{r.name}: context {engine.capacity}" for r in wanted if r not in runs]
     rng = np.random.default_rng(0)
     for r in runs:
-        # As wide as trained embeddings are; the first norm makes them 1 anyway.
-        noise = rng.normal(0, 0.02, (r.depth + r.tokens, text.hidden)).astype(engine.dtype)
+        noise = engine.rows(rng.integers(0, text.vocab, r.depth + r.tokens))
         engine.rewind(0)
         if r.depth:
             engine.prefill(noise[: r.depth])
@@ -235,14 +234,14 @@ def sweep(
     return runs, skipped
 
 
-def _run_once(engine: Engine, kind: str, embeds: Floats, clock: Callable[[], float]) -> float:
-    """Seconds of one prefill of `embeds` [n, hidden], or of n steps."""
+def _run_once(engine: Engine, kind: str, rows: Rows, clock: Callable[[], float]) -> float:
+    """Seconds of one prefill of n rows, or of n greedy steps."""
     start = clock()
     if kind == "pp":
-        engine.prefill(embeds)
+        engine.prefill(rows)
     else:
-        for at in range(len(embeds)):
-            engine.step(embeds[at : at + 1])
+        for at in range(len(rows)):
+            engine.choose(rows[at : at + 1])
     return clock() - start
 
 

@@ -108,6 +108,13 @@ class ModelSpec:
     image: ImageSpec
     prompt: PromptSpec
 
+    @property
+    def most_views(self) -> int:
+        """Views of any page at most: the base view, and the tiles of the largest grid where there are some."""
+        side = self.vision.image_size
+        tiles = ((w // side) * (h // side) for w, h in self.image.grids)
+        return 1 + max(tiles, default=0) if self.image.aspect == "anyres" else 1
+
 
 @dataclass(frozen=True)
 class PrecisionInfo:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .backends import Engine
+from .backends import Engine, Rows
+from .errors import EngineError
 from .lookup import Drafts, Guess, Lookup
 from .prompt import TextStream
-from .sampling import Sampler, SamplingParams
+from .sampling import NOT_FINITE, Sampler, SamplingParams
 
 Floats = NDArray[np.float32]
 # the model ended | a stop string | max_new_tokens | the cache is full | the caller left
@@ -38,7 +39,6 @@ class Generation:
 
 def generate(
     engine: Engine,
-    embed: Callable[[list[int]], Floats],
     logits: Floats,
     params: SamplingParams,
     eos: tuple[int, ...],
@@ -51,14 +51,12 @@ def generate(
     With a lookup, which has seen the prompt, a step may give several tokens. However it ends, also when it is closed,
     the cache then holds the prompt and tokens of the answer, nothing else.
     """
-    sample, now = Sampler(params), time.perf_counter
-    steps = _Steps(engine, embed, params, out, lookup)
+    now = time.perf_counter
+    steps = _Steps(engine, params, out, lookup)
     try:
+        token = steps.sample(logits)
         while True:
-            start = now()
-            token = sample(logits)
             sampled = now()
-            out.sample_seconds += sampled - start
             out.first_token_at, out.last_token_at = out.first_token_at or sampled, sampled
             if token in eos:
                 out.finish_reason = "eos"
@@ -74,7 +72,7 @@ def generate(
             if reason:
                 out.finish_reason = reason
                 break
-            logits = steps.after(token)
+            token = steps.after(token)
     finally:
         steps.settle()
     rest = text.finish()
@@ -83,30 +81,25 @@ def generate(
 
 
 class _Steps:
-    """Logits after each token: from a step of its own, or from a row that an earlier step ran ahead.
+    """The token after each token: from a step of its own, or from a row that an earlier step ran ahead.
 
     A step runs the token just sampled and a draft of what may follow; each row's logits are those after its true prefix
     as long as the tokens sampled are the drafted ones. So every token is sampled once, in order, from the logits that
-    plain decoding would sample it from (but for rounding, see `Engine.step`): lossless for any sampling.
+    plain decoding would sample it from (but for rounding, see `Engine.step`): lossless for any sampling. Where the
+    likeliest token is all that is asked for, the engine says which it is, and keeps the logits.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        embed: Callable[[list[int]], Floats],
-        params: SamplingParams,
-        out: Generation,
-        lookup: Lookup | None,
-    ) -> None:
-        self._engine, self._embed, self._params, self._out, self._lookup = engine, embed, params, out, lookup
+    def __init__(self, engine: Engine, params: SamplingParams, out: Generation, lookup: Lookup | None) -> None:
+        self._engine, self._params, self._out, self._lookup = engine, params, out, lookup
+        self._sampler = Sampler(params)
         self._drafts = None if lookup is None else Drafts(engine.row_cost, lookup.record)
         self._length = engine.length  # of the cache, without what is ahead of the tokens sampled
-        self._rows: Floats  # [1 + draft, vocab]
+        self._ahead: NDArray[Any]  # of 1 + draft rows: logits [rows, vocab], or tokens [rows]
         self._draft: list[Guess] = []
         self._right = 0  # of the draft
 
-    def after(self, token: int) -> Floats:
-        """Logits [vocab] after `token`, the last one sampled."""
+    def after(self, token: int) -> int:
+        """The token after `token`, the last one sampled. Raises `EngineError`."""
         if self._lookup is not None:
             self._lookup.push(token)
         if self._right < len(self._draft) and token == self._draft[self._right].token:
@@ -116,13 +109,28 @@ class _Steps:
             self.settle()
             draft = self._guess()
             start = time.perf_counter()
-            self._rows = self._engine.step(self._embed([token, *(guess.token for guess in draft)]))
+            self._ahead = self._run([token, *(guess.token for guess in draft)])
             self._out.step_seconds.append(time.perf_counter() - start)
             self._out.drafted += len(draft)
             self._draft, self._right = draft, 0
         self._length += 1
-        row: Floats = self._rows[self._right]
-        return row
+        if not self._params.greedy:
+            return self.sample(self._ahead[self._right])
+        chosen = int(self._ahead[self._right])
+        if chosen < 0:
+            raise EngineError(NOT_FINITE)
+        return chosen
+
+    def _run(self, tokens: list[int]) -> NDArray[Any]:
+        rows: Rows = self._engine.rows(np.array(tokens, np.int64))
+        return self._engine.choose(rows) if self._params.greedy else self._engine.step(rows)
+
+    def sample(self, logits: Floats) -> int:
+        """A token from logits [vocab], and the time it takes."""
+        start = time.perf_counter()
+        token = self._sampler(logits)
+        self._out.sample_seconds += time.perf_counter() - start
+        return token
 
     @property
     def full(self) -> bool:

@@ -15,17 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from . import image as images
 from .answer import Answer, Timings, Usage
-from .backends import Engine, EngineOptions, open_engine
-from .bundle import EMBEDDINGS, TOKENIZER, Bundle, Progress, opening
+from .backends import Engine, EngineOptions, Features, Numbers, Rows, open_engine
+from .bundle import TOKENIZER, Bundle, Progress, opening
 from .errors import ContextError, ParameterError, PulseEdgeError
-from .generate import Floats, Generation, generate
+from .generate import Generation, generate
 from .image import ImageSource
 from .lookup import Lookup
 from .prompt import IMAGE, PromptBuilder, TextStream, Tokenizer
+from .prompt_rows import image_rows
 from .sampling import SamplingParams
 
 EMBEDDED = Path(__file__).parent / "assets" / "pulse-nano"  # the bundle that ships with the package
@@ -72,12 +72,13 @@ class Request:
 
 @dataclass
 class _KnownImage:
-    """The last image: what it was, and its tokens' embeddings [tokens, hidden]."""
+    """The last image: what it was, its features, and which of them its tokens are."""
 
     encoded_sha256: str | None
     page_sha256: str
     record: dict[str, Any]  # for provenance
-    tokens: Floats
+    features: Features
+    tokens: Numbers  # [tokens], of `Engine.rows`
 
     @property
     def key(self) -> int:
@@ -95,8 +96,6 @@ class Model:
         self._tokenizer = Tokenizer(bundle.file(TOKENIZER), self._spec.prompt.legacy)
         text = self._spec.text
         self._prompts = PromptBuilder(self._spec.prompt, self._tokenizer, text.bos, text.eos[0])
-        dtype = np.float32 if manifest.precision.embeddings == "fp32" else np.float16
-        self._embeddings: NDArray[Any] = np.memmap(bundle.file(EMBEDDINGS), dtype, "r").reshape(-1, text.hidden)
         self._cached: list[int] = []  # the engine's cache: token ids, and an image's key for each of its tokens
         self._image: _KnownImage | None = None
         self._lookup = Lookup(self._tokenizer.numbers)
@@ -144,7 +143,7 @@ class Model:
             keys = self._keys(request.ids, known)
             reused = self._rewind_to_shared(keys)
             with _clock(stages, "prefill"):
-                logits = self._engine.prefill(self._embed(keys[reused:], known), self._progress)
+                logits = self._engine.prefill(self._rows(keys[reused:], known), self._progress)
             self._cached = keys
             params, eos = request.params, self._spec.text.eos
             lookup = self._lookup if params.speculate else None
@@ -152,7 +151,7 @@ class Model:
             if lookup is not None:
                 lookup.begin(keys)
             try:
-                with closing(generate(self._engine, self._rows, logits, params, eos, text, out, lookup)) as pieces:
+                with closing(generate(self._engine, logits, params, eos, text, out, lookup)) as pieces:
                     for piece in pieces:
                         state.text += piece
                         yield piece
@@ -188,15 +187,14 @@ class Model:
         with _clock(stages, "vision"):
             if self._progress:
                 self._progress("vision", 0, len(pixels))
+            self._image = None  # the engine may keep one page's features: the last one's are gone from here on
             features = self._engine.encode(pixels)
-            newline = self._embeddings[-1].astype(features.dtype) if self._spec.image.merge == "spatial_unpad" else None
-            # numpy takes 3.5 ns to make a float16, 42 ms for a page: a device makes them, or this does, once.
-            tokens = images.merge(features, page.size, self._spec, newline).astype(self._engine.dtype, copy=False)
+            tokens = image_rows(len(pixels), page.size, self._spec, self._engine.table_rows)
         record = {
             "sha256": page.sha256, "width": page.size[0], "height": page.size[1], "format": page.format,
             "exif_orientation": page.orientation, "views": len(pixels), "tokens": len(tokens),
         }  # fmt: skip
-        self._image = _KnownImage(digest, page.sha256, record, tokens)
+        self._image = _KnownImage(digest, page.sha256, record, features, tokens)
         return self._image
 
     def _keys(self, ids: tuple[int, ...], known: _KnownImage | None) -> list[int]:
@@ -220,19 +218,14 @@ class Model:
         self._engine.rewind(shared)
         return shared
 
-    def _embed(self, keys: list[int], known: _KnownImage | None) -> Floats:
-        """Embeddings [len(keys), hidden]; the image is among the keys as a whole or not at all, as in the cache."""
-        wanted = np.array(keys)
-        out = np.empty((len(keys), self._spec.text.hidden), self._engine.dtype)
-        text = wanted >= 0
-        out[text] = self._embeddings[wanted[text]]
-        if known and not text.all():
-            out[~text] = known.tokens
-        return out
-
-    def _rows(self, tokens: list[int]) -> Floats:
-        rows: Floats = self._embeddings[tokens].astype(self._engine.dtype, copy=False)
-        return rows
+    def _rows(self, keys: list[int], known: _KnownImage | None) -> Rows:
+        """Rows [len(keys), …]; the image is among the keys as a whole or not at all, as in the cache."""
+        numbers = np.array(keys, np.int64)
+        image = numbers < 0
+        if known is None or not image.any():
+            return self._engine.rows(numbers)
+        numbers[image] = known.tokens
+        return self._engine.rows(numbers, known.features)
 
     def _provenance(self, request: Request, known: _KnownImage | None) -> dict[str, Any]:
         manifest = self.bundle.manifest

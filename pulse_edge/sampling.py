@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from .errors import EngineError, ParameterError
 
+NOT_FINITE = "the model's logits are not finite; its numbers may be too large for this precision"
+
 
 @dataclass(frozen=True)
 class SamplingParams:
@@ -52,6 +54,11 @@ class SamplingParams:
             if isinstance(value, np.generic):  # provenance is JSON, which knows no numpy
                 object.__setattr__(self, name, value.item())
 
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is all that sampling asks for."""
+        return self.temperature == 0 and self.repetition_penalty == 1
+
 
 def _whole(value: object) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
@@ -76,7 +83,7 @@ class Sampler:
         """
         params = self._params
         if not np.isfinite(logits.max()):
-            raise EngineError("the model's logits are not finite; its numbers may be too large for this precision")
+            raise EngineError(NOT_FINITE)
         if params.repetition_penalty != 1 and self._seen:
             logits = penalise(logits, self._seen, params.repetition_penalty)
         token = int(logits.argmax()) if params.temperature == 0 else self._draw(logits)

@@ -13,6 +13,7 @@ import pytest
 from fixture_types import Bundles
 
 import pulse_edge
+from pulse_edge import backends
 from pulse_edge.backends import EngineOptions, open_engine, ort
 from pulse_edge.bundle import DECODER_GRAPH, VISION_GRAPH, open_bundle
 from pulse_edge.errors import EngineError, ParameterError
@@ -177,7 +178,7 @@ def test_a_binding_owns_what_it_reads(engine: ort.OrtEngine) -> None:
     engine.step(embeds(1))
     run = engine._steps[1]
     tensors = [v for v in vars(run).values() if isinstance(v, ort._Tensor)]
-    assert len(tensors) == 6  # embeds, lengths, total, position, rows, logits
+    assert len(tensors) == 6  # embeds, lengths, total, position, rows of logits, logits
     assert all(t.value.data_ptr() == t.array.ctypes.data for t in tensors)
     assert run._wanted.array.tolist() == [0]
 
@@ -246,33 +247,150 @@ def test_cuda_without_its_provider(
 def test_what_suits_a_device(bundle: Path, cuda_bundle: Path, bundles: Bundles) -> None:
     assert [opened(bundle, prefill_chunk=n).describe()["prefill_chunk"] for n in (None, 7, 0)] == [512, 7, 0]
     here = opened(bundle)
-    assert (here.dtype, here.row_cost) == (np.float32, 0.4)
-    assert opened(cuda_bundle, device="cpu").dtype == np.float16
+    assert (here.rows(tokens(2)).dtype, here.row_cost) == (np.float32, 0.4)
+    assert opened(cuda_bundle, device="cpu").rows(tokens(2)).dtype == np.int64
 
 
-def test_a_page_reaches_fp16_networks_without_a_detour(cuda_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Through float32 a page of PULSE-7B's took 42 ms of a host beside an H100."""
-    seen: list[tuple[str, Any]] = []
-    for name in ("prefill", "step"):
-        real = getattr(ort.OrtEngine, name)
+# --- table and page on the device --------------------------------------------------------------------------------
+# The CPU provider runs the graphs that are made for CUDA: half precision, rows gathered and tokens chosen in the graph.
 
-        def spy(engine: Any, x: Any, *rest: Any, name: str = name, real: Any = real) -> Any:
-            seen.append((name, x.dtype))
-            return real(engine, x, *rest)
 
-        monkeypatch.setattr(ort.OrtEngine, name, spy)
-    model = pulse_edge.load(cuda_bundle, device="cpu")
-    page = np.random.default_rng(3).integers(0, 255, (80, 120, 3), np.uint8)
-    assert model.ask(page, "Normal?", max_new_tokens=3).usage.image_tokens
-    assert {*seen} == {("prefill", np.dtype(np.float16)), ("step", np.dtype(np.float16))}
-    assert model._engine.encode(np.zeros((2, 3, 56, 56), np.float32)).dtype == np.float16
+def tokens(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, VOCAB, count)
+
+
+def pixels(views: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(views, 3, 56, 56)).astype(np.float32)
 
 
 def test_a_cuda_bundle_runs_on_the_cpu_when_told_to(cuda_bundle: Path, bundle: Path) -> None:
-    """The two providers run the same graph, so half precision can be checked without a GPU."""
-    x = embeds(30)
-    half, full = opened(cuda_bundle, device="cpu").prefill(x), opened(bundle).prefill(x)
-    assert same(half, full, 0.02)
+    """A prompt with a page in it, steps and choices: the numbers of the fp32 bundle, to half precision."""
+    got, seen = [], pixels(2)
+    for engine in (opened(cuda_bundle, device="cpu"), opened(bundle)):
+        assert engine.table_rows == VOCAB
+        numbers = np.concatenate([tokens(9), VOCAB + np.arange(32), tokens(5, seed=1)])
+        logits = [engine.prefill(engine.rows(numbers, engine.encode(seen)))[None].copy()]
+        logits.append(engine.step(engine.rows(tokens(4, seed=2))).copy())
+        got.append(np.concatenate(logits))
+    assert same(*got, 0.02)
+
+
+def test_the_likeliest_tokens(cuda_bundle: Path, bundle: Path) -> None:
+    """Of a graph that chooses and of one whose logits are read: those of `step`, one row or several."""
+    for engine in (opened(cuda_bundle, device="cpu"), opened(bundle)):
+        engine.prefill(engine.rows(tokens(10)))
+        for count in (1, 5, 1, ort.GRAPH_ROWS + 1):
+            rows, length = engine.rows(tokens(count, seed=count)), engine.length
+            chosen = engine.choose(rows)
+            assert (chosen.dtype, chosen.shape, engine.length) == (np.int64, (count,), length + count)
+            engine.rewind(length)
+            assert np.array_equal(engine.step(rows).argmax(axis=1), chosen)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_row_without_finite_logits_has_no_likeliest_token(
+    cuda_bundle: Path, bundle: Path, bad: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Overflow shows as a NaN or an infinity: in the graph as on the host."""
+    for path in (cuda_bundle, bundle):
+        engine = opened(path, device="cpu")
+        if engine._there is not None:
+            engine._there._whole[7] = bad  # a token's embedding
+        else:
+            table = np.array(engine._table._table)
+            table[7] = bad
+            monkeypatch.setattr(engine._table, "_table", table)
+        assert engine.choose(engine.rows(np.array([7]))).tolist() == [-1]
+        engine.rewind(0)
+        assert engine.choose(engine.rows(np.array([8])))[0] >= 0
+
+
+def test_likeliest_on_the_host() -> None:
+    logits = np.array([[1, 3, 3], [np.nan, 1, 2], [1, np.inf, 2], [-np.inf, 4, 1]], np.float32)
+    assert backends.likeliest(logits).tolist() == [1, -1, -1, 1]
+
+
+def test_the_device_keeps_one_page(cuda_bundle: Path) -> None:
+    """The last page's features; rows of an earlier one are refused, not taken from another page."""
+    engine, numbers = opened(cuda_bundle, device="cpu"), VOCAB + np.arange(16)
+    first = engine.encode(pixels(1))
+    features = np.asarray(first, np.float32)
+    assert features.shape == (1, 16, HIDDEN)
+    engine.rows(numbers, first)
+    second = engine.encode(pixels(2, seed=1))
+    engine.rows(numbers, second)
+    for stale in (first, None):
+        with pytest.raises(EngineError, match="last page only"):
+            engine.rows(numbers, stale)
+    with pytest.raises(EngineError, match="last page only"):
+        np.asarray(first)
+    with pytest.raises(EngineError, match="6 views, but a page of this model has at most 5"):
+        engine.encode(pixels(6))
+    assert np.array_equal(np.asarray(engine.encode(pixels(1)), np.float32), features)
+    engine.rows(np.arange(VOCAB))  # text needs no page
+
+
+def test_a_question_after_another_page_was_not_seen_to_its_end(
+    cuda_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tower writes over the features of the page before: they are computed again, the answer is the same."""
+    model = pulse_edge.load(cuda_bundle, device="cpu")
+    pages = [np.random.default_rng(n).integers(0, 255, (80, 120, 3), np.uint8) for n in range(2)]
+    expected = model.ask(pages[0], "Normal?", max_new_tokens=8).token_ids
+    real = ort._Look.__call__
+
+    def fails(look: Any, *rest: Any) -> None:
+        real(look, *rest)
+        raise RuntimeError("out of luck")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ort._Look, "__call__", fails)
+        with pytest.raises(EngineError, match="vision graph failed: out of luck"):
+            model.ask(pages[1], "Normal?", max_new_tokens=8)
+    model._cached = []  # as after a question without a page
+    model._engine.rewind(0)
+    assert model.ask(pages[0], "Normal?", max_new_tokens=8).token_ids == expected
+
+
+def test_rows_of_the_wrong_kind(cuda_bundle: Path, bundle: Path) -> None:
+    for engine, rows in ((opened(cuda_bundle, device="cpu"), embeds(3)), (opened(bundle), tokens(3))):
+        for run in (engine.prefill, engine.step, engine.choose):
+            with pytest.raises(ValueError, match=r"rows are of shape"):
+                run(rows)
+            assert engine.length == 0
+
+
+def test_a_bundle_of_before(cuda_bundle: Path, bundle: Path, tmp_path: Path) -> None:
+    """Whose decoder takes embeddings: it says what to do."""
+    shutil.copytree(bundle, tmp_path / "old")
+    opened_bundle = open_bundle(tmp_path / "old")
+    old = replace(opened_bundle, manifest=replace(opened_bundle.manifest, target="cuda"))
+    with pytest.raises(EngineError, match="exported by an older pulse-edge; export the checkpoint again"):
+        open_engine(old, EngineOptions(device="cpu"))
+
+
+def test_the_whole_prompt_where_memory_allows(cuda_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gb = 10**9
+    monkeypatch.setitem(ort.PROVIDERS, "cpu", replace(ort.PROVIDERS["cpu"], prefill_chunk=None))
+    for free, chunk in ((gb, 0), (0, 512), (None, 2048)):
+        monkeypatch.setattr(ort.driver, "memory", lambda free=free: None if free is None else (free, 2 * gb))
+        assert opened(cuda_bundle, device="cpu").describe()["prefill_chunk"] == chunk
+    assert opened(cuda_bundle, device="cpu", prefill_chunk=7).describe()["prefill_chunk"] == 7
+
+
+def test_a_gpu_that_the_wheel_has_no_code_for(cuda_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ort.ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(ort.driver, "compute_capability", lambda: 100)
+    monkeypatch.setattr(ort.platform, "machine", lambda: "x86_64")
+    with pytest.raises(EngineError, match=r"compute capability 10\.0"):
+        opened(cuda_bundle, device="cuda")
+
+
+def test_a_provider_s_session_options(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = {"session.intra_op.allow_spinning": "0"}
+    monkeypatch.setitem(ort.PROVIDERS, "cpu", replace(ort.PROVIDERS["cpu"], config=entry))
+    settings = opened(bundle)._decoder.get_session_options()
+    assert settings.get_session_config_entry("session.intra_op.allow_spinning") == "0"
 
 
 # --- a device's own memory, and graphs ---------------------------------------------------------------------------
@@ -388,7 +506,7 @@ def test_without_capture_where_the_provider_refuses_it(cuda_bundle: Path, monkey
         (VISION_GRAPH, plain), (DECODER_GRAPH, plain | {"enable_cuda_graph": "1"}), (DECODER_GRAPH, plain)
     ]  # fmt: skip
     assert engine.describe()["cuda_graphs"] is False
-    engine.step(embeds(1))
+    engine.step(engine.rows(tokens(1)))
     assert int(engine._steps[1]._total.array) == 1
 
 

@@ -17,7 +17,7 @@ import pytest
 
 import pulse_edge
 from pulse_edge import bench, figures, machine
-from pulse_edge.backends import Engine, EngineOptions, Floats, open_engine
+from pulse_edge.backends import Engine, EngineOptions, Features, Floats, Numbers, Rows, open_engine
 from pulse_edge.bundle import Bundle, Progress, open_bundle
 from pulse_edge.errors import ContextError, ParameterError, RegressionError
 
@@ -38,15 +38,15 @@ class Spy:
         self.engine: Engine = open_engine(bundle, options)
         self.calls = []
 
-    def prefill(self, embeds: Floats, progress: Progress | None = None) -> Floats:
-        self.calls.append(("prefill", self.engine.length, len(embeds)))
-        return self.engine.prefill(embeds, progress)
+    def prefill(self, rows: Rows, progress: Progress | None = None) -> Floats:
+        self.calls.append(("prefill", self.engine.length, len(rows)))
+        return self.engine.prefill(rows, progress)
 
-    def step(self, embeds: Floats) -> Floats:
-        self.calls.append(("step", self.engine.length, len(embeds)))
-        return self.engine.step(embeds)
+    def choose(self, rows: Rows) -> Numbers:
+        self.calls.append(("choose", self.engine.length, len(rows)))
+        return self.engine.choose(rows)
 
-    def encode(self, pixels: Floats) -> Floats:
+    def encode(self, pixels: Floats) -> Features:
         self.calls.append(("encode", 0, len(pixels)))
         return self.engine.encode(pixels)
 
@@ -187,7 +187,7 @@ def test_the_engine_ran_exactly_what_the_figures_say(
     assert record["tokens"]["image"] < reused < prompt
     views = record["provenance"]["image"]["views"]
     image = ("encode", 0, views)
-    steps = [("step", prompt + i, 1) for i in range(4)]
+    steps = [("choose", prompt + i, 1) for i in range(4)]
     warm = next(c for c in calls if c[0] == "prefill" and c[1] > 0)
     assert warm[1] == reused
     assert 1 < warm[2] < record["tokens"]["image"]  # another question, but not the page again
@@ -197,8 +197,8 @@ def test_the_engine_ran_exactly_what_the_figures_say(
     assert calls[: len(requests)] == requests
     sweep: list[tuple[str, int, int]] = []
     sweep += 3 * [("prefill", 0, 16)] + 3 * [("prefill", 0, 64)]
-    sweep += 3 * [("step", i, 1) for i in range(5)]
-    sweep += [("prefill", 0, 40), *(3 * [("step", 40 + i, 1) for i in range(5)])]
+    sweep += 3 * [("choose", i, 1) for i in range(5)]
+    sweep += [("prefill", 0, 40), *(3 * [("choose", 40 + i, 1) for i in range(5)])]
     assert calls[len(requests) :] == sweep
 
 

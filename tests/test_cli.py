@@ -216,12 +216,12 @@ def test_interrupt_while_answering(bundle: Path, page: Path, tmp_path: Path) -> 
         "import os, signal\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job has it ignored
         "import pulse_edge.generate as g\n"
-        "calls, sampler = [], g.Sampler.__call__\n"
-        "def call(self, logits):\n"
+        "calls, after = [], g._Steps.after\n"
+        "def call(self, token):\n"
         "    calls.append(1)\n"
         "    if len(calls) == 3: os.kill(os.getpid(), signal.SIGINT)\n"
-        "    return sampler(self, logits)\n"
-        "g.Sampler.__call__ = call\n"
+        "    return after(self, token)\n"
+        "g._Steps.after = call\n"
     )
     done = run("ask", page, "-m", bundle, env=os.environ | {"PYTHONPATH": str(tmp_path)})
     assert done.returncode == 130

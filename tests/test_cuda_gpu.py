@@ -46,8 +46,12 @@ def bundle(request: pytest.FixtureRequest, bundles: Bundles) -> Bundle:
     return open_bundle(bundles(precision, block, "cuda", **GEOMETRY))
 
 
-def embeds(count: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=(count, GEOMETRY["hidden"])).astype(np.float32)
+def tokens(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 512, count)
+
+
+def pages(views: int = 2) -> np.ndarray:
+    return np.random.default_rng(5).normal(size=(views, 3, 56, 56)).astype(np.float32)
 
 
 def relative(got: np.ndarray, expected: np.ndarray) -> float:
@@ -66,10 +70,10 @@ def run(engine: Engine, x: np.ndarray) -> np.ndarray:
 
 def test_numbers_of_the_same_graph_on_the_cpu(bundle: Bundle) -> None:
     """And the same likeliest tokens, but for ties."""
-    there, here, x = on("cuda", bundle), on("cpu", bundle), embeds(60)
+    there, here, x = on("cuda", bundle), on("cpu", bundle), tokens(60)
     assert there.describe()["cuda_graphs"] is True
-    pixels = np.random.default_rng(5).normal(size=(2, 3, 56, 56)).astype(np.float32)
-    assert relative(there.encode(pixels), here.encode(pixels)) < TOLERANCE
+    seen = [np.asarray(engine.encode(pages()), np.float32) for engine in (there, here)]
+    assert relative(*seen) < TOLERANCE
     logits, expected = run(there, x), run(here, x)
     assert relative(logits, expected) < TOLERANCE
     best, second = np.sort(expected)[:, :-3:-1].T
@@ -78,9 +82,45 @@ def test_numbers_of_the_same_graph_on_the_cpu(bundle: Bundle) -> None:
     assert (logits.argmax(1) == expected.argmax(1))[clear].all()
 
 
+def test_a_prompt_with_a_page(bundle: Bundle) -> None:
+    """Gathered from the table and the features on the device; a new page takes the last one's place."""
+    numbers = np.concatenate([tokens(9), 512 + np.arange(32), tokens(5, seed=1)])
+    logits = []
+    for device in ("cuda", "cpu"):
+        engine = on(device, bundle)
+        assert engine.table_rows == 512
+        engine.encode(pages(5))
+        logits.append(engine.prefill(engine.rows(numbers, engine.encode(pages()))).copy())
+    assert relative(*logits) < TOLERANCE
+
+
+@pytest.mark.parametrize("rows", [1, 4, 20])
+def test_tokens_chosen_on_the_device(bundle: Bundle, rows: int) -> None:
+    """Captured, replayed, and in a run that is not captured: the likeliest of the logits, but for equal ones."""
+    engine, x = on("cuda", bundle), tokens(100)
+    engine.prefill(x[:10])
+    for repetition in range(4):
+        part = x[10 + repetition : 10 + repetition + rows]
+        chosen = engine.choose(part)
+        engine.rewind(10)
+        logits = engine.step(part)
+        engine.rewind(10)
+        assert (logits[np.arange(rows), chosen] == logits.max(axis=1)).all()
+
+
+def test_logits_that_are_not_finite(bundle: Bundle, bundles: Bundles) -> None:
+    """Said on the device, where nobody reads the logits."""
+    engine = on("cuda", bundle)
+    bad = np.full((2, 3, 56, 56), np.inf, np.float32)
+    page = engine.encode(bad)
+    assert not np.isfinite(np.asarray(page, np.float32)).any()
+    engine.prefill(engine.rows(512 + np.arange(32), page))
+    assert engine.choose(tokens(1)).tolist() == [-1]
+
+
 def test_the_same_bytes_twice(bundle: Bundle) -> None:
     """Of one engine, captured and replayed, and of another."""
-    first, x = on("cuda", bundle), embeds(60)
+    first, x = on("cuda", bundle), tokens(60)
     logits = run(first, x)
     first.rewind(0)
     assert np.array_equal(run(first, x), logits)
@@ -89,7 +129,7 @@ def test_the_same_bytes_twice(bundle: Bundle) -> None:
 
 def test_prefill_steps_rewind_and_verification(bundle: Bundle) -> None:
     """Captured steps, several rows at once, chunks and a whole prompt are one computation."""
-    engine, x = on("cuda", bundle), embeds(60)
+    engine, x = on("cuda", bundle), tokens(60)
     engine.prefill(x[:40])
     singles = np.concatenate([engine.step(row[None]).copy() for row in x[40:46]])
     engine.rewind(40)
@@ -125,8 +165,8 @@ def seconds(work: Callable[[], object], repeats: int = 20) -> float:
 
 
 def test_latency_table(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
-    engine, x = on("cuda", bundle), embeds(400)
-    pixels = np.zeros((5, 3, 56, 56), np.float32)
+    engine, x = on("cuda", bundle), tokens(400)
+    pixels = pages(5)
 
     def fresh(work: Callable[[], object]) -> Callable[[], object]:
         return lambda: (engine.rewind(0), work())
@@ -135,6 +175,7 @@ def test_latency_table(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> No
         "vision, 5 views": seconds(lambda: engine.encode(pixels)),
         "prefill, 400 tokens": seconds(fresh(lambda: engine.prefill(x))),
         "step, 1 token": seconds(fresh(lambda: engine.step(x[:1]))),
+        "choice, 1 token": seconds(fresh(lambda: engine.choose(x[:1]))),
         "step, 4 tokens": seconds(fresh(lambda: engine.step(x[:4]))),
         "step, 16 tokens": seconds(fresh(lambda: engine.step(x[:16]))),
     }
@@ -150,7 +191,7 @@ def test_memory_is_given_back(bundle: Bundle) -> None:
     call, left = cuda.Cuda(), []
     for _ in range(4):
         engine = on("cuda", bundle)
-        run(engine, embeds(60))
+        run(engine, tokens(60))
         del engine
         gc.collect()
         left.append(int(call("cudaMemGetInfo")[0]))
@@ -165,6 +206,6 @@ def test_a_cache_that_does_not_fit_says_so(bundles: Bundles, tmp_path: Path) -> 
     taken = call("cudaMalloc", int(call("cudaMemGetInfo")[0]) - (8 << 20))
     try:
         with pytest.raises(EngineError, match=r"memory|load"):
-            run(on("cuda", opened), embeds(60))
+            run(on("cuda", opened), tokens(60))
     finally:
         call("cudaFree", taken)

@@ -20,6 +20,7 @@ from pulse_edge.export.graph import ALIGNMENT, INLINE_BYTES, Graph
 
 Bundles = Callable[..., Path]
 Floats = NDArray[np.float32]
+Inputs = tuple[Floats, NDArray[np.int64]]
 OPSETS = {"": 21}
 EVERY = [
     *(("fp32", "cpu"), ("int8", "cpu"), ("int4", "cpu"), ("w8a8", "cpu")),
@@ -176,17 +177,25 @@ def test_the_decoders_inputs_and_outputs(bundles: Bundles, precision: str, targe
         for v in (*graph.input, *graph.output)
     }
     cache = [f"{layer}.{part}" for layer in range(spec.layers) for part in ("key", "value")]
+    gathers = target == "cuda"
+    rows = ["table", "rows"] if gathers else ["inputs_embeds"]
     assert [i.name for i in graph.input] == [
-        "inputs_embeds", "logit_rows", "seqlens_k", "total_length", *(f"past.{c}" for c in cache),
+        *rows, "logit_rows", "seqlens_k", "total_length", *(f"past.{c}" for c in cache),
     ]  # fmt: skip
-    assert [o.name for o in graph.output] == [*(f"present.{c}" for c in cache), "logits"]
-    assert shapes["inputs_embeds"] == [1, "rows", spec.hidden]
+    assert [o.name for o in graph.output] == [*(f"present.{c}" for c in cache), "logits", *["tokens"] * gathers]
+    if gathers:
+        assert (shapes["table"], shapes["rows"]) == (["table_rows", spec.hidden], ["rows"])
+        assert shapes["tokens"] == ["logit_rows"]
+    else:
+        assert shapes["inputs_embeds"] == [1, "rows", spec.hidden]
     assert shapes["logits"] == ["logit_rows", spec.vocab]
     for c in cache:
         assert shapes[f"past.{c}"] == shapes[f"present.{c}"] == [1, spec.kv_heads, "capacity", spec.head_size]
-    floats = {v.type.tensor_type.elem_type for v in graph.input if v.name.startswith(("past", "inputs"))}
+    floats = {v.type.tensor_type.elem_type for v in graph.input if v.name.startswith(("past", "inputs", "table"))}
     assert floats == {onnx.TensorProto.FLOAT16 if target == "cuda" else onnx.TensorProto.FLOAT}
-    assert graph.output[-1].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    types = {o.name: o.type.tensor_type.elem_type for o in graph.output}
+    assert types["logits"] == onnx.TensorProto.FLOAT
+    assert types.get("tokens", onnx.TensorProto.INT64) == onnx.TensorProto.INT64
 
 
 @pytest.mark.parametrize(("precision", "target"), EVERY)
@@ -213,17 +222,17 @@ def test_weights_have_the_precision_they_should(bundles: Bundles, precision: str
 
 
 @pytest.fixture(scope="module")
-def inputs() -> tuple[Floats, Floats]:
-    """Two views of pixels, and embeddings of a prompt."""
+def inputs() -> Inputs:
+    """Two views of pixels, and a prompt's tokens."""
     rng = np.random.default_rng(0)
-    return rng.normal(0, 1, (2, 3, 56, 56)).astype(np.float32), rng.normal(0, 1, (40, 64)).astype(np.float32)
+    return rng.normal(0, 1, (2, 3, 56, 56)).astype(np.float32), rng.integers(0, 512, 40)
 
 
-def outputs(path: Path, inputs: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
+def outputs(path: Path, inputs: Inputs) -> tuple[Floats, Floats]:
     """Features, and logits of every position, on the CPU."""
     engine = open_engine(open_bundle(path), EngineOptions("cpu", threads=1))
-    pixels, embeds = inputs
-    return engine.encode(pixels), np.array(engine.step(embeds))
+    pixels, tokens = inputs
+    return np.asarray(engine.encode(pixels), np.float32), np.array(engine.step(engine.rows(tokens)))
 
 
 def relative(got: Floats, expected: Floats) -> float:
@@ -242,7 +251,7 @@ def relative(got: Floats, expected: Floats) -> float:
     ],
 )
 def test_every_precision_and_target_is_the_same_model(
-    bundles: Bundles, inputs: tuple[Floats, Floats], precision: str, target: str, features: float, logits: float
+    bundles: Bundles, inputs: Inputs, precision: str, target: str, features: float, logits: float
 ) -> None:
     """CUDA's graphs run on the CPU too, if slowly."""
     expected = outputs(bundles(), inputs)
@@ -254,16 +263,16 @@ def test_every_precision_and_target_is_the_same_model(
 
 @pytest.mark.parametrize(("precision", "target"), [("fp32", "cpu"), ("fp16", "cuda")])
 def test_only_the_rows_that_are_asked_for_are_computed(
-    bundles: Bundles, inputs: tuple[Floats, Floats], precision: str, target: str
+    bundles: Bundles, inputs: Inputs, precision: str, target: str
 ) -> None:
     ort = pytest.importorskip("onnxruntime")
     path = bundles(precision, None, target)
     dtype = np.float32 if precision == "fp32" else np.float16
     session = ort.InferenceSession(str(path / DECODER_GRAPH), providers=["CPUExecutionProvider"])
-    rows = inputs[1].shape[0]
+    rows, table = len(inputs[1]), np.random.default_rng(1).normal(0, 1, (512, 64)).astype(dtype)
     feeds = {i.name: np.zeros((1, 4, 64, 16), dtype) for i in session.get_inputs() if i.name.startswith("past.")}
+    feeds |= {"table": table, "rows": inputs[1]} if target == "cuda" else {"inputs_embeds": table[inputs[1]][None]}
     feeds |= {
-        "inputs_embeds": inputs[1][None].astype(dtype),
         "seqlens_k": np.int32([rows - 1]),
         "total_length": np.array(rows, np.int32),
     }
@@ -275,7 +284,7 @@ def test_only_the_rows_that_are_asked_for_are_computed(
         np.testing.assert_allclose(some, every[wanted], rtol=2e-3, atol=2e-3)
 
 
-def test_the_vision_graph_takes_any_number_of_views(bundles: Bundles, inputs: tuple[Floats, Floats]) -> None:
+def test_the_vision_graph_takes_any_number_of_views(bundles: Bundles, inputs: Inputs) -> None:
     engine = open_engine(open_bundle(bundles()), EngineOptions(threads=1))
     both = engine.encode(inputs[0])
     assert both.shape == (2, 16, 64)

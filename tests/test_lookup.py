@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pulse_edge import generate as loop
-from pulse_edge.backends import Engine, Floats
+from pulse_edge.backends import Engine, Floats, Numbers, likeliest
 from pulse_edge.lookup import ADVANCE, FOLLOWERS, MAX_LOSS, MEMORY, ORDERS, Drafts, Guess, Lookup, cost
 from pulse_edge.prompt import TextStream, Tokenizer
 from pulse_edge.sampling import SamplingParams
@@ -30,21 +30,27 @@ Logits = Callable[[Sequence[int]], Floats]  # the tokens in the cache -> what co
 
 
 class Counting:
-    """An engine whose cache is a list of tokens, which it takes instead of embeddings, its model a function."""
+    """An engine whose cache is a list of tokens, its model a function."""
 
     def __init__(self, model: Logits, prompt: list[int], capacity: int = 10_000, row_cost: float = CPU) -> None:
         self.model, self.cache, self.capacity, self.row_cost = model, list(prompt), capacity, row_cost
-        self.rows: list[int] = []  # of each step
+        self.steps: list[int] = []  # rows of each
 
     @property
     def length(self) -> int:
         return len(self.cache)
 
-    def step(self, embeds: Floats) -> Floats:
-        assert len(self.cache) + len(embeds) <= self.capacity
-        self.rows.append(len(embeds))
+    def rows(self, numbers: Numbers) -> Numbers:
+        return numbers
+
+    def choose(self, rows: Numbers) -> Numbers:
+        return likeliest(self.step(rows))
+
+    def step(self, rows: Numbers) -> Floats:
+        assert len(self.cache) + len(rows) <= self.capacity
+        self.steps.append(len(rows))
         logits = []
-        for token in embeds[:, 0]:
+        for token in rows:
             self.cache.append(int(token))
             logits.append(self.model(self.cache))
         return np.stack(logits)
@@ -56,7 +62,7 @@ class Counting:
     @property
     def cost(self) -> float:
         """In plain steps."""
-        return sum(1 + cost(self.row_cost, rows - 1) for rows in self.rows)
+        return sum(1 + cost(self.row_cost, rows - 1) for rows in self.steps)
 
 
 LETTERS = cast(Tokenizer, SimpleNamespace(piece_bytes=lambda token: bytes([97 + token % 26])))
@@ -75,8 +81,8 @@ class Run:
         if lookup is not None:
             lookup.begin(prompt)
         self.pieces = loop.generate(
-            cast(Engine, self.engine), lambda tokens: np.array(tokens, np.float32)[:, None], model(prompt), params,
-            (EOS,), TextStream(LETTERS, params.stop), self.out, lookup,
+            cast(Engine, self.engine), model(prompt), params, (EOS,), TextStream(LETTERS, params.stop), self.out,
+            lookup,
         )  # fmt: skip
 
     def drain(self) -> Run:
@@ -86,7 +92,7 @@ class Run:
     @property
     def saved(self) -> float:
         """Steps, less what verifying cost."""
-        return len(self.engine.rows) + self.out.accepted - self.engine.cost
+        return len(self.engine.steps) + self.out.accepted - self.engine.cost
 
     @property
     def answer(self) -> tuple[list[int], str, str]:
@@ -171,12 +177,12 @@ def test_answers_are_those_of_plain_decoding(
     fast = Run(model, prompt, lookup, sampling, capacity, row_cost).drain()
     assert fast.answer == plain.answer
     assert after(fast.engine, prompt, fast.out.tokens)
-    steps = len(plain.engine.rows)
-    assert set(plain.engine.rows) <= {1}
+    steps = len(plain.engine.steps)
+    assert set(plain.engine.steps) <= {1}
     assert fast.engine.cost <= steps + max(MAX_LOSS * steps, min(ADVANCE, max(0.0, saved))) + 1e-9
-    assert fast.out.drafted == sum(fast.engine.rows) - len(fast.engine.rows)
-    assert steps == len(fast.engine.rows) + fast.out.accepted
-    assert len(fast.out.step_seconds) == len(fast.engine.rows)
+    assert fast.out.drafted == sum(fast.engine.steps) - len(fast.engine.steps)
+    assert steps == len(fast.engine.steps) + fast.out.accepted
+    assert len(fast.out.step_seconds) == len(fast.engine.steps)
 
 
 def test_leaving_after_any_piece() -> None:
@@ -207,7 +213,7 @@ def test_the_end_token_in_a_draft() -> None:
     prompt = [*text, 9, 8, 7]
     run = Run(writes(text, len(prompt), 512), prompt, Lookup(), row_cost=GPU).drain()
     assert run.answer[:2] == (text[:-1], "eos")
-    assert sum(run.engine.rows) > len(text)  # rows for the end token, and for what stood after it
+    assert sum(run.engine.steps) > len(text)  # rows for the end token, and for what stood after it
     assert after(run.engine, prompt, run.out.tokens)
 
 
@@ -264,7 +270,7 @@ def test_text_that_always_turns_out_otherwise(row_cost: float) -> None:
     assert run.out.drafted >= 5
     assert run.out.accepted == 0
     assert run.engine.cost <= (1 + MAX_LOSS) * (len(text) - 1)
-    drafts = [rows for rows in run.engine.rows if rows > 1]
+    drafts = [rows for rows in run.engine.steps if rows > 1]
     assert row_cost < 0.15 or len(drafts) < 75  # of 150 places where there is a guess
 
 
@@ -280,8 +286,8 @@ def test_what_answers_saved_is_an_advance_for_the_next() -> None:
     text = report(random.Random(0), 0)
     lookup = Lookup()
     first, second = answered([text, text], CPU, lookup)
-    starts = [next(i for i, rows in enumerate(run.engine.rows) if rows > 1) for run in (first, second)]
-    assert second.engine.rows[0] > 1 < starts[0]
+    starts = [next(i for i, rows in enumerate(run.engine.steps) if rows > 1) for run in (first, second)]
+    assert second.engine.steps[0] > 1 < starts[0]
     rng = random.Random(0)
     turns = [[*rng.sample(range(300, 340), 40), EOS] for _ in range(30)]
     runs = list(answered([text, *turns], CPU, lookup))
@@ -294,26 +300,26 @@ def test_what_answers_saved_is_an_advance_for_the_next() -> None:
 def test_rows_come_in_pairs() -> None:
     """Kernels take two at a time: a draft that is cut, by where it was found or by what there is room for, is odd."""
     texts = [report(random.Random(i), 9) for i in range(4)]
-    rows = {n for run in answered(texts, CPU, Lookup()) for n in run.engine.rows}
+    rows = {n for run in answered(texts, CPU, Lookup()) for n in run.engine.steps}
     assert rows - {1} == {n for n in rows if n % 2 == 0}
     prompt, lookup = [5, 6, 7], Lookup()
     lookup.begin([*texts[0][:4], -1, *texts[0]])
     for capacity in range(20, 60):
         run = Run(writes(texts[0], 3, 512), prompt, lookup, capacity=capacity, row_cost=GPU).drain()
-        assert all(n == 1 or n % 2 == 0 for n in run.engine.rows)
+        assert all(n == 1 or n % 2 == 0 for n in run.engine.steps)
 
 
 def test_text_without_repetition_is_not_drafted() -> None:
     (run,) = answered([[*range(10, 310), EOS]], GPU, Lookup())
-    assert (run.out.drafted, set(run.engine.rows)) == (0, {1})
+    assert (run.out.drafted, set(run.engine.steps)) == (0, {1})
 
 
 def test_the_policy_knows_no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [report(random.Random(i), 8) for i in range(4)]
-    rows = [run.engine.rows for run in answered(texts, CPU, Lookup())]
+    rows = [run.engine.steps for run in answered(texts, CPU, Lookup())]
     clock = random.Random(1)
     monkeypatch.setattr(loop.time, "perf_counter", lambda: clock.random() * 1000)
-    assert [run.engine.rows for run in answered(texts, CPU, Lookup())] == rows
+    assert [run.engine.steps for run in answered(texts, CPU, Lookup())] == rows
     assert len(set(itertools.chain(*rows))) > 2
 
 

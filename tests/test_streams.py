@@ -88,7 +88,7 @@ def test_ctrl_c_inside_the_engine(bundle: Path, model: pulse_edge.Model, monkeyp
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    for stage in ("encode", "prefill", "step"):
+    for stage in ("encode", "prefill", "choose"):
         model.ask(page(), Q1, max_new_tokens=5)  # of which the cache must not claim to hold more than it does
         with monkeypatch.context() as patch:
             patch.setattr(model._engine, stage, interrupted)
@@ -132,16 +132,17 @@ def test_closed_before_it_began(model: pulse_edge.Model) -> None:
 def test_a_failure_midway_is_an_error_and_no_answer(bundle: Path, model: pulse_edge.Model) -> None:
     """An embedding that is not a number spoils the logits, and the cache's rows, which later answers must not see."""
     whole = model.ask(page(), Q1, max_new_tokens=40)
-    good, bad = model._embeddings, np.array(model._embeddings)
+    table = model._engine._table
+    good, bad = table._table, np.array(table._table)
     bad[whole.token_ids[6]] = np.nan
-    model._embeddings = bad
+    table._table = bad
     stream = model.stream(page(), Q1, max_new_tokens=40)
     with pytest.raises(EngineError, match="not finite"):
         _ = stream.answer
     assert whole.text.startswith(stream.text)
     with pytest.raises(PulseEdgeError, match="or failed"):
         _ = stream.answer
-    model._embeddings = good
+    table._table = good
     assert model.ask(page(), Q1, max_new_tokens=40).token_ids == whole.token_ids
     assert usable(model, bundle)
 

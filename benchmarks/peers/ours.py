@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from benchmarks.peers.protocol import serve
 from pulse_edge.backends import EngineOptions, open_engine
-from pulse_edge.bundle import EMBEDDINGS, open_bundle
+from pulse_edge.bundle import open_bundle
 
 
 class Ours:
@@ -21,19 +21,17 @@ class Ours:
         self._engine = open_engine(bundle, options)
         self._vision = manifest.model.vision
         self._pixels: NDArray[np.float32] | None = None
-        dtype = np.float32 if manifest.precision.embeddings == "fp32" else np.float16
-        self._embeddings = np.memmap(bundle.file(EMBEDDINGS), dtype, "r").reshape(-1, manifest.model.text.hidden)
         self.engine = self._engine.describe() | {
             "weights": manifest.precision.decoder, "head": manifest.precision.head,
             "activations": manifest.precision.activations, "cache": manifest.precision.kv_cache,
         }  # fmt: skip
 
     def feed(self, tokens: list[int]) -> None:
-        embeds = self._embeddings[tokens].astype(self._engine.dtype, copy=False)
+        rows = self._engine.rows(np.array(tokens))
         if len(tokens) == 1:
-            self._engine.step(embeds)
+            self._engine.choose(rows)  # as greedy decoding does; the next token is known then
         else:
-            self._engine.prefill(embeds)
+            self._engine.prefill(rows)
 
     def rewind(self, length: int) -> None:
         self._engine.rewind(length)
@@ -51,8 +49,18 @@ def convert(checkpoint: Path, out: Path, variant: str) -> None:
     precision, *more = variant.split(":")
     block = next((int(part) for part in more if part.isdigit()), None)
     cache, head = "int8" if "kv8" in more else "float", "int4" if "head4" in more else None
+    tower = "int8" if "tower8" in more else None  # fp16 on a GPU otherwise: int4:128:cuda:tower8
     target = "cuda" if "cuda" in more else "cpu"
-    export(checkpoint, out, precision=precision, block_size=block, target=target, cache=cache, head=head)
+    export(
+        checkpoint,
+        out,
+        precision=precision,
+        block_size=block,
+        target=target,
+        cache=cache,
+        head=head,
+        tower=tower,
+    )
 
 
 def load(path: Path, variant: str, threads: int, context: int) -> Ours:

@@ -12,7 +12,7 @@ from pulse_edge.bundle import TextSpec
 from pulse_edge.errors import ExportError
 
 from ..graph import Graph
-from ..precision import Precision, QuantWeight
+from ..precision import Precision, QuantWeight, Storage
 
 Weight = QuantWeight | NDArray[np.float32]  # float32 [rows = outputs, columns = inputs]
 
@@ -56,8 +56,12 @@ class Target(Protocol):
     def signed_scales(self) -> bool:
         """Whether a scale may be negative (see `quantize`)."""
 
-    def adapted(self, precision: Precision) -> Precision:
-        """The precision as it runs best here: another storage for a part, of the same number of bits."""
+    def adapted(self, precision: Precision, tower: Storage | None = None) -> Precision:
+        """The precision as it runs best here, with another storage for a part.
+
+        tower: what the vision tower and projector are to be stored as, in so many bits; None leaves
+            it to the target.
+        """
 
     @property
     def activations(self) -> str:
@@ -66,6 +70,11 @@ class Target(Protocol):
     @property
     def calibrated(self) -> bool:
         """Whether w8a8 needs activation scales from a calibration; if not, they are found at run time."""
+
+    @property
+    def gathers(self) -> bool:
+        """Whether the decoder takes the numbers of rows of a table on the device (`pulse_edge.backends.Engine`), and
+        says which token is the likeliest, instead of taking embeddings."""
 
     def emit_linear(
         self, graph: Graph, x: str, weight: Weight, bias: NDArray[np.float32] | None, name: str,

@@ -7,7 +7,7 @@ network, its update an output, and both have one address).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ml_dtypes
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pulse_edge.bundle import TextSpec
 
 from ..graph import NUMPY_TO_ONNX, Graph
-from ..precision import BITS, Precision, QuantWeight
+from ..precision import BITS, Precision, QuantWeight, Storage
 from . import Cache, Weight, rope_tables
 
 INT8 = NUMPY_TO_ONNX[np.dtype(np.int8)]
@@ -32,6 +32,7 @@ class StandardTarget:
     blocked: frozenset[str] = frozenset({"int4"})  # int8 in blocks: tensorrt-rtx 1.7 writes it out before each product
     signed_scales: bool = False
     calibrated: bool = True
+    gathers: bool = False
 
     @property
     def features(self) -> type[np.generic]:
@@ -44,8 +45,8 @@ class StandardTarget:
     def bits(self, storage: str) -> int:
         return BITS[storage]
 
-    def adapted(self, precision: Precision) -> Precision:
-        return precision
+    def adapted(self, precision: Precision, tower: Storage | None = None) -> Precision:
+        return replace(precision, vision=tower or precision.vision)
 
     def emit_linear(
         self, graph: Graph, x: str, weight: Weight, bias: NDArray[np.float32] | None, name: str,

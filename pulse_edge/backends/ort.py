@@ -11,6 +11,7 @@ import json
 import math
 import mmap
 import os
+import platform
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,7 +23,19 @@ from numpy.typing import NDArray
 from ..bundle import DECODER_GRAPH, VISION_GRAPH, Bundle, Progress
 from ..errors import EngineError
 from ..lookup import DRAFTS
-from . import PREFILL_CHUNK, EngineOptions, Floats
+from . import (
+    PREFILL_CHUNK,
+    EngineOptions,
+    Features,
+    Floats,
+    HostTable,
+    Numbers,
+    Rows,
+    driver,
+    likeliest,
+    open_table,
+)
+from .chunk import prefill_chunk
 
 try:
     import onnxruntime as ort
@@ -46,8 +59,9 @@ class Provider:
     targets: tuple[str, ...]  # bundle targets it runs
     row_cost: float  # see backends.Engine
     packed_row_cost: float  # the same, of weights in blocks of 4 or 8 bits
-    prefill_chunk: int = PREFILL_CHUNK  # where `EngineOptions` has none
+    prefill_chunk: int | None = PREFILL_CHUNK  # where `EngineOptions` has none; None: as memory allows
     options: dict[str, str] = field(default_factory=dict)
+    config: dict[str, str] = field(default_factory=dict)  # of the session (onnxruntime_session_options_config_keys.h)
     shared: bool = True
     graphs: dict[str, str] = field(default_factory=dict)  # options that turn graphs on
 
@@ -62,7 +76,7 @@ class Provider:
 PROVIDERS = {
     "cpu": Provider("CPUExecutionProvider", "cpu", ("cpu", "cuda", "standard"), 0.4, 0.4),
     "cuda": Provider(
-        "CUDAExecutionProvider", "cuda", ("cuda",), 0.03, 0.2, 2048,
+        "CUDAExecutionProvider", "cuda", ("cuda",), 0.03, 0.2, None,
         {"arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "DEFAULT",
          "cudnn_conv_use_max_workspace": "0"},
         shared=False, graphs={"enable_cuda_graph": "1"},
@@ -91,6 +105,8 @@ def open_engine(bundle: Bundle, options: EngineOptions) -> OrtEngine:
         )
     if provider.name not in ort.get_available_providers():
         raise EngineError(_why_no_provider(device, provider))
+    if device == "cuda" and (refusal := driver.unsupported(driver.compute_capability(), platform.machine())):
+        raise EngineError(refusal)
     ort.set_default_logger_severity(4)  # what fails raises; ONNX Runtime's own log would only repeat it
     if not provider.shared:
         with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find, which may not be needed
@@ -143,25 +159,30 @@ def _installed(distribution: str) -> bool:
 class OrtEngine:
     """See `backends.Engine`. The bindings of steps are kept; their buffers are written in place.
 
-    Off the CPU, a step copies one row of embeddings and one length to the device, and the logits back. A row of
-    embeddings takes as long as a token id: both are one small copy, and the table need not be on the device.
+    Bundles for CUDA keep the embedding table and a page's features on the device: there a step copies the numbers of
+    its rows and one length to the device, and tokens or logits back. Other bundles take embeddings from the host.
     """
 
     def __init__(self, bundle: Bundle, options: EngineOptions, device: str, provider: Provider) -> None:
         manifest = bundle.manifest
         self._text = manifest.model.text
         self._options, self._device, self._provider = options, device, provider
-        self.dtype: Any = np.float32 if manifest.precision.io == "fp32" else np.float16
-        self._cached_as: Any = np.int8 if manifest.precision.kv_cache == "int8" else self.dtype
+        self._dtype: Any = np.float32 if manifest.precision.io == "fp32" else np.float16
+        self._cached_as: Any = np.int8 if manifest.precision.kv_cache == "int8" else self._dtype
         self.capacity = min(options.context or self._text.context, self._text.context)
         packed = manifest.precision.decoder not in ("fp32", "fp16")
         self.length, self.row_cost = 0, provider.packed_row_cost if packed else provider.row_cost
-        self._chunk = provider.prefill_chunk if options.prefill_chunk is None else options.prefill_chunk
         self._standard = manifest.target == "standard"
         with ThreadPoolExecutor() as pool:  # ONNX Runtime packs the weights of a session in one thread
             vision = pool.submit(self._session, bundle, VISION_GRAPH, provider.options)
             self._decoder, self._graphs = self._open_decoder(bundle)
             self._vision = vision.result()
+        self._inputs = frozenset(i.name for i in self._decoder.get_inputs())
+        if manifest.target == "cuda" and "rows" not in self._inputs:
+            raise EngineError(f"{bundle.path} was exported by an older pulse-edge; export the checkpoint again")
+        self._there = _DeviceTable(bundle, provider) if "rows" in self._inputs else None
+        self._table = self._there or HostTable(bundle, self._dtype)
+        self.table_rows = len(self._table)
         rows = self._text.context if self._standard else self.capacity  # the standard graphs' caches have one length
         shape = [1, self._text.kv_heads, rows, self._text.head_size]
         self._cache = {
@@ -169,11 +190,22 @@ class OrtEngine:
             for layer in range(self._text.layers)
             for part in ("key", "value")
         }
+        self._chunk = self._chosen_chunk()
         self._steps: dict[int, _Run] = {}  # by rows
+        self._looks: dict[tuple[int, ...], _Look] = {}  # by the shape of pixels
         # A page is looked at once and then asked about: what the tower took goes back before the decoder takes its own.
         self._shrinking = ort.RunOptions()
         if provider.shared:
             self._shrinking.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+
+    def _chosen_chunk(self) -> int:
+        """Prompt tokens at a time: as asked for, as the provider has it, or as the device's free memory allows."""
+        if self._options.prefill_chunk is not None:
+            return self._options.prefill_chunk
+        if self._provider.prefill_chunk is not None:
+            return self._provider.prefill_chunk
+        memory = driver.memory()
+        return prefill_chunk(memory[0] if memory else None, self._text, self.capacity)
 
     def _open_decoder(self, bundle: Bundle) -> tuple[Any, bool]:
         """The decoder, and whether its steps are captured: not every version of a provider takes every node."""
@@ -191,6 +223,8 @@ class OrtEngine:
         settings.intra_op_num_threads = self._options.threads
         settings.enable_mem_pattern = False  # patterns are kept for every prompt length that ever ran
         settings.log_severity_level = 4  # what fails raises; nothing else is a user's concern
+        for key, value in self._provider.config.items():
+            settings.add_session_config_entry(key, value)
         if self._standard:
             # More of its optimizer would give quantized weights other activations than the graph says. What is left
             # turns small models' weights into floats once, and larger ones' at every call.
@@ -221,36 +255,66 @@ class OrtEngine:
             why = _first_line(error)
             raise EngineError(f"no memory for a cache of {shape[2]} tokens ({why}); lower --context") from None
 
-    def encode(self, pixels: Floats) -> Floats:
+    def encode(self, pixels: Floats) -> Features:
         try:
+            if self._there is not None:
+                return self._encode_there(self._there, pixels)
             features: Floats = self._vision.run(["features"], {"pixels": pixels}, self._shrinking)[0]
         except Exception as error:
             raise EngineError(f"the vision graph failed: {_first_line(error)}") from None
         return features
 
-    def prefill(self, embeds: Floats, progress: Progress | None = None) -> Floats:
-        start, chunk = self.length, self._chunk or len(embeds)
+    def _encode_there(self, table: _DeviceTable, pixels: Floats) -> _Page:
+        page = table.begin(len(pixels))
+        look = self._looks.get(pixels.shape) or _Look(self._vision, table, pixels.shape, self._provider)
+        look(pixels, self._shrinking)
+        self._looks[pixels.shape] = look
+        return page
+
+    def rows(self, numbers: Numbers, page: Features | None = None) -> Rows:
+        return self._table.rows(numbers, page)
+
+    def prefill(self, rows: Rows, progress: Progress | None = None) -> Floats:
+        start, chunk = self.length, self._chunk or len(rows)
         if progress:
-            progress("prefill", 0, len(embeds))
+            progress("prefill", 0, len(rows))
         try:
-            for at in range(0, len(embeds), chunk):
-                part = embeds[at : at + chunk]
-                logits = _Run(self, len(part), 1)(part)
+            for at in range(0, len(rows), chunk):
+                part = rows[at : at + chunk]
+                run = _Run(self, len(part), 1)
+                run(part)
                 if progress:
-                    progress("prefill", len(part), len(embeds))
+                    progress("prefill", len(part), len(rows))
+            last: Floats = run.logits()[0]
         except BaseException:
             self.length = start
             raise
-        last: Floats = logits[0]
         return last
 
-    def step(self, embeds: Floats) -> Floats:
-        rows = len(embeds)
+    def choose(self, rows: Rows) -> Numbers:
+        run, start = self._stepper(len(rows)), self.length
+        try:
+            run(rows)
+            return run.chosen()
+        except BaseException:
+            self.length = start
+            raise
+
+    def step(self, rows: Rows) -> Floats:
+        run, start = self._stepper(len(rows)), self.length
+        try:
+            run(rows)
+            return run.logits()
+        except BaseException:
+            self.length = start
+            raise
+
+    def _stepper(self, rows: int) -> _Run:
         if rows > GRAPH_ROWS:
-            return _Run(self, rows, rows)(embeds)
+            return _Run(self, rows, rows)
         if rows not in self._steps:
             self._steps[rows] = _Run(self, rows, rows, graph=str(rows) if self._graphs else NO_GRAPH)
-        return self._steps[rows](embeds)
+        return self._steps[rows]
 
     def rewind(self, length: int) -> None:
         if not 0 <= length <= self.length:
@@ -286,6 +350,13 @@ class _Tensor:
             else ort.OrtValue.ortvalue_from_numpy(array)
         )
 
+    def write(self, array: NDArray[Any]) -> None:
+        """Put a contiguous array of this shape where the provider reads it."""
+        if self._copied:
+            self.value.update_inplace(array)
+        else:
+            self.array[...] = array
+
     def upload(self) -> None:
         if self._copied:
             self.value.update_inplace(self.array)
@@ -295,11 +366,94 @@ class _Tensor:
             self.array[...] = self.value.numpy()
 
 
+class _Page:
+    """The page that a device table holds: its features, [views, patches, hidden], by `np.asarray`."""
+
+    def __init__(self, table: _DeviceTable, views: int) -> None:
+        self._table, self._views = table, views
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        features = self._table.read(self, self._views)
+        return features if dtype is None else features.astype(dtype)
+
+
+class _DeviceTable:
+    """The embedding table, and below it the features of one page, in one tensor on the device.
+
+    So a prompt's rows are one gather, and a page never comes to the host. The tower writes into the tensor's end. For
+    PULSE-7B the table is 262 MB and the page 24.
+    """
+
+    def __init__(self, bundle: Bundle, provider: Provider) -> None:
+        model, table = bundle.manifest.model, open_table(bundle)
+        self._patches, self._views, self._provider = model.vision.grid**2, model.most_views, provider
+        self._rows, hidden = map(int, table.shape)
+        whole = np.zeros((self._rows + self._views * self._patches, hidden), table.dtype)
+        whole[: self._rows] = table
+        try:
+            tensor = _Tensor(whole, provider)
+            tensor.upload()
+        except Exception as error:
+            raise EngineError(f"no memory for the embedding table ({_first_line(error)})") from None
+        self.value = tensor.value
+        self._whole = whole if provider.shared else None  # what the value is a view of
+        self._dtype, self._hidden = table.dtype, hidden
+        self._page: _Page | None = None
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def begin(self, views: int) -> _Page:
+        """A new page, whose features are about to be written. From here on the last one's are gone."""
+        if views > self._views:
+            raise EngineError(f"{views} views, but a page of this model has at most {self._views}")
+        self._page = _Page(self, views)
+        return self._page
+
+    def bind_page(self, binding: Any, views: int) -> None:
+        """Let the tower write its features into the table."""
+        address = self.value.data_ptr() + self._rows * self._hidden * self._dtype.itemsize
+        shape = [views, self._patches, self._hidden]
+        binding.bind_output("features", self._provider.device, 0, self._dtype.type, shape, address)
+
+    def read(self, page: _Page, views: int) -> NDArray[Any]:
+        self._check(page)
+        features = self.value.numpy()[self._rows : self._rows + views * self._patches]
+        copied: NDArray[Any] = features.reshape(views, self._patches, self._hidden).copy()
+        return copied
+
+    def rows(self, numbers: Numbers, page: Features | None) -> Rows:
+        """The numbers themselves: the graph gathers."""
+        if len(numbers) and int(numbers.max()) >= self._rows:
+            self._check(page)
+        return numbers
+
+    def _check(self, page: Features | None) -> None:
+        if page is None or page is not self._page:
+            raise EngineError("the device keeps the features of the last page only, and this is an earlier one")
+
+
+class _Look:
+    """Pixels, and the binding of the tower, for a number of views; the features go into the table."""
+
+    def __init__(self, vision: Any, table: _DeviceTable, shape: tuple[int, ...], provider: Provider) -> None:
+        self._vision = vision
+        self._pixels = _Tensor(np.empty(shape, np.float32), provider)
+        self._binding = vision.io_binding()
+        self._binding.bind_ortvalue_input("pixels", self._pixels.value)
+        table.bind_page(self._binding, shape[0])
+
+    def __call__(self, pixels: Floats, options: Any) -> None:
+        self._pixels.write(np.ascontiguousarray(pixels, np.float32))
+        self._vision.run_with_iobinding(self._binding, options)
+
+
 class _Run:
     """Inputs, outputs and binding of the decoder for `rows` new positions and the logits of the last `wanted`.
 
     A graph, where it has one, replays what was read from the host's memory when it was captured. That is the total
-    length alone, which lives there; it is the cache's then, and the operator goes by `seqlens_k`.
+    length alone, which lives there; it is the cache's then, and the operator goes by `seqlens_k`. No output may share
+    memory with an input but the cache's: to capture a graph ONNX Runtime runs it more than once.
     """
 
     def __init__(self, engine: OrtEngine, rows: int, wanted: int, graph: str = NO_GRAPH) -> None:
@@ -314,9 +468,7 @@ class _Run:
             raise EngineError(f"no memory for {rows} tokens at a time ({why}); lower --prefill-chunk") from None
 
     def _bind(self, wanted: int) -> None:
-        engine, rows = self._engine, self._rows
-        provider = engine._provider
-        self._embeds = _Tensor(np.empty((1, rows, engine._text.hidden), engine.dtype), provider)
+        engine, rows, provider = self._engine, self._rows, self._engine._provider
         self._seqlens = _Tensor(np.zeros(1, np.int32), provider)
         self._total = _Tensor(np.full((), engine.capacity, np.int32), HOST)  # the operator reads it there
         self._position = _Tensor(np.zeros(1, np.int64), provider)  # what the standard graphs read instead
@@ -324,7 +476,7 @@ class _Run:
         self._wanted.upload()
         self._logits = _Tensor(np.empty((wanted, engine._text.vocab), np.float32), provider)
         self._binding = engine._decoder.io_binding()
-        self._binding.bind_ortvalue_input("inputs_embeds", self._embeds.value)
+        self._bind_rows(wanted)
         if engine._standard:
             self._binding.bind_ortvalue_input("position", self._position.value)
         else:
@@ -336,12 +488,29 @@ class _Run:
             self._binding.bind_ortvalue_input(f"past.{name}", value)
             self._binding.bind_ortvalue_output(f"present.{name}", value)
 
-    def __call__(self, embeds: Floats) -> Floats:
+    def _bind_rows(self, wanted: int) -> None:
+        """Numbers and the table they point into, and the tokens chosen; or embeddings."""
+        engine, provider = self._engine, self._engine._provider
+        self._tokens: _Tensor | None = None
+        if engine._there is None:
+            self._embeds = _Tensor(np.empty((1, self._rows, engine._text.hidden), engine._dtype), provider)
+            self._binding.bind_ortvalue_input("inputs_embeds", self._embeds.value)
+            return
+        self._embeds = _Tensor(np.zeros(self._rows, np.int64), provider)
+        self._tokens = _Tensor(np.zeros(wanted, np.int64), provider)
+        self._binding.bind_ortvalue_input("rows", self._embeds.value)
+        self._binding.bind_ortvalue_input("table", engine._there.value)
+        self._binding.bind_ortvalue_output("tokens", self._tokens.value)
+
+    def __call__(self, rows: Rows) -> None:
+        """Append the rows to the cache; then `logits` and `chosen` tell what comes after them."""
         engine = self._engine
         total = engine.length + self._rows
         if total > engine.capacity:  # the operator would grow the cache, or write beyond it
             raise EngineError(f"{total} tokens do not fit a cache of {engine.capacity}")
-        self._embeds.array[0] = embeds
+        if rows.ndim != self._embeds.array.ndim - (self._tokens is None):
+            raise ValueError(f"rows are of shape {rows.shape}; `Engine.rows` makes those that fit")
+        self._embeds.array[...] = rows
         self._seqlens.array[0] = total - 1
         if not self._fixed:
             self._total.array[...] = total
@@ -349,13 +518,24 @@ class _Run:
         try:
             self._embeds.upload()
             self._seqlens.upload()
+            if engine._standard:
+                self._position.upload()
             engine._decoder.run_with_iobinding(self._binding, self._options)
-            self._logits.download()
         except Exception as error:
             raise EngineError(f"the decoder graph failed at {total} tokens: {_first_line(error)}") from None
         engine.length = total
-        logits: Floats = self._logits.array
-        return logits
+
+    def logits(self) -> Floats:
+        """float32 [wanted, vocab] of the last run; valid until the next."""
+        self._logits.download()
+        return self._logits.array
+
+    def chosen(self) -> Numbers:
+        """The likeliest tokens [wanted] of the last run, -1 where a logit is not finite."""
+        if self._tokens is None:
+            return likeliest(self.logits())
+        self._tokens.download()
+        return self._tokens.array.copy()
 
 
 def _untouched(shape: list[int], dtype: Any) -> NDArray[Any]:

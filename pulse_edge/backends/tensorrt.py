@@ -35,7 +35,7 @@ from ..plans import (
     plan_directory,
     plan_size,
 )
-from . import EngineOptions, Floats
+from . import EngineOptions, Floats, HostTable, Numbers, likeliest
 from .cuda import Device
 
 ALIGNMENT = 256  # of the addresses of tensors
@@ -82,7 +82,9 @@ class TensorRTEngine:
         model = bundle.manifest.model
         self._text, self._index, self._device = model.text, index, device
         self.capacity = min(options.context or self._text.context, self._text.context)
-        self.length, self.dtype = 0, np.float16
+        self.length = 0
+        self._table = HostTable(bundle, np.float16)
+        self.table_rows = len(self._table)
         self._chunk = min(options.prefill_chunk or index.prefill_rows, index.prefill_rows)
         self._load = load = _Contexts(bundle, device, library, index)
         side, patches = model.vision.image_size, model.vision.grid**2
@@ -150,6 +152,9 @@ class TensorRTEngine:
                 self._device.synchronize()
             raise
 
+    def rows(self, numbers: Numbers, page: Floats | None = None) -> Floats:
+        return self._table.rows(numbers, page)
+
     def prefill(self, embeds: Floats, progress: Progress | None = None) -> Floats:
         start = self.length
         if progress:
@@ -165,6 +170,9 @@ class TensorRTEngine:
             raise
         last: Floats = self._rows.logits.host[0]
         return last
+
+    def choose(self, embeds: Floats) -> Numbers:
+        return likeliest(self.step(embeds))
 
     def step(self, embeds: Floats) -> Floats:
         rows, most = len(embeds), self._index.logit_rows

@@ -1,0 +1,128 @@
+"""What the CUDA driver tells about the first GPU, through ctypes and without a package.
+
+Functions have the names of the CUDA driver API's manual; a suffix _v2 is the one that cuda.h gives
+them. The driver numbers the GPUs that CUDA_VISIBLE_DEVICES names, so its first is the one an engine
+takes. No function here raises: None says that there is no driver, that it has no GPU, or that a
+call failed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+SUCCESS = 0  # CUDA_SUCCESS
+# CUdevice_attribute of cuda.h: COMPUTE_CAPABILITY_MAJOR and _MINOR
+MAJOR, MINOR = 75, 76
+X86 = ("x86_64", "AMD64")  # as `platform.machine` has it, on Linux and on Windows
+# Compute capabilities that ONNX Runtime's x86-64 wheel has code for; it has no PTX, which a driver
+# could compile for others (onnxruntime-gpu 1.31.1, read with cuobjdump). The code for 9.0 and 12.0
+# is of the kind that runs there only (sm_90a, sm_120a); that for 8.0 runs on every 8.x.
+WHEEL = (75, 80, 86, 89, 90, 120)
+
+
+class _Failed(Exception):
+    """A call of the driver that did not succeed."""
+
+
+class _Driver:
+    """Calls that raise `_Failed` where their status is not success or the function is missing."""
+
+    def __init__(self) -> None:
+        try:
+            self._library: Any = _library()
+        except OSError as error:
+            raise _Failed(str(error)) from None
+        self("cuInit", 0)
+        device = ctypes.c_int()
+        self("cuDeviceGet", ctypes.byref(device), 0)
+        self.device = device.value
+
+    def __call__(self, name: str, *arguments: Any) -> None:
+        try:
+            function = getattr(self._library, name)
+        except AttributeError:
+            raise _Failed(f"{name} is missing") from None
+        status = function(*arguments)
+        if status != SUCCESS:
+            raise _Failed(f"{name}: status {status}")
+
+    def attribute(self, number: int) -> int:
+        """One of the device's CUdevice_attribute."""
+        value = ctypes.c_int()
+        self("cuDeviceGetAttribute", ctypes.byref(value), number, self.device)
+        return value.value
+
+    @contextmanager
+    def context(self) -> Iterator[None]:
+        """Make the device's primary context current inside; the thread's own is back afterwards."""
+        context = ctypes.c_void_p()
+        self("cuDevicePrimaryCtxRetain", ctypes.byref(context), self.device)
+        try:
+            self("cuCtxPushCurrent_v2", context)
+            try:
+                yield
+            finally:
+                self("cuCtxPopCurrent_v2", ctypes.byref(ctypes.c_void_p()))
+        finally:
+            self("cuDevicePrimaryCtxRelease_v2", self.device)
+
+
+def _library() -> Any:
+    """Raises `OSError` where there is no driver."""
+    return ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+
+
+def compute_capability() -> int | None:
+    """Of the first GPU: 90 is 9.0."""
+    try:
+        driver = _Driver()
+        return 10 * driver.attribute(MAJOR) + driver.attribute(MINOR)
+    except _Failed:
+        return None
+
+
+def memory() -> tuple[int, int] | None:
+    """(free, total) bytes of the first GPU.
+
+    It needs the primary context, which CUDA's runtime and so ONNX Runtime share. Where an engine
+    has one already this is a matter of microseconds; else one is made for this and given back,
+    which takes some tenths of a second.
+    """
+    free = ctypes.c_size_t()
+    total = ctypes.c_size_t()
+    try:
+        driver = _Driver()
+        with driver.context():
+            driver("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
+    except _Failed:
+        return None
+    return free.value, total.value
+
+
+def unsupported(capability: int | None, machine: str) -> str | None:
+    """Why ONNX Runtime's wheel cannot run on a GPU, and what to do; None where it can, or may.
+
+    Args:
+        capability: the GPU's, as `compute_capability` has it; None where not known.
+        machine: as `platform.machine` has it. Wheels for others than x86-64 have code for other
+            GPUs.
+    """
+    if capability is None or machine not in X86:
+        return None
+    if capability in WHEEL or 80 <= capability < 90:
+        return None
+    return (
+        f"this GPU has compute capability {_dotted(capability)}, "
+        "for which ONNX Runtime's wheel holds no code "
+        f"(it has {', '.join(map(_dotted, WHEEL[:-1]))} and {_dotted(WHEEL[-1])}, and no PTX); "
+        "use a bundle exported with --target cpu, "
+        "or with --target tensorrt where TensorRT knows this GPU"
+    )
+
+
+def _dotted(capability: int) -> str:
+    return f"{capability // 10}.{capability % 10}"
