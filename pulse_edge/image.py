@@ -13,9 +13,10 @@ import math
 import os
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +24,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .bundle import ImageSpec, ModelSpec
 from .errors import ImageError
+from .machine import usable_cores
 
 ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | NDArray[np.generic]
+Scalar = TypeVar("Scalar", bound=np.generic)
+BAND_PIXELS, MAX_BANDS = 1 << 18, 8  # of a page that is resized in threads: below, starting them costs more
 MAX_PIXELS = 89_478_485  # Pillow's own line for a decompression bomb: a quarter GiB of RGB
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 ORIENTATION_TAG = 0x0112  # EXIF
@@ -146,11 +150,24 @@ def select_grid(size: tuple[int, int], grids: tuple[tuple[int, int], ...]) -> tu
 def _resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """Bicubic, across and then down: what `Image.resize` does up to Pillow 12.1, upstream's, to the bit.
 
-    Each pass rounds to bytes, and since 12.2 Pillow picks another order for some tall pages.
+    Each pass rounds to bytes, and since 12.2 Pillow picks another order for some tall pages. Going across, a row does
+    not look at other rows: a large page goes in bands, one a thread, with the same result.
     """
     _check_elongation(image, size[0] * image.height)
     bicubic = Image.Resampling.BICUBIC
-    return image.resize((size[0], image.height), bicubic).resize(size, bicubic)
+    bands = min(usable_cores(), MAX_BANDS, image.width * image.height // BAND_PIXELS)
+    if bands < 2:
+        return image.resize((size[0], image.height), bicubic).resize(size, bicubic)
+    edges = [image.height * i // bands for i in range(bands + 1)]
+    across = Image.new(image.mode, (size[0], image.height))
+
+    def resize(top: int, bottom: int) -> None:
+        band = image.crop((0, top, image.width, bottom))
+        across.paste(band.resize((size[0], bottom - top), bicubic), (0, top))
+
+    with ThreadPoolExecutor(bands) as pool:  # Pillow releases the interpreter's lock while it resizes
+        list(pool.map(resize, edges[:-1], edges[1:]))
+    return across.resize(size, bicubic)
 
 
 def letterbox(image: Image.Image, target: tuple[int, int]) -> Image.Image:
@@ -264,8 +281,8 @@ def token_count(size: tuple[int, int], model: ModelSpec) -> int:
 
 
 def merge(
-    features: NDArray[np.floating[Any]], size: tuple[int, int], model: ModelSpec, newline: NDArray[Any] | None
-) -> NDArray[np.floating[Any]]:
+    features: NDArray[Scalar], size: tuple[int, int], model: ModelSpec, newline: NDArray[Any] | None
+) -> NDArray[Scalar]:
     """View features [views, patches, hidden] -> image tokens [tokens, hidden], in upstream's order.
 
     `flat`: view after view. `spatial_unpad`: base view, then the tiles as one map without its letterbox, each row

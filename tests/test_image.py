@@ -136,3 +136,16 @@ def test_pixel_values_are_the_formulas() -> None:
     mean, std = (np.array(v, np.float32).reshape(3, 1, 1) for v in (spec.image.mean, spec.image.std))
     expected = ((channels * (1 / 255)).astype(np.float32) - mean) / std
     assert np.array_equal(images.preprocess(page, spec), expected[None])
+
+
+@pytest.mark.parametrize("size", [(2200, 1700), (1000, 1031), (700, 2999)])
+def test_a_page_resized_in_threads_is_the_same(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bands of rows, whatever their number: byte for byte what one pass over the page gives."""
+    rng = np.random.default_rng(0)
+    page = Image.fromarray(rng.integers(0, 255, (size[1], size[0], 3), np.uint8))
+    target = (336, 300)
+    found = []
+    for cores in (1, 2, 3, 8, 64):
+        monkeypatch.setattr(images, "usable_cores", lambda cores=cores: cores)
+        found.append(images._resize(page, target).tobytes())
+    assert len(set(found)) == 1
