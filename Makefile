@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# ONNX Runtime 1.29 and newer reports to its maker otherwise.
+export ORT_DISABLE_TELEMETRY := 1
 
 .PHONY: demo test lint clean
 

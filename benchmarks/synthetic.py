@@ -4,8 +4,12 @@
     python -m benchmarks.synthetic slice --layers 4           # full width, four decoder layers
 
 Its answers are noise. The tokenizer is a small one that knows the template and the benchmark's questions, so that a
-prompt has about as many tokens as with Llama's; `--tokenizer` takes a real one. Nothing larger than `BLOCK` is ever in
-memory. What is written last is config.json: a run that was interrupted leaves nothing that exports.
+prompt has about as many tokens as with Llama's; `--tokenizer` takes a real one.
+
+A shard's matrices are windows of one pool of random numbers, at random places of it: values repeat after the pool's
+length, which speed does not mind, and writing takes as long as the disk does. Vectors are drawn one by one. No more
+than two pools for each shard being written are ever in memory. What is written last is config.json: a run that was
+interrupted leaves nothing that exports.
 """
 
 from __future__ import annotations
@@ -16,7 +20,9 @@ import json
 import math
 import shutil
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +32,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 SPREAD = 0.02  # standard deviation: Llama's initializer_range
-BLOCK = 1 << 20  # random numbers at a time
+POOL = 1 << 24  # random numbers of a shard at most, 32 MB as they are stored
+ODD = 4099  # more of them, so that no row's length divides the pool's, and a matrix does not repeat row by row
+BLOCK = 1 << 20  # random numbers drawn at a time
+AT_ONCE = 8  # shards being written: a file takes one writer
 SHARD = 5 * 10**9  # bytes: save_pretrained's limit, which gives the published three shards
 DTYPES = {"bfloat16": "BF16", "float16": "F16"}  # both take two bytes
 TOWER = "model.vision_tower.vision_tower.vision_model"
@@ -143,13 +152,29 @@ def write(
 ) -> None:  # fmt: skip
     """Write the checkpoint directory. progress: called with the bytes written since the last call."""
     path.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(seed)
     shards = list(_shards(sizes, shard))
-    weight_map: dict[str, str] = {}
-    for number, part in enumerate(shards, 1):
-        name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        _write_shard(path / name, part, DTYPES[dtype], rng, progress)
-        weight_map |= dict.fromkeys(part, name)
+    names = [f"model-{number:05d}-of-{len(shards):05d}.safetensors" for number in range(1, len(shards) + 1)]
+    weight_map = {tensor: name for name, part in zip(names, shards, strict=True) for tensor in part}
+    lock, stopped = threading.Lock(), threading.Event()
+
+    def written(count: int) -> None:
+        if stopped.is_set():
+            raise InterruptedError("another shard could not be written")
+        with lock:
+            progress(count)
+
+    def work(number: int) -> None:
+        # A generator of its own: the values are the same, whichever shard is written first.
+        rng = np.random.default_rng((seed, number))
+        _write_shard(path / names[number], shards[number], DTYPES[dtype], rng, written)
+
+    with ThreadPoolExecutor(AT_ONCE) as executor:
+        try:
+            for future in as_completed([executor.submit(work, number) for number in range(len(shards))]):
+                future.result()
+        except BaseException:  # an interruption too: nobody waits for the other shards then
+            stopped.set()
+            raise
     index = {"metadata": {"total_size": sum(map(_bytes, dict(tensors(sizes)).values()))}, "weight_map": weight_map}
     _json(path / "model.safetensors.index.json", index)
     (path / "tokenizer.model").write_bytes(tokenizer_model or tokenizer())
@@ -184,17 +209,32 @@ def _write_shard(
         header[name] = {"dtype": code, "shape": list(shape), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
+    pool = _pool(min(POOL, max(map(math.prod, part.values()))) + ODD, code, rng)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name, shape in part.items():
-            centre = 1 if len(shape) == 1 and name.endswith(".weight") else 0  # norms
             left = math.prod(shape)
+            if len(shape) == 1:
+                centre = 1 if name.endswith(".weight") else 0  # norms
+                progress(file.write(_drawn(left, centre, code, rng).data))
+                continue
+            at = int(rng.integers(pool.size))
             while left:
-                block = rng.standard_normal(min(BLOCK, left), np.float32)
-                block *= SPREAD
-                block += centre
-                left -= block.size
-                progress(file.write(_stored(block, code).data))
+                values = pool[at : at + left]
+                progress(file.write(values.data))
+                left, at = left - values.size, 0
+
+
+def _pool(size: int, code: str, rng: np.random.Generator) -> NDArray[Any]:
+    """Random numbers around zero, as they are stored."""
+    return np.concatenate([_drawn(min(BLOCK, size - at), 0, code, rng) for at in range(0, size, BLOCK)])
+
+
+def _drawn(count: int, centre: int, code: str, rng: np.random.Generator) -> NDArray[Any]:
+    block = rng.standard_normal(count, np.float32)
+    block *= SPREAD
+    block += centre
+    return _stored(block, code)
 
 
 def _stored(block: NDArray[np.float32], code: str) -> NDArray[Any]:

@@ -26,12 +26,14 @@ from pulse_edge.errors import BundleError, CheckpointError
 from pulse_edge.prompt import Tokenizer
 
 from .config import architecture, hf_spec, is_tied, published_spec, read_json
+from .threads import over_rows
 
 Floats = NDArray[np.float32]
 Tensors = Callable[[str], Floats]  # canonical name -> tensor
 
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 WIDTHS = {"F32": 4, "F16": 2, "BF16": 2}  # bytes
+CONVERTED = 1 << 21  # elements a thread converts at a time
 
 
 @dataclass(frozen=True)
@@ -138,8 +140,7 @@ class Checkpoint:
 
     def tensor(self, name: str) -> NDArray[np.float32]:
         """One tensor as float32, read now and not kept. Tied checkpoints give the embeddings for `lm_head.weight`."""
-        array = self._raw(self._names["embed_tokens.weight" if name not in self._names else name])
-        return np.asarray(array, np.float32)
+        return _float32(self._raw(self._names["embed_tokens.weight" if name not in self._names else name]))
 
     def elements(self, name: str) -> int:
         return math.prod(self._where[self._names[name]].shape)
@@ -184,6 +185,25 @@ class Checkpoint:
     def size(self) -> int:
         """Bytes of the tensors that are used."""
         return sum(map(self.stored_size, self._names))
+
+
+def _float32(array: NDArray[Any]) -> Floats:
+    """Exactly the same values. bfloat16 by its bits, which are float32's upper half: its own cast keeps the
+    interpreter's lock."""
+    if array.dtype == np.float32:
+        return array
+    out = np.empty(array.shape, np.float32)
+    wide, narrow = out.reshape(-1), array.reshape(-1)
+    by_bits = array.dtype.name == "bfloat16"
+
+    def convert(at: slice) -> None:
+        if by_bits:
+            np.left_shift(narrow[at].view(np.uint16), 16, out=wide[at].view(np.uint32), dtype=np.uint32)
+        else:
+            wide[at] = narrow[at]
+
+    over_rows(convert, wide.size, CONVERTED)
+    return out
 
 
 @dataclass(frozen=True)

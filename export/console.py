@@ -37,16 +37,22 @@ def build_if_possible(bundle: Bundle, device: str | None, to_stderr: bool) -> No
     except engine.CannotBuildHere as error:
         click.echo(f"no plans yet: {error}", err=True)
     else:
-        build_with_progress(bundle, builder, engine.PREFILL_ROWS, to_stderr)
+        build_with_progress(bundle, builder, to_stderr=to_stderr)
 
 
-def build_with_progress(bundle: Bundle, builder: engine.Builder, prefill_rows: int, to_stderr: bool = False) -> None:
+def build_with_progress(
+    bundle: Bundle,
+    builder: engine.Builder,
+    prefill_rows: int | None = None,
+    to_stderr: bool = False,
+) -> None:
     """`engine.build`, saying beforehand what memory it takes, and afterwards what it made."""
-    click.echo(
-        f"building for {builder.key}; peak memory about {size(engine.expected_memory(bundle, builder))}", err=True
-    )
+    rows = engine.rows_of(bundle, builder, prefill_rows)
+    memory = size(engine.expected_memory(bundle, builder, rows))
+    message = f"building for {builder.key}, prompts by {rows:,} tokens; peak memory about {memory}"
+    click.echo(message, err=True)
     with Status() as status:
-        built = engine.build(bundle, builder, prefill_rows=prefill_rows, progress=status)
+        built = engine.build(bundle, builder, prefill_rows=rows, progress=status)
     for name, bytes_ in built.files.items():
         click.echo(f"  {name:<18} {size(bytes_):>10}", err=to_stderr)
     click.echo(f"{built.path}: plans for {built.key} in {built.seconds:.1f} s", err=to_stderr)

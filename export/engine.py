@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pulse_edge.backends.chunk import SMALL_PLAN, plan_rows, scratch
 from pulse_edge.backends.cuda import Cuda
 from pulse_edge.bundle import DECODER_GRAPH, VISION_GRAPH, Bundle, ModelSpec, Progress
 from pulse_edge.errors import EngineError, ExportError
@@ -27,7 +28,7 @@ from pulse_edge.plans import DECODER_PLAN, PLANS, VISION_PLAN, PlanKey, error_lo
 
 from .callbacks import Callbacks
 
-PREFILL_ROWS = 512  # tokens of a prompt at a time
+PREFILL_ROWS = SMALL_PLAN  # tokens of a prompt at a time that any device has room for
 LOGIT_ROWS = 1 + DRAFTS[-1]  # the most rows of a step: a token, and the longest draft of what follows it
 
 Spans = dict[str, tuple[int, int, int]]  # of a profile: least, best and largest value of every symbolic dimension
@@ -48,6 +49,12 @@ DEVICES = {
     "h100": 90, "b200": 100, "agx-thor": 110, "rtx50": 120, "dgx-spark": 121,
 }  # fmt: skip
 
+# GB of memory, of the smallest module or card of that name: its plans have to run on it too.
+MEMORY = {
+    "t4": 16, "a100": 40, "a10": 24, "rtx30": 4, "orin-nano": 4, "orin-nx": 8, "agx-orin": 32,
+    "l4": 24, "rtx40": 6, "h100": 80, "b200": 180, "agx-thor": 64, "rtx50": 8, "dgx-spark": 128,
+}  # fmt: skip
+
 # Host memory that a build takes at its peak, besides files it maps: a fixed part, and so many times the graph's
 # weights. The largest that were measured with tensorrt_rtx 1.7: benchmarks/results/engines.jsonl. TensorRT on a device
 # also has the weights on the GPU to time kernels; that they are there once is an assumption.
@@ -64,13 +71,17 @@ class CannotBuildHere(ExportError):
 
 @dataclass(frozen=True)
 class Builder:
-    """A library, and what it is to build for. `ahead`: for a GPU that need not be here; `shared`: it builds on a GPU
-    whose memory is the host's."""
+    """A library, and what it is to build for.
+
+    ahead: for a GPU that need not be here. shared: it builds on a GPU whose memory is the host's.
+    memory: bytes of the device that the plans are for, None where not known.
+    """
 
     library: Any
     key: PlanKey
     ahead: bool
     shared: bool = False
+    memory: int | None = None
 
 
 @dataclass(frozen=True)
@@ -93,9 +104,11 @@ def choose_builder(bundle: Bundle, device: str | None = None) -> Builder:
     """For a device of the table, or for the GPU in this machine. Raises `CannotBuildHere`, `EngineError`."""
     here: int | EngineError
     shared = False
+    memory = None
     try:
         cuda = Cuda()
         here, shared = cuda.capability(), cuda.integrated()
+        _, memory = cuda("cudaMemGetInfo")
     except EngineError as error:
         here = error
     if device is None:
@@ -103,7 +116,7 @@ def choose_builder(bundle: Bundle, device: str | None = None) -> Builder:
             raise CannotBuildHere(f"no GPU to build for ({here}); name one of --device {', '.join(DEVICES)}")
         wanted = here
     else:
-        wanted = DEVICES[device]
+        wanted, memory = DEVICES[device], MEMORY[device] * 10**9
     reasons = []
     for name in ("tensorrt", "tensorrt_rtx"):
         try:
@@ -113,7 +126,8 @@ def choose_builder(bundle: Bundle, device: str | None = None) -> Builder:
             continue
         ahead = hasattr(getattr(library, "ComputeCapability", None), f"SM{wanted}")
         if ahead or (name == "tensorrt" and wanted == here):
-            return Builder(library, PlanKey(name, library.__version__, wanted), ahead, shared and not ahead)
+            key = PlanKey(name, library.__version__, wanted)
+            return Builder(library, key, ahead, shared and not ahead, memory)
         reasons.append(f"{name} {library.__version__} builds {_reach(library)}")
     raise CannotBuildHere(
         f"plans for {device or 'this GPU'} (compute capability {wanted / 10}) cannot be built here: "
@@ -129,27 +143,43 @@ def _reach(library: Any) -> str:
     return f"for {', '.join(name for name in kinds.__members__ if name.startswith('SM'))}"
 
 
-def expected_memory(bundle: Bundle, builder: Builder) -> int:
-    """Host memory at the peak of building the larger graph, in bytes."""
+def rows_of(bundle: Bundle, builder: Builder, asked: int | None = None) -> int:
+    """Tokens of a prompt at a time: those asked for or the device's default, within the context."""
+    return min(asked or plan_rows(builder.memory), bundle.manifest.model.text.context)
+
+
+def expected_memory(bundle: Bundle, builder: Builder, rows: int) -> int:
+    """Host memory at the peak of building the larger graph, in bytes.
+
+    rows: tokens of a prompt at a time. Kernels are timed with so many, whose activations lie in the
+        GPU's memory: the host's where they share it.
+    """
     precision, sizes = bundle.manifest.precision, _sizes(bundle)
-    return int(PEAK_FIXED) + max(
+    activations = scratch(bundle.manifest.model.text, rows) if builder.shared else 0
+    weights = max(
         int((PEAK_FACTOR[storage] + builder.shared) * sizes[f"{graph}.data"])
         for graph, storage in ((VISION_GRAPH, precision.vision), (DECODER_GRAPH, precision.decoder))
     )
+    return int(PEAK_FIXED) + activations + weights
 
 
 def build(
-    bundle: Bundle, builder: Builder, *, prefill_rows: int = PREFILL_ROWS, progress: Progress | None = None
+    bundle: Bundle,
+    builder: Builder,
+    *,
+    prefill_rows: int | None = None,
+    progress: Progress | None = None,
 ) -> Built:
     """Build both plans of a bundle and put them in its `plans/`, in the place of those that were there for this key.
 
+    prefill_rows: tokens of a prompt at a time; None is the device's default (`plan_rows`).
     progress: called with (graph, steps done since the last call, steps in all).
     Raises `ExportError` for a bundle of another target, too little memory or disk, and where TensorRT fails.
     """
     start = time.perf_counter()
-    check(bundle, builder)
-    key, text = builder.key, bundle.manifest.model.text
-    rows = min(prefill_rows, text.context)
+    key = builder.key
+    rows = rows_of(bundle, builder, prefill_rows)
+    check(bundle, builder, rows)
     try:
         with staged(bundle, key) as staging:
             write_plan(bundle, builder, VISION_GRAPH, staging / VISION_PLAN, rows, progress)
@@ -162,7 +192,8 @@ def build(
     except OSError as error:
         raise ExportError(f"{error.filename or bundle.path / PLANS}: {error.strerror}") from None
     sizes = {f.path: f.size for f in index.files}
-    return Built(str(bundle.path), key, sizes, time.perf_counter() - start, expected_memory(bundle, builder))
+    seconds = time.perf_counter() - start
+    return Built(str(bundle.path), key, sizes, seconds, expected_memory(bundle, builder, rows))
 
 
 def write_plan(
@@ -210,7 +241,7 @@ def most_views(spec: ModelSpec) -> int:
     return 1 + max((width // side) * (height // side) for width, height in spec.image.grids)
 
 
-def check(bundle: Bundle, builder: Builder) -> None:
+def check(bundle: Bundle, builder: Builder, rows: int) -> None:
     """Raises `ExportError` where a build of this bundle would fail for certain: its target, memory, disk."""
     manifest = bundle.manifest
     if manifest.target != "standard" or manifest.precision.io != "fp16":
@@ -218,11 +249,11 @@ def check(bundle: Bundle, builder: Builder) -> None:
             f"{bundle.path} ({manifest.target}, {manifest.precision.name}) is not for TensorRT; "
             "export the checkpoint with --target tensorrt --precision fp16, int8 or int4"
         )
-    needed, free = expected_memory(bundle, builder), _free_memory()
+    needed, free = expected_memory(bundle, builder, rows), _free_memory()
     if free is not None and free < needed:
         raise ExportError(
             f"building needs about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free (swap included); "
-            "close other programs, add swap, or export with fewer bits"
+            "close other programs, add swap, give fewer --prefill-rows, or export with fewer bits"
         )
     needed, free = sum(_sizes(bundle)[f"{graph}.data"] for graph in (VISION_GRAPH, DECODER_GRAPH)), _free_disk(bundle)
     if free < needed:

@@ -16,6 +16,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -51,14 +52,16 @@ from .checkpoint import Checkpoint, Floats, Tensors
 from .decoder import write_decoder
 from .graph import Graph
 from .net import Net
-from .precision import BITS, BLOCK_SIZES, PRECISIONS, Precision
+from .precision import BITS, BLOCK_SIZES, PRECISIONS, Precision, Storage
 from .smooth import Smoothed
 from .targets import Target, get_target
+from .threads import WORKERS
 from .vision import write_vision
 
 PENDING = f"{MANIFEST}.pending"  # the manifest's name until everything else is in place
 CACHES = ("float", "int8")
 HEADS = ("int8", "int4")
+TOWERS: tuple[Storage, ...] = ("int8", "fp16")
 PARTS = {VISION_GRAPH, f"{VISION_GRAPH}.data", DECODER_GRAPH, f"{DECODER_GRAPH}.data", EMBEDDINGS, TOKENIZER}
 
 Progress = Callable[[int], None]  # bytes of the checkpoint handled since the last call
@@ -100,6 +103,7 @@ def export(
     calibration: Recipe | None = None,
     cache: str = "float",
     head: str | None = None,
+    tower: str | None = None,
     force: bool = False,
     progress: Callable[[int], Progress] | None = None,
 ) -> Summary:
@@ -109,6 +113,8 @@ def export(
     calibration: how the scales of 8-bit activations are found, for precisions that have them; None: the default.
     cache: what the KV cache holds, `float` or `int8`: a quarter of the memory, for the CPU target.
     head: what the output matrix is stored as, int8 or int4; None is the precision's own.
+    tower: what the vision tower and projector are stored as, int8 or fp16; None is the precision's
+        own, but fp16 for int8 and int4 on CUDA.
     progress: called once with the total bytes, returns a function that is called with each step's bytes.
     Raises `CheckpointError` for a checkpoint that cannot be exported and `ExportError` for what else is in the way.
     """
@@ -123,7 +129,7 @@ def export(
     emitter = get_target(target, row)
     if cache not in CACHES or (cache == "int8" and target != "cpu"):
         raise ExportError(f"cache {cache!r} is not one of {', '.join(CACHES)}, of which int8 needs target cpu")
-    row = emitter.adapted(row)
+    row = _adapted(emitter, row, tower)
     blocked = not emitter.blocked.isdisjoint({row.decoder, row.head, row.vision})
     if block_size is not None and (block_size not in BLOCK_SIZES or not blocked):
         legal = f"one of {', '.join(map(str, BLOCK_SIZES))}" if blocked else f"left out for {precision} on {target}"
@@ -158,6 +164,21 @@ def export(
         seconds=time.perf_counter() - start,
         peak_memory=peak_memory(),
     )
+
+
+def _adapted(target: Target, row: Precision, tower: str | None) -> Precision:
+    """The precision as the target runs it, with the tower asked for. Raises `ExportError`."""
+    if tower is None:
+        return target.adapted(row)
+    legal = [storage for storage in TOWERS if storage in target.storages]
+    chosen = next((storage for storage in legal if storage == tower), None)
+    if chosen is None:
+        known = f"{' or '.join(legal)}, or left out"
+        raise ExportError(f"tower {tower!r} must be {known}, for {row.name} on target {target.name}")
+    if chosen in BITS and row.vision not in BITS:  # nothing else is quantized
+        own = PRECISIONS[chosen]
+        row = replace(row, block_size=own.block_size, recipe=own.recipe)
+    return target.adapted(row, chosen)
 
 
 def shortened(spec: ModelSpec, context: int) -> ModelSpec:
@@ -208,7 +229,10 @@ def _write(
 
 
 def _hashed(staging: Path) -> tuple[FileEntry, ...]:
-    return tuple(FileEntry(p.name, p.stat().st_size, sha256_file(p)) for p in sorted(staging.iterdir()))
+    files = sorted(staging.iterdir())
+    with ThreadPoolExecutor(WORKERS) as pool:  # hashing releases the interpreter's lock
+        digests = list(pool.map(sha256_file, files))
+    return tuple(FileEntry(p.name, p.stat().st_size, d) for p, d in zip(files, digests, strict=True))
 
 
 def _activations(row: Precision, target: Target, io: str) -> str:

@@ -5,12 +5,13 @@ A precision says what each part of the model is stored as; a target says whether
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .threads import over_rows
 
 Storage = Literal["fp32", "fp16", "int8", "int4", "w8a8"]
 BITS: dict[str, int] = {"int8": 8, "int4": 4, "w8a8": 8}  # w8a8: weights as int8's, multiplied with 8-bit activations
@@ -82,14 +83,13 @@ def quantize(weight: NDArray[np.float32], bits: int, block: int, *, signed: bool
     scales = np.empty((rows, blocks), np.float32)
     step = max(1, (1 << 21) // max(1, blocks * block))  # rows a task: temporaries of about 8 MB each
 
-    def work(start: int) -> None:
-        part = weight[start : start + step]
+    def work(at: slice) -> None:
+        part = weight[at]
         if blocks * block != columns:
             part = np.pad(part, ((0, 0), (0, blocks * block - columns)))
-        codes[start : start + step], scales[start : start + step] = _quantize_rows(part, bits, block, signed)
+        codes[at], scales[at] = _quantize_rows(part, bits, block, signed)
 
-    with ThreadPoolExecutor(max_workers=2) as pool:  # numpy releases the GIL
-        list(pool.map(work, range(0, rows, step)))
+    over_rows(work, rows, step)
     return QuantWeight(codes, scales, bits, block, columns)
 
 

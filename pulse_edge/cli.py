@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from .answer import Answer
-from .backends import PREFILL_CHUNK, EngineOptions
+from .backends import EngineOptions
 from .bundle import NOTICE, open_bundle
 from .describe import describe, size
 from .errors import ExportError, PulseEdgeError
@@ -249,6 +249,11 @@ def info(bundle: str | None, as_json: bool) -> None:
 @click.option("--context", type=click.IntRange(1), help="Longest prompt + answer, in tokens [default: the model's].")
 @click.option("--cache", type=click.Choice(["float", "int8"]), default="float", show_default=True, help="KV cache.")
 @click.option("--head", type=click.Choice(["int8", "int4"]), help="Output matrix of a quantized model [default: int8].")
+@click.option(
+    "--tower",
+    type=click.Choice(["int8", "fp16"]),
+    help="Vision tower and projector [default: the precision's; fp16 for int8 and int4 on cuda].",
+)
 @click.option("--calibration", metavar="DIR", help="w8a8: ECG pages to calibrate on [default: simulated ones].")
 @click.option("--prompts", metavar="FILE", help="w8a8: conversations about them, JSON as ECGInstruct's.")
 @click.option("--samples", type=int, help="w8a8: how many of them to use [default: 16].")
@@ -257,8 +262,8 @@ def info(bundle: str | None, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def export(
     checkpoint: str, out: str, precision: str, block_size: str | None, target: str, device: str | None,
-    context: int | None, cache: str, head: str | None, calibration: str | None, prompts: str | None,
-    samples: int | None, smoothing: float | None, force: bool, as_json: bool,
+    context: int | None, cache: str, head: str | None, tower: str | None, calibration: str | None,
+    prompts: str | None, samples: int | None, smoothing: float | None, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Turn a LLaVA-style CHECKPOINT directory into the bundle OUT.
 
@@ -275,7 +280,8 @@ def export(
     summary = console.export_with_progress(
         checkpoint, out, precision=precision, target="standard" if target == "tensorrt" else target, force=force,
         block_size=int(block_size) if block_size else None, context=context,
-        cache=cache, head=head, calibration=exporting("calibrate").Recipe(**given) if given else None,
+        cache=cache, head=head, tower=tower,
+        calibration=exporting("calibrate").Recipe(**given) if given else None,
     )  # fmt: skip
     click.echo(json.dumps(dataclasses.asdict(summary) | {"size": summary.size}, indent=2) if as_json else str(summary))
     if target == "tensorrt":
@@ -285,9 +291,13 @@ def export(
 @cli.command()
 @click.argument("bundle")
 @click.option("--device", metavar="NAME", help="Build for this device [default: the GPU in this machine].")
-@click.option("--prefill-rows", type=click.IntRange(1), default=PREFILL_CHUNK, show_default=True,
-              help="Tokens of a prompt at a time; fewer need less memory.")  # fmt: skip
-def build(bundle: str, device: str | None, prefill_rows: int) -> None:
+@click.option(
+    "--prefill-rows",
+    type=click.IntRange(1),
+    help="Tokens of a prompt at a time; fewer need less memory "
+    "[default: 2048 on a device with 16 GB or more, else 512].",
+)
+def build(bundle: str, device: str | None, prefill_rows: int | None) -> None:
     """Build TensorRT plans for a BUNDLE exported with --target tensorrt, on the device or ahead of time for it."""
     engine = exporting("engine")
     if device is not None:

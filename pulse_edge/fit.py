@@ -19,11 +19,13 @@ from typing import Any, Literal
 
 from . import cost, figures, machine
 from .backends import PREFILL_CHUNK
+from .backends.chunk import FP16, plan_rows, prefill_chunk, scratch
 from .bundle import DECODER_GRAPH, VISION_GRAPH, Bundle, TextSpec, VisionSpec
 from .errors import ParameterError
 
 GB, TERA = 10**9, 10**12
-FLOATS = 4  # bytes of an activation on CPUs; half of it on GPUs
+Engine = Literal["onnxruntime", "tensorrt"]
+FLOATS = 4  # bytes of an activation on CPUs; on GPUs it is fp16
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,18 @@ class Device:
     reserved: float
     read: float
     gemm: dict[str, float]
+    engine: Engine = "onnxruntime"
 
 
 def _gpu(name: str, title: str, memory: float, reserved: float, read: float, fp16: float, int8: float) -> Device:
     """memory and reserved in GB, read in GB/s, the rest in TFLOP/s."""
     gemm = {"fp16": fp16 * TERA, "int8": int8 * TERA}
     return Device(name, title, "gpu", memory * GB, reserved * GB, read * GB, gemm)
+
+
+def _jetson(*row: Any) -> Device:
+    """ONNX Runtime's wheel has no code for it: its GPU is TensorRT's."""
+    return replace(_gpu(*row), engine="tensorrt")
 
 
 # Memory, bandwidth and dense tensor-core rates. NVIDIA's headline figures for Ampere and later count 2:4 sparsity; they
@@ -75,10 +83,10 @@ def _gpu(name: str, title: str, memory: float, reserved: float, read: float, fp1
 DEVICES = {
     d.name: d
     for d in (
-        _gpu("orin-nano-8gb", "Jetson Orin Nano 8 GB (Super, 25 W)", 8, 1.5, 102, 16.7, 33.4),
-        _gpu("orin-nx-16gb", "Jetson Orin NX 16 GB", 16, 1.5, 102.4, 15.0, 30.1),
-        _gpu("agx-orin", "Jetson AGX Orin 64 GB", 64, 1.5, 204.8, 42.6, 85.2),
-        _gpu("thor", "Jetson AGX Thor (T5000)", 128, 2, 273, 259, 517),
+        _jetson("orin-nano-8gb", "Jetson Orin Nano 8 GB (Super, 25 W)", 8, 1.5, 102, 16.7, 33.4),
+        _jetson("orin-nx-16gb", "Jetson Orin NX 16 GB", 16, 1.5, 102.4, 15.0, 30.1),
+        _jetson("agx-orin", "Jetson AGX Orin 64 GB", 64, 1.5, 204.8, 42.6, 85.2),
+        _jetson("thor", "Jetson AGX Thor (T5000)", 128, 2, 273, 259, 517),
         _gpu("t4", "T4", 16, 0.5, 320, 65, 130),
         _gpu("l4", "L4", 24, 0.5, 300, 121, 242),
         _gpu("a10", "A10", 24, 0.5, 600, 125, 250),
@@ -114,6 +122,8 @@ class Way:
 
     gemm: the type that is multiplied, and gemm_share what its kernels reach of that peak; likewise for the others.
     step_overhead: seconds a layer adds to a decode step that are neither reads nor products.
+    tower: what the vision tower and projector are stored as (the export's `--tower`). engine: what
+    runs it; on GPUs ONNX Runtime keeps the embedding table and a page's features in their memory.
     """
 
     precision: str
@@ -130,6 +140,8 @@ class Way:
     read_share: float
     cache_share: float
     step_overhead: float
+    tower: str = "int8"
+    engine: Engine = "onnxruntime"
 
 
 # CPU: measured on two cores of an AMD EPYC (Zen 3, AVX2) at 7B width with ONNX Runtime 1.32; the recorded check is in
@@ -141,15 +153,25 @@ _CPU = Way(
     attention="fp32", attention_share=0.6, vision_share=0.75, read_share=0.58, cache_share=0.7, step_overhead=60e-6,
 )  # fmt: skip
 _GPU = Way(
-    "int8", "gpu", "fp16", decoder=1 + _BLOCK[1], head=1 + _BLOCK[1], vision=1, gemm="fp16", gemm_share=0.5,
-    attention="fp16", attention_share=0.4, vision_share=0.5, read_share=0.7, cache_share=0.6, step_overhead=20e-6,
+    "int8", "gpu", "fp16", decoder=1 + _BLOCK[1], head=1 + _BLOCK[1], vision=2, gemm="fp16",
+    gemm_share=0.5, attention="fp16", attention_share=0.4, vision_share=0.5, read_share=0.7,
+    cache_share=0.6, step_overhead=20e-6, tower="fp16",
 )  # fmt: skip
+INT8_TOWER = 1 + _BLOCK[1]  # bytes a weight of `--tower int8` on a GPU
 WAYS: tuple[Way, ...] = (
     replace(_CPU, precision="int4", decoder=0.5 + _BLOCK[0]),
     _CPU,
     replace(_CPU, precision="w8a8", decoder=1, gemm_share=0.85, read_share=0.66),
-    replace(_GPU, precision="fp16", decoder=2, head=2, vision=2, gemm_share=0.6, read_share=0.75),
-    replace(_GPU, precision="w8a8", decoder=1, gemm="int8"),
+    replace(_GPU, precision="fp16", decoder=2, head=2, gemm_share=0.6, read_share=0.75),
+    replace(
+        _GPU,
+        precision="w8a8",
+        decoder=1,
+        vision=1,
+        gemm="int8",
+        tower="w8a8",
+        engine="tensorrt",
+    ),
     _GPU,
     replace(_GPU, precision="int4", decoder=0.5 + _BLOCK[1]),
 )
@@ -158,7 +180,12 @@ WORKSPACE = {"cpu": 0.2 * GB, "gpu": 0.6 * GB}  # interpreter and libraries; a G
 
 @dataclass(frozen=True)
 class Prediction:
-    """Bytes and seconds, none of them measured. max_context: the longest that fits, 0 where the weights do not."""
+    """Bytes and seconds, none of them measured.
+
+    max_context: the longest that fits, 0 where the weights do not. prefill_rows: tokens of a prompt
+    at a time. needs_int8_tower: at this context it fits with `--tower int8` only, which takes
+    `tower_saving` bytes less.
+    """
 
     precision: str
     cache: str
@@ -168,6 +195,11 @@ class Prediction:
     workspace: int
     fits: bool
     max_context: int
+    prefill_rows: int
+    engine: str
+    tower: str
+    tower_saving: int
+    needs_int8_tower: bool
     vision: float
     prefill: float
     ttft_cold: float
@@ -181,24 +213,40 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Weights:
-    """Bytes of each part that stay in the device's memory; embeddings are read from the disk row by row."""
+    """Bytes of each part that stay in the device's memory.
+
+    table: embeddings and a page's features, where they lie there; else rows come from the disk.
+    """
 
     decoder: float
     head: float
     vision: float
+    table: float
 
     @property
     def total(self) -> float:
-        return self.decoder + self.head + self.vision
+        return self.decoder + self.head + self.vision + self.table
 
 
 def stored(geometry: Geometry, way: Way) -> Weights:
     text = geometry.text
+    there = (way.kind, way.engine) == ("gpu", "onnxruntime")
+    rows = text.vocab + geometry.views * geometry.vision.grid**2
     return Weights(
         text.layers * cost.layer_weights(text) * way.decoder,
         text.hidden * text.vocab * way.head,
         cost.vision_weights(geometry.vision, text.hidden, geometry.projector_depth) * way.vision,
+        rows * text.hidden * FP16 if there else 0,
     )
+
+
+def way_on(way: Way, device: Device) -> Way:
+    """The row as a device runs it: on a Jetson by TensorRT, with an int8 tower in int8 and int4."""
+    if way.kind != "gpu" or way.engine == device.engine or device.engine == "onnxruntime":
+        return way
+    small = way.precision in ("int8", "int4")
+    vision, tower = (1.0, "int8") if small else (way.vision, way.tower)
+    return replace(way, engine=device.engine, vision=vision, tower=tower)
 
 
 def of_bundle(bundle: Bundle) -> Geometry:
@@ -221,16 +269,34 @@ def way_of_bundle(bundle: Bundle, geometry: Geometry) -> Way:
             decoder = sum(size for path, size in sizes.items() if path.startswith(DECODER_GRAPH))
             vision = sum(size for path, size in sizes.items() if path.startswith(VISION_GRAPH))
             return replace(
-                way, cache=made.kv_cache, decoder=way.decoder * (decoder - counted.head) / counted.decoder,
+                way,
+                cache=made.kv_cache,
+                decoder=way.decoder * (decoder - counted.head) / counted.decoder,
                 vision=way.vision * vision / counted.vision,
-            )  # fmt: skip
+                tower=made.vision,
+                engine="tensorrt" if bundle.manifest.target == "standard" else "onnxruntime",
+            )
     raise ParameterError(f"nothing is known of {made.name} bundles for {bundle.manifest.target}; name a model instead")
 
 
-def prefill_seconds(text: TextSpec, way: Way, device: Device, weights: float, tokens: int, before: int = 0) -> float:
-    """weights: bytes that each pass reads. A pass takes what its products take, or its reads where that is longer."""
+def prefill_seconds(
+    text: TextSpec,
+    way: Way,
+    device: Device,
+    weights: float,
+    tokens: int,
+    before: int = 0,
+    chunk: int = PREFILL_CHUNK,
+) -> float:
+    """Seconds of a prompt. A pass takes what its products take, or its reads where that is longer.
+
+    Args:
+        weights: bytes that each pass reads.
+        tokens: of the prompt, after `before` that the cache holds.
+        chunk: tokens of a pass.
+    """
     seconds = 0.0
-    for at, rows in cost.passes(tokens, before, PREFILL_CHUNK):
+    for at, rows in cost.passes(tokens, before, chunk):
         products = cost.linear(text, rows) / (device.gemm[way.gemm] * way.gemm_share)
         products += cost.attention(text, at, rows) / (device.gemm[way.attention] * way.attention_share)
         seconds += max(products, weights / (device.read * way.read_share)) + text.layers * way.step_overhead
@@ -251,42 +317,79 @@ def step_seconds(text: TextSpec, way: Way, device: Device, weights: float, depth
     return reads + text.layers * way.step_overhead
 
 
-def activations(geometry: Geometry, kind: str, context: int) -> int:
-    """Bytes of the larger of the two networks' largest moments.
+def activations(geometry: Geometry, kind: str, context: int, rows: int) -> int:
+    """Bytes that the two networks take besides weights and cache.
 
-    Decoder: a chunk's rows through the MLP (gate, up, their product) and the residual's copies; on CPUs also the
-    attention's scores of one chunk. Vision: all views through the MLP, twice, and the residual's copies.
+    rows: tokens of a prompt at a time.
+
+    GPU: the larger of the two, as the tower's go back before the decoder runs; the decoder's as the
+    engine counts them (backends/chunk.py). CPU: both, as ONNX Runtime's arena keeps what it took;
+    the decoder's are a chunk's rows through the MLP (gate, up, their product), the residual's
+    copies, and the attention's scores of one chunk. Vision: all views through the MLP, twice, and
+    the residual's copies.
     """
     text, vision = geometry.text, geometry.vision
-    width = FLOATS if kind == "cpu" else FLOATS // 2
-    rows = min(PREFILL_CHUNK, context)
-    decoder = rows * (3 * text.ffn + 6 * text.hidden) * width
-    if kind == "cpu":
-        decoder += text.heads * rows * context * width
     patches = geometry.views * (vision.grid**2 + 1)
-    tower = patches * (2 * vision.mlp + 4 * vision.width) * width
-    return max(decoder, tower) if kind == "gpu" else decoder + tower  # ONNX Runtime's arenas keep what they took
+    tower = patches * (2 * vision.mlp + 4 * vision.width)
+    if kind == "gpu":
+        return max(scratch(text, rows), tower * FP16)
+    decoder = rows * (3 * text.ffn + 6 * text.hidden) + text.heads * rows * context
+    return (decoder + tower) * FLOATS
+
+
+def prefill_rows(text: TextSpec, way: Way, device: Device, context: int, free: float) -> int:
+    """Tokens of a prompt at a time, as the engine takes them.
+
+    free: bytes of the device's memory that are left after weights, cache and workspace.
+    """
+    if way.kind == "cpu":
+        chunk = PREFILL_CHUNK
+    elif way.engine == "tensorrt":
+        chunk = plan_rows(device.memory)
+    else:
+        chunk = prefill_chunk(int(free), text, context)
+    return min(chunk or context, context)
 
 
 def predict(geometry: Geometry, device: Device, way: Way, context: int | None = None) -> Prediction:
     """context: of the cache; None is the model's."""
     text, context = geometry.text, context or geometry.text.context
+    way = way_on(way, device)
     weights = stored(geometry, way)
     read = weights.decoder + weights.head
-    busy = activations(geometry, device.kind, context)
     workspace = WORKSPACE[device.kind]
-    free = device.memory - device.reserved - weights.total - busy - workspace
     row = cost.cache_row(text, way.cache)
+    left = device.memory - device.reserved - weights.total - workspace  # for cache and activations
+    rows = prefill_rows(text, way, device, context, left - row * context)
+    busy = activations(geometry, device.kind, context, rows)
+    fewest = rows if way.engine == "tensorrt" else min(PREFILL_CHUNK, context)  # a plan's are fixed
+    least = activations(geometry, device.kind, context, fewest)
+    saving = weights.vision * (1 - INT8_TOWER / 2) if way.tower == "fp16" else 0
+    fits = left - busy >= row * context
     tokens = min(geometry.tokens, context)
     vision = vision_seconds(geometry, way, device)
-    prefill = prefill_seconds(text, way, device, read, tokens)
-    second = prefill_seconds(text, way, device, read, SECOND, tokens)
+    prefill = prefill_seconds(text, way, device, read, tokens, chunk=rows)
+    second = prefill_seconds(text, way, device, read, SECOND, tokens, chunk=rows)
     return Prediction(
-        way.precision, way.cache, round(weights.total), row * context, round(busy), round(workspace),
-        fits=free >= row * context, max_context=max(0, min(text.context, int(free / row))),
-        vision=vision, prefill=prefill, ttft_cold=vision + prefill, ttft_warm=second,
+        precision=way.precision,
+        cache=way.cache,
+        weights=round(weights.total),
+        cache_bytes=row * context,
+        activations=round(busy),
+        workspace=round(workspace),
+        fits=fits,
+        max_context=max(0, min(text.context, int((left - least) / row))),
+        prefill_rows=rows,
+        engine=way.engine,
+        tower=way.tower,
+        tower_saving=round(saving),
+        needs_int8_tower=not fits and left - least + saving >= row * context,
+        vision=vision,
+        prefill=prefill,
+        ttft_cold=vision + prefill,
+        ttft_warm=second,
         step=step_seconds(text, way, device, read, tokens),
-    )  # fmt: skip
+    )
 
 
 SECOND = 16  # tokens of a second question that are new to the cache
@@ -331,15 +434,32 @@ def text(geometry: Geometry, device: Device, found: list[Prediction], context: i
         f"context {made['context']}, prompt {geometry.tokens} tokens of which {geometry.views} views make most",
         "",
         figures.table(rows),
+        *_notes(found),
         "",
         made["formula"],
     ])  # fmt: skip
+
+
+def _notes(found: list[Prediction]) -> list[str]:
+    """What to export otherwise, below the table."""
+    small = [p for p in found if p.needs_int8_tower]
+    if not small:
+        return []
+    saving = figures.number(small[0].tower_saving, "bytes")
+    return [
+        "",
+        "Counted with a vision tower in fp16, the default of --target cuda. "
+        f"{', '.join(p.precision for p in small)}: fits with --tower int8, "
+        f"which takes {saving} less.",
+    ]
 
 
 def _row(p: Prediction) -> tuple[str, ...]:
     bytes_ = (figures.number(b, "bytes") for b in (p.weights, p.cache_bytes, p.activations, p.workspace, p.total))
     seconds = (figures.number(s, "s") for s in (p.vision, p.ttft_cold, p.ttft_warm))
     fits = "all" if p.fits else f"{p.max_context:,}" if p.max_context else "none: too large"
+    if p.needs_int8_tower:
+        fits += "; all with --tower int8"
     return (f"{p.precision}, {p.cache}", *bytes_, fits, *seconds, figures.number(1 / p.step, "tokens/s"))
 
 

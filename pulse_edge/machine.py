@@ -133,8 +133,7 @@ def _peaks(threads: int, quick: bool) -> Peaks:
     """With one thread by the processor's clock, which other work on the machine does not stop."""
     clock = time.process_time if threads == 1 else time.perf_counter
     passes, side = (2, 512) if quick else (7, 2048)
-    wanted = (64 << 20) if quick else max(256 << 20, 8 * (last_level_cache() or 0))
-    words = min(wanted, (_memory() or wanted * 8) // 4) // 8 // threads * threads
+    words = read_buffer_size(quick, last_level_cache(), _memory()) // 8 // threads * threads
     buffer = np.ones(words, np.uint64)  # written, or all of it would be the kernel's one page of zeros
     parts = np.split(buffer, threads)
     read = min(_together(np.bitwise_or.reduce, parts, clock) for _ in range(passes))
@@ -149,6 +148,20 @@ def _peaks(threads: int, quick: bool) -> Peaks:
         seconds["int8"], libraries["int8"] = min(_seconds(multiply, clock) for _ in range(passes)), library
     gemm = {kind: 2 * side**3 / taken for kind, taken in seconds.items()}
     return Peaks(threads, buffer.nbytes / read, buffer.nbytes, gemm, side, libraries)
+
+
+def read_buffer_size(quick: bool, cache: int | None, memory: int | None) -> int:
+    """Bytes to read so that most come from memory: no less than twice the last-level cache.
+
+    Args:
+        quick: a smaller buffer, for smoke tests; its figure is rough.
+        cache: bytes of the last-level cache; None where the system does not tell.
+        memory: bytes of the machine's memory, of which the buffer takes a quarter at most; None
+            likewise.
+    """
+    cache = cache or 0
+    size = max(64 << 20, 2 * cache) if quick else max(256 << 20, 8 * cache)
+    return size if memory is None else min(size, memory // 4)
 
 
 def int8_product(threads: int, side: int) -> tuple[Callable[[], Any] | None, str]:

@@ -8,6 +8,7 @@ import math
 import re
 import subprocess
 import sys
+import time
 import tracemalloc
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
@@ -137,8 +138,9 @@ def test_an_interrupted_synthetic_checkpoint_does_not_export(tmp_path: Path, mon
         Checkpoint(tmp_path)
 
 
-def test_synthetic_memory_is_bounded(tmp_path: Path) -> None:
-    """Two tensors of 16 MB each, 32 MB as they are drawn."""
+def test_synthetic_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two tensors of 16 MB each, from a pool of 2 MB."""
+    monkeypatch.setattr(synthetic, "POOL", synthetic.BLOCK)
     sizes = synthetic.Sizes(**SMALL | {"vocab": 125_000})
     written: list[int] = []
     tracemalloc.start()
@@ -151,6 +153,35 @@ def test_synthetic_memory_is_bounded(tmp_path: Path) -> None:
     assert peak < 4 * 4 * synthetic.BLOCK
     values = np.memmap(next(tmp_path.glob("*.safetensors")), np.uint8, "r")
     assert len(np.unique(values[-2_000_000:].view(np.uint16))) > 1000  # the last block is no copy of zeros
+
+
+def test_a_synthetic_matrix_goes_round_its_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values repeat after the pool's length; no two rows are the same, and none begins where another tensor's does."""
+    from pulse_edge.export.checkpoint import Checkpoint
+
+    monkeypatch.setattr(synthetic, "POOL", 1 << 12)
+    synthetic.write(tmp_path, synthetic.Sizes(**SMALL))
+    source, period = Checkpoint(tmp_path), (1 << 12) + synthetic.ODD
+    table, head = (source.tensor(name) for name in ("embed_tokens.weight", "lm_head.weight"))
+    np.testing.assert_array_equal(table.ravel()[period:], table.ravel()[:-period])
+    assert len(np.unique(table, axis=0)) == len(table)
+    assert (table[:, 0] != head[:, 0]).mean() > 0.9
+    assert len(np.unique(table)) > 1000
+
+
+def test_a_shard_that_fails_stops_the_others(tmp_path: Path) -> None:
+    written: list[int] = []
+
+    def stop(done: int) -> None:
+        written.append(done)
+        if len(written) == 3:
+            raise OSError("no space")
+        time.sleep(0.005)
+
+    with pytest.raises(OSError, match="no space"):
+        synthetic.write(tmp_path, synthetic.Sizes(**SMALL), shard=10_000, progress=stop)
+    assert len(written) < 20 < len(list(synthetic.tensors(synthetic.Sizes(**SMALL))))
+    assert not (tmp_path / "config.json").exists()
 
 
 @pytest.fixture(scope="module")

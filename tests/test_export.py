@@ -11,13 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
+from click.testing import CliRunner
+from numpy.typing import NDArray
 
 pytest.importorskip("onnx", reason="exporting needs pulse-edge[export]")
 
-from pulse_edge.bundle import MANIFEST, open_bundle
+from pulse_edge.bundle import MANIFEST, Bundle, open_bundle
 from pulse_edge.errors import CheckpointError, ExportError
 from pulse_edge.export import pipeline
 from pulse_edge.export.pipeline import export
+from pulse_edge.export.precision import PRECISIONS
+from pulse_edge.export.targets import get_target
 
 Bundles = Callable[..., Path]
 
@@ -31,6 +35,21 @@ def refused(*args: Any, **options: Any) -> str:
 
 def names(path: Path) -> list[str]:
     return sorted(p.name for p in path.iterdir())
+
+
+def features(bundle: Bundle, views: NDArray[np.float32]) -> NDArray[np.float32]:
+    """By ONNX Runtime's CPU provider."""
+    from pulse_edge.backends import EngineOptions, open_engine
+
+    encoded = open_engine(bundle, EngineOptions("cpu", threads=1)).encode(views)
+    return np.asarray(encoded, np.float32)
+
+
+@pytest.fixture
+def views(bundle: Path) -> NDArray[np.float32]:
+    """[2, 3, side, side]: pixels of two views, random."""
+    side = open_bundle(bundle).manifest.model.vision.image_size
+    return np.random.default_rng(0).standard_normal((2, 3, side, side), np.float32)
 
 
 # -- what comes out
@@ -82,6 +101,98 @@ def test_a_head_of_its_own(bundles: Bundles, checkpoint: Path, tmp_path: Path) -
     hidden = logits @ np.linalg.pinv(weight).T
     expected = hidden @ quantize(weight, 4, made.manifest.precision.block_size).dequantize().T
     assert np.abs(got - expected).max() < 0.05 * np.abs(expected).max() < np.abs(got - logits).max()
+
+
+@pytest.mark.parametrize(
+    ("precision", "target", "tower", "expected"),
+    [
+        ("int4", "cuda", None, "fp16"),  # 8-bit MatMulNBits there is dequantize and cuBLAS
+        ("int8", "cuda", None, "fp16"),
+        ("int4", "cuda", "int8", "int8"),
+        ("int8", "cuda", "int8", "int8"),
+        ("int8", "cuda", "fp16", "fp16"),
+        ("fp16", "cuda", None, "fp16"),
+        ("fp16", "cuda", "int8", "int8"),
+        ("int8", "cpu", None, "w8a8"),  # whole bytes, as before
+        ("int4", "cpu", "int8", "w8a8"),
+        ("w8a8", "cpu", "int8", "w8a8"),
+        ("fp32", "cpu", "int8", "w8a8"),
+        ("int4", "standard", None, "int8"),
+        ("int4", "standard", "fp16", "fp16"),
+        ("w8a8", "standard", None, "w8a8"),
+        ("w8a8", "standard", "int8", "int8"),
+        ("w8a8", "standard", "fp16", "fp16"),
+        ("fp32", "standard", "int8", "int8"),
+    ],
+)
+def test_what_a_tower_is_stored_as(
+    precision: str,
+    target: str,
+    tower: str | None,
+    expected: str,
+) -> None:
+    row = PRECISIONS[precision]
+    adapted = pipeline._adapted(get_target(target, row), row, tower)
+    assert adapted.vision == expected
+    assert (adapted.name, adapted.decoder, adapted.head) == (row.name, row.decoder, row.head)
+    assert adapted.block_size or expected not in ("int8", "w8a8")
+
+
+def test_a_tower_of_its_own(
+    checkpoint: Path,
+    bundles: Bundles,
+    tmp_path: Path,
+    views: NDArray[np.float32],
+) -> None:
+    """On the CPU provider: fp16, the default for CUDA, is closer to fp32's features than int8."""
+    usual = open_bundle(bundles("int4", None, "cuda"))
+    export(checkpoint, tmp_path / "int8", precision="int4", target="cuda", tower="int8")
+    small = open_bundle(tmp_path / "int8")
+    assert usual.manifest.precision.vision == "fp16"
+    assert small.manifest.precision.vision == "int8"
+    decoders = [b.file("decoder.onnx.data").read_bytes() for b in (usual, small)]
+    assert decoders[0] == decoders[1]
+    sizes = [b.file("vision.onnx.data").stat().st_size for b in (usual, small)]
+    assert sizes[0] > 1.4 * sizes[1]  # the tiny tower's positions and patches are fp16 in both
+    exact, half, eighth = (features(b, views) for b in (open_bundle(bundles()), usual, small))
+    scale = np.abs(exact).max()
+    assert np.abs(half - exact).max() < 0.005 * scale
+    assert np.abs(half - exact).max() < np.abs(eighth - exact).max() / 2
+    assert np.abs(eighth - exact).max() < 0.05 * scale
+
+
+def test_a_tower_by_the_command_and_by_the_benchmark(checkpoint: Path, tmp_path: Path) -> None:
+    from benchmarks.peers import ours
+    from pulse_edge.cli import cli
+
+    arguments = ["--precision", "int4", "--target", "cuda", "--tower", "int8"]
+    done = CliRunner().invoke(cli, ["export", str(checkpoint), str(tmp_path / "out"), *arguments])
+    assert done.exit_code == 0, done.output
+    assert open_bundle(tmp_path / "out").manifest.precision.vision == "int8"
+    for variant, tower in (("int4:128:cuda:tower8", "int8"), ("int4:128:cuda", "fp16")):
+        ours.convert(checkpoint, tmp_path / tower, variant)
+        assert open_bundle(tmp_path / tower).manifest.precision.vision == tower
+
+
+@pytest.mark.parametrize(
+    ("precision", "target", "tower"),
+    [("w8a8", "standard", "fp16"), ("w8a8", "standard", "int8"), ("fp16", "cuda", "int8")],
+)
+def test_a_tower_that_differs_in_kind_from_the_decoder(
+    checkpoint: Path, bundles: Bundles, tmp_path: Path, views: NDArray[np.float32],
+    precision: str, target: str, tower: str,
+) -> None:  # fmt: skip
+    """A calibrated decoder beside a tower that takes no scales; a quantized tower in fp16."""
+    from pulse_edge.export.calibrate import Recipe
+
+    recipe = Recipe(samples=2) if precision == "w8a8" else None
+    out = tmp_path / "out"
+    export(checkpoint, out, precision=precision, target=target, tower=tower, calibration=recipe)
+    made = open_bundle(out)
+    assert (made.manifest.precision.decoder, made.manifest.precision.vision) == (precision, tower)
+    assert made.manifest.precision.recipe.startswith("RTN symmetric")
+    exact, got = (features(b, views) for b in (open_bundle(bundles()), made))
+    assert np.abs(got - exact).max() < 0.05 * np.abs(exact).max()
 
 
 def test_summary(checkpoint: Path, tmp_path: Path) -> None:
@@ -149,6 +260,9 @@ def test_tied_embeddings_are_exported_as_the_head(
         ({"target": "tpu"}, "target 'tpu' is not one of cpu, cuda"),
         ({"head": "fp16"}, "head 'fp16' is not one of int8, int4"),
         ({"precision": "fp32", "head": "int4"}, "or fp32 quantizes no weights"),
+        ({"tower": "fp16"}, "tower 'fp16' must be int8, or left out, for int8 on target cpu"),
+        ({"tower": "fp16", "precision": "fp32", "target": "standard"}, "must be int8, or left out"),
+        ({"tower": "int4", "target": "cuda"}, "tower 'int4' must be int8 or fp16, or left out"),
         ({"block_size": 16}, "block size 16 must be one of 32, 64, 128"),
         ({"precision": "fp32", "block_size": 32}, "block size 32 must be left out for fp32 on cpu"),
     ],

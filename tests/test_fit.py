@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from fixture_types import Bundles
 
 from pulse_edge import cost, fit
+from pulse_edge.backends.chunk import scratch
 from pulse_edge.bundle import open_bundle
 from pulse_edge.cli import cli
 from pulse_edge.errors import ParameterError
@@ -80,6 +81,81 @@ def test_what_fits() -> None:
             assert 0 < p.ttft_warm < p.ttft_cold
 
 
+def test_a_prompt_goes_at_once_where_memory_allows() -> None:
+    """A device with twice the scratch of a whole prompt beside the rest, with less, with little."""
+    text, way = PULSE_7B.text, BY_NAME["int4", "gpu"]
+    weights = fit.stored(PULSE_7B, way).total
+    table = (32000 + 5 * 576) * 4096 * 2  # embeddings and a page's features
+    assert fit.stored(PULSE_7B, way).table == table == pytest.approx(0.286e9, rel=0.01)
+    rest = weights + 4096 * cost.cache_row(text, "fp16") + fit.WORKSPACE["gpu"]
+    passes = {}
+    whole = 2 * scratch(text, 4096)
+    for rows, free in ((4096, whole), (2048, whole - 1e3), (512, 3e8)):
+        device = dataclasses.replace(DEVICES["l4"], memory=rest + free + 1, reserved=0)
+        p = fit.predict(PULSE_7B, device, way)
+        assert p.prefill_rows == rows
+        assert p.activations == scratch(text, rows)
+        assert p.fits
+        assert p.max_context == 4096
+        passes[rows] = p.prefill
+    assert passes[4096] < passes[2048] < passes[512]  # fewer passes read the weights less often
+    assert fit.predict(PULSE_7B, DEVICES["h100"], way, 100).prefill_rows == 100
+    host = dataclasses.replace(UNIT, kind="cpu", gemm={"int8": 1.0, "fp32": 1.0})
+    assert fit.predict(PULSE_7B, host, BY_NAME["int4", "cpu"]).prefill_rows == 512
+
+
+def test_the_tower_on_gpus_is_fp16() -> None:
+    """As `--target cuda` stores it: 0.62 GB, of which 8 bits in blocks would save 49 %."""
+    elements = cost.vision_weights(PULSE_7B.vision, 4096, 2)
+    for precision in ("fp16", "int8", "int4"):
+        way = BY_NAME[precision, "gpu"]
+        assert way.tower == "fp16"
+        assert fit.stored(PULSE_7B, way).vision == 2 * elements == pytest.approx(0.62e9, rel=0.01)
+        p = fit.predict(PULSE_7B, DEVICES["h100"], way)
+        assert p.tower_saving == round(elements * (2 - 1 - 2 / 128))
+        assert not p.needs_int8_tower
+    w8a8 = fit.predict(PULSE_7B, DEVICES["h100"], BY_NAME["w8a8", "gpu"])
+    assert (w8a8.tower, w8a8.tower_saving, w8a8.engine) == ("w8a8", 0, "tensorrt")
+
+
+def test_a_jetson_runs_tensorrt() -> None:
+    """Its tower has 8 bits, its embeddings stay in the file, its rows are the plan's."""
+    elements = cost.vision_weights(PULSE_7B.vision, 4096, 2)
+    towers = (("fp16", "fp16", 2), ("int8", "int8", 1), ("int4", "int8", 1))
+    for name, rows in (("orin-nano-8gb", 512), ("orin-nx-16gb", 2048), ("agx-orin", 2048)):
+        for precision, tower, width in towers:
+            way = fit.way_on(BY_NAME[precision, "gpu"], DEVICES[name])
+            weights = fit.stored(PULSE_7B, way)
+            assert (weights.vision, weights.table) == (width * elements, 0)
+            p = fit.predict(PULSE_7B, DEVICES[name], BY_NAME[precision, "gpu"])
+            assert (p.engine, p.tower, p.prefill_rows) == ("tensorrt", tower, rows)
+            assert p.weights == round(weights.total)
+            assert p.activations == scratch(PULSE_7B.text, rows)
+    assert fit.predict(PULSE_7B, DEVICES["orin-nano-8gb"], BY_NAME["int4", "gpu"], 3200).fits
+    assert fit.predict(PULSE_7B, DEVICES["t4"], BY_NAME["int4", "gpu"]).engine == "onnxruntime"
+
+
+def test_gpus_that_need_an_int8_tower() -> None:
+    """Where the saving is what is missing, to the byte; not where that is nothing, or more."""
+    way = BY_NAME["int4", "gpu"]
+    weights = fit.stored(PULSE_7B, way).total
+    saving = fit.stored(PULSE_7B, way).vision * (1 - fit.INT8_TOWER / 2)
+    cache = 3200 * cost.cache_row(PULSE_7B.text, "fp16")
+    rest = weights + cache + fit.WORKSPACE["gpu"] + scratch(PULSE_7B.text, 512)
+    for memory, fits, needs in (
+        (rest + 2, True, False),
+        (rest - 2, False, True),
+        (rest - saving + 2, False, True),
+        (rest - saving - 2, False, False),
+    ):
+        device = dataclasses.replace(DEVICES["rtx-4060"], memory=memory, reserved=0)
+        p = fit.predict(PULSE_7B, device, way, 3200)
+        assert (p.fits, p.needs_int8_tower) == (fits, needs)
+        shown = fit.text(PULSE_7B, device, [p], 3200)
+        assert ("int4: fits with --tower int8, which takes 306 MB less" in shown) == needs
+        assert ("; all with --tower int8" in shown) == needs
+
+
 def test_a_shorter_context_takes_less_and_longer_prompts_are_cut() -> None:
     whole, half = (fit.predict(PULSE_7B, DEVICES["l4"], BY_NAME["int4", "gpu"], c) for c in (4096, 2048))
     assert half.cache_bytes * 2 == whole.cache_bytes
@@ -102,6 +178,7 @@ def test_a_bundle_weighs_what_its_files_do(bundles: Bundles) -> None:
     expected = sum(size for path, size in files.items() if path.startswith(("decoder.onnx", "vision.onnx")))
     assert fit.stored(geometry, way).total == pytest.approx(expected)
     assert way.cache == opened.manifest.precision.kv_cache
+    assert way.tower == opened.manifest.precision.vision
 
 
 def test_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,38 @@ def test_peaks_and_machine() -> None:
     assert peaks.read_buffer > (there["last_level_cache"] or 0)
 
 
+MIB, GIB = 1 << 20, 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("quick", "cache", "memory", "expected"),
+    [
+        (True, None, None, 64 * MIB),
+        (True, 32 * MIB, 16 * GIB, 64 * MIB),
+        (True, 33 * MIB, 16 * GIB, 66 * MIB),
+        (True, 260 * MIB, 128 * GIB, 520 * MIB),
+        (True, 260 * MIB, 1 * GIB, 256 * MIB),  # a quarter of the memory at most
+        (False, None, None, 256 * MIB),
+        (False, 32 * MIB, 16 * GIB, 256 * MIB),
+        (False, 260 * MIB, 128 * GIB, 2080 * MIB),
+        (False, 260 * MIB, 4 * GIB, 1 * GIB),
+    ],
+)
+def test_the_read_buffer_is_larger_than_the_cache(
+    quick: bool, cache: int | None, memory: int | None, expected: int
+) -> None:
+    assert machine.read_buffer_size(quick, cache, memory) == expected
+
+
+def test_peaks_where_the_cache_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "last_level_cache", lambda: 80 << 20)
+    monkeypatch.setattr(machine, "_memory", lambda: 1 << 40)
+    monkeypatch.setattr(machine, "int8_product", lambda *_: (None, ""))
+    peaks = machine._peaks(2, quick=True)
+    assert peaks.read_buffer == 160 << 20
+    assert peaks.read_buffer > (machine.describe()["last_level_cache"] or 0)
+
+
 def test_the_int8_peak_is_of_a_product_of_bytes() -> None:
     """The model written by hand is valid ONNX and gives the exact product."""
     right = np.ones((3, 300), np.int8)  # a length of more than one byte

@@ -16,6 +16,7 @@ from fixture_types import Bundles
 
 pytest.importorskip("onnx", "1.19", reason="opset 24 is written by onnx 1.19 and newer")
 
+from pulse_edge.backends.chunk import plan_rows, scratch
 from pulse_edge.bundle import DECODER_GRAPH, Bundle, dumps, open_bundle
 from pulse_edge.cli import cli
 from pulse_edge.errors import EngineError, ExportError
@@ -133,20 +134,84 @@ def libraries(monkeypatch: pytest.MonkeyPatch) -> None:
         "tensorrt_rtx": SimpleNamespace(__version__="1.7.1", IKVCacheUpdateLayer=None, ComputeCapability=kinds),
     }
     monkeypatch.setattr(engine, "load_library", fakes.__getitem__)
-    monkeypatch.setattr(engine, "Cuda", lambda: SimpleNamespace(capability=lambda: 87, integrated=lambda: True))
+    monkeypatch.setattr(engine, "Cuda", Orin)
+
+
+def with_context(bundle: Bundle, context: int) -> Bundle:
+    model = bundle.manifest.model
+    wide = replace(model, text=replace(model.text, context=context))
+    return replace(bundle, manifest=replace(bundle.manifest, model=wide))
+
+
+class Orin:
+    """An Orin NX of 16 GB, as `backends.cuda.Cuda`."""
+
+    def __call__(self, name: str) -> tuple[int, int]:
+        assert name == "cudaMemGetInfo"
+        return 9 << 30, int(15.6 * (1 << 30))  # free, total
+
+    def capability(self) -> int:
+        return 87
+
+    def integrated(self) -> bool:
+        return True
 
 
 @pytest.mark.parametrize(
-    ("device", "expected"),
-    [(None, KEY), ("orin-nano", KEY), ("l4", PlanKey("tensorrt_rtx", "1.7.1", 89))],
+    ("device", "expected", "rows"),
+    [
+        (None, KEY, 2048),
+        ("orin-nano", KEY, 512),
+        ("l4", PlanKey("tensorrt_rtx", "1.7.1", 89), 2048),
+    ],
 )
 @pytest.mark.usefixtures("libraries")
-def test_which_library_builds(bundle: Bundle, device: str | None, expected: PlanKey) -> None:
+def test_which_library_builds(
+    bundle: Bundle,
+    device: str | None,
+    expected: PlanKey,
+    rows: int,
+) -> None:
+    """A named device has its own memory, also where this GPU builds for it: plans run there."""
     builder = engine.choose_builder(bundle, device)
     ahead = expected.library == "tensorrt_rtx"
     assert (builder.key, builder.ahead, builder.shared) == (expected, ahead, not ahead)
+    assert engine.rows_of(with_context(bundle, 4096), builder) == rows
     weights = bundle.file(f"{DECODER_GRAPH}.data").stat().st_size
-    assert engine.expected_memory(bundle, builder) == 300e6 + 2 * weights + builder.shared * weights
+    fixed = 300e6 + 2 * weights + builder.shared * weights
+    for asked in (64, 512):
+        activations = builder.shared * scratch(bundle.manifest.model.text, asked)
+        assert engine.expected_memory(bundle, builder, asked) == fixed + activations
+
+
+GIB = 1 << 30
+
+
+def test_rows_of_a_prompt(bundle: Bundle) -> None:
+    """Those that were asked for before the device's, and no more than the context."""
+    opened = with_context(bundle, 4096)
+    builder = engine.Builder(None, KEY, ahead=False, memory=64 * GIB)
+    assert engine.rows_of(opened, builder) == 2048
+    assert engine.rows_of(opened, builder, 64) == 64
+    assert engine.rows_of(opened, replace(builder, memory=None)) == 512
+    assert engine.rows_of(bundle, builder) == bundle.manifest.model.text.context < 2048
+
+
+def test_every_device_has_a_memory() -> None:
+    assert engine.MEMORY.keys() == engine.DEVICES.keys()
+    rows = {name: plan_rows(gb * 10**9) for name, gb in engine.MEMORY.items()}
+    large = {name for name in rows if rows[name] == 2048}
+    assert large >= {"t4", "l4", "a10", "a100", "h100", "agx-orin", "agx-thor"}
+    assert not large & {"orin-nano", "orin-nx", "rtx30", "rtx40"}  # the smallest of that name
+
+
+@pytest.mark.usefixtures("libraries")
+def test_the_rows_are_shown(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "_free_memory", lambda: 10**8)
+    for arguments, rows in (([], "512"), (["--prefill-rows", "64"], "64")):
+        done = CliRunner().invoke(cli, ["build", str(bundle.path), *arguments])
+        assert isinstance(done.exception, ExportError)
+        assert f"building for {KEY}, prompts by {rows} tokens; peak memory about 30" in done.output
 
 
 @pytest.mark.usefixtures("libraries")

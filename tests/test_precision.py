@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 pytest.importorskip("onnx", reason="exporting needs pulse-edge[export]")
 
+from pulse_edge.export import threads
 from pulse_edge.export.graph import Graph
 from pulse_edge.export.precision import BITS, BLOCK_SIZES, PRECISIONS, QuantWeight, quantize
 from pulse_edge.export.targets import contrib
@@ -152,6 +153,24 @@ def test_rows_are_quantized_alone_however_many_there_are() -> None:
         part = quantize(np.ascontiguousarray(weight[rows]), 4, 32)
         np.testing.assert_array_equal(whole.codes[rows], part.codes)
         np.testing.assert_array_equal(whole.scales[rows], part.scales)
+
+
+@pytest.mark.parametrize("workers", [1, 3, 8])
+def test_the_number_of_threads_does_not_show(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = noise(1500, 4100)
+    expected = quantize(weight, 4, 128)
+    monkeypatch.setattr(threads, "WORKERS", workers)
+    got = quantize(weight, 4, 128)
+    np.testing.assert_array_equal(got.codes, expected.codes)
+    np.testing.assert_array_equal(got.scales, expected.scales)
+
+
+def test_what_a_thread_raises_is_raised() -> None:
+    def work(at: slice) -> None:
+        raise MemoryError(at.start)
+
+    with pytest.raises(MemoryError, match="0"):
+        threads.over_rows(work, 10, 5)
 
 
 def test_the_table() -> None:
