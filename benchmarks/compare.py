@@ -21,7 +21,7 @@ import shutil
 import statistics
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,7 +85,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Settings:
-    """limit: seconds that one command may take."""
+    """Seconds: `limit` is what one command may take, `start_limit` what loading may."""
 
     threads: int
     context: int
@@ -95,6 +95,7 @@ class Settings:
     limit: float
     one_at_a_time: bool
     cpu_time: bool = False
+    start_limit: float = START_LIMIT
 
 
 def parse(text: str) -> list[Entry]:
@@ -117,14 +118,19 @@ def cases(prompts: Iterable[int], depths: Iterable[int], steps: int, views: Iter
     return [*language, *(Case("vision", n) for n in views)]
 
 
+def converted_path(entry: Entry, work: Path, checkpoint: Path) -> Path:
+    """Where an entry's converted model is, or will be."""
+    return work / entry.peer / checkpoint.name / entry.variant.replace(":", "-")
+
+
 def prepare(entry: Entry, work: Path, checkpoint: Path, installed: bool = False) -> None:
     """Install, but for what is installed, and convert what is not there yet; a failure becomes the entry's reason."""
     try:
         entry.python = python_of(entry.peer, work, installed)
-        folder = work / entry.peer / checkpoint.name
-        entry.path = folder / entry.variant.replace(":", "-")
+        entry.path = converted_path(entry, work, checkpoint)
         if entry.path.exists():
             return
+        folder = entry.path.parent
         folder.mkdir(parents=True, exist_ok=True)
         part = entry.path.with_name(entry.path.name + ".part")
         shutil.rmtree(part, ignore_errors=True)
@@ -136,8 +142,21 @@ def prepare(entry: Entry, work: Path, checkpoint: Path, installed: bool = False)
         entry.reason = str(error)
 
 
-def measure(entries: list[Entry], wanted: list[Case], settings: Settings) -> None:
-    """Fill the entries. What fails gets a reason, keeps its samples and is left out from there on."""
+def measure(
+    entries: list[Entry],
+    wanted: list[Case],
+    settings: Settings,
+    after_case: Callable[[Case], object] = lambda _: None,
+) -> None:
+    """Fill the entries. What fails gets a reason, keeps its samples and is left out from there on.
+
+    Args:
+        entries: peers that were prepared; those with a reason are left out.
+        wanted: cases, run in this order.
+        settings: rounds and limits.
+        after_case: called when the rounds of a case are through; with `one_at_a_time`, where rounds are
+            the outer loop, for each case after each round that counts.
+    """
     if settings.one_at_a_time:
         for number in range(settings.warmup + settings.repetitions):
             for entry in rotated(entries, number):
@@ -145,6 +164,9 @@ def measure(entries: list[Entry], wanted: list[Case], settings: Settings) -> Non
                     worker = _open(entry, settings, stack)
                     for case in wanted:
                         _once(entry, worker, case, settings, keep=number >= settings.warmup)
+            if number >= settings.warmup:
+                for case in wanted:
+                    after_case(case)
         return
     with ExitStack() as stack:
         workers = {entry.name: _open(entry, settings, stack) for entry in entries}
@@ -153,6 +175,7 @@ def measure(entries: list[Entry], wanted: list[Case], settings: Settings) -> Non
                 _say(f"{case.name}: round {number + 1} of {settings.warmup + settings.repetitions}")
                 for entry in rotated(entries, number):
                     _once(entry, workers[entry.name], case, settings, keep=number >= settings.warmup)
+            after_case(case)
 
 
 def rotated(entries: list[Entry], number: int) -> list[Entry]:
@@ -169,7 +192,7 @@ def _open(entry: Entry, settings: Settings, stack: ExitStack) -> Worker | None:
     worker = stack.enter_context(Worker(entry.peer, entry.python, log))
     try:
         answer = worker(
-            "load", START_LIMIT, path=str(entry.path), variant=entry.variant, threads=settings.threads,
+            "load", settings.start_limit, path=str(entry.path), variant=entry.variant, threads=settings.threads,
             context=settings.context, vocab=settings.vocab, cpu_time=settings.cpu_time,
         )  # fmt: skip
         entry.load.append(float(answer["seconds"]))
@@ -186,7 +209,8 @@ def _once(entry: Entry, worker: Worker | None, case: Case, settings: Settings, k
     try:
         seconds = case.seconds(worker, settings.limit)
         entry.peak = max(entry.peak, int(worker.number("memory", "peak", settings.limit)))
-        entry.device_memory = machine.device_memory(worker.pid) or entry.device_memory
+        if not keep or entry.device_memory is None:  # a case's warm-up has what it takes; asking takes 0.1 s
+            entry.device_memory = machine.device_memory(worker.pid) or entry.device_memory
     except PeerError as error:
         entry.reason = f"{case.name}: {error}"
         worker.close()
@@ -292,10 +316,15 @@ def _say(line: str) -> None:
     click.echo(f"{time.strftime('%H:%M:%S')} {line}", err=True)
 
 
+def checkpoint_path(work: Path, sizes: synthetic.Sizes) -> Path:
+    """Where the synthetic checkpoint of these sizes is, or will be."""
+    digest = hashlib.sha256(json.dumps(dataclasses.asdict(sizes)).encode()).hexdigest()[:8]
+    return work / f"{sizes.layers}x{sizes.hidden}-{digest}"
+
+
 def checkpoint_of(work: Path, sizes: synthetic.Sizes) -> Path:
     """The synthetic checkpoint of these sizes, written where it is not there yet."""
-    digest = hashlib.sha256(json.dumps(dataclasses.asdict(sizes)).encode()).hexdigest()[:8]
-    path = work / f"{sizes.layers}x{sizes.hidden}-{digest}"
+    path = checkpoint_path(work, sizes)
     if not (path / "config.json").exists():  # written last
         _say(f"writing {path}")
         shutil.rmtree(path, ignore_errors=True)

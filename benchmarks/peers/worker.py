@@ -48,6 +48,7 @@ PEERS = {
     ),
     "optimum": Kind("optimum", ("fp32",), (("setuptools", TORCH), (TORCH, "optimum-onnx", "onnxruntime", "onnx"))),
     "transformers": Kind("transformers", ("bf16",), (("setuptools", TORCH), (TORCH, "transformers"))),
+    "torch-int4": Kind("torch_int4", ("int4",), (("setuptools", TORCH), (TORCH, "numpy"))),
     "fake": Kind("fake", ("1000",), None),
     "fake-noise": Kind("fake", ("1000",), None, ("noise",)),
 }  # fmt: skip
