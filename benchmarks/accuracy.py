@@ -32,8 +32,8 @@ from pulse_edge.bundle import Bundle, open_bundle
 from pulse_edge.export.calibrate import Recipe
 from pulse_edge.export.pipeline import export
 from pulse_edge.export.verify import Floats, kl_divergence, prompt_ids
-from pulse_edge.prompt_rows import image_rows, prompt_rows
 from pulse_edge.nano import evaluate
+from pulse_edge.prompt_rows import image_rows, prompt_rows
 from pulse_edge.status import Status
 
 from .compare import commit

@@ -175,12 +175,17 @@ def write(
         except BaseException:  # an interruption too: nobody waits for the other shards then
             stopped.set()
             raise
-    index = {"metadata": {"total_size": sum(map(_bytes, dict(tensors(sizes)).values()))}, "weight_map": weight_map}
+    index = {"metadata": {"total_size": size(sizes)}, "weight_map": weight_map}
     _json(path / "model.safetensors.index.json", index)
     (path / "tokenizer.model").write_bytes(tokenizer_model or tokenizer())
     if vision_config(sizes) != vision_config(Sizes()):
         _json(path / "vision_config.json", vision_config(sizes))
     _json(path / "config.json", config(sizes, dtype))
+
+
+def size(sizes: Sizes) -> int:
+    """Bytes of all tensors."""
+    return sum(map(_bytes, dict(tensors(sizes)).values()))
 
 
 def _bytes(shape: Shape) -> int:
@@ -264,7 +269,7 @@ def size_options(command: Callable[..., None]) -> Callable[..., None]:
 def main(out: Path, dtype: str, seed: int, shard_size: int, own: Path | None, **sizes: int) -> None:
     """Write the checkpoint directory OUT."""
     wanted = Sizes(**sizes)
-    total = sum(_bytes(shape) for _, shape in tensors(wanted))
+    total = size(wanted)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise click.UsageError(f"{out} exists; choose another name, or delete it")
     out.mkdir(parents=True, exist_ok=True)

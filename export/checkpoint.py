@@ -14,6 +14,7 @@ import hashlib
 import math
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,8 @@ class Checkpoint:
         _check_tokenizer(self.path / TOKENIZER, self.spec)
         self._where = _index_tensors(self.path)
         self._names = self._resolve(LAYOUTS[self.architecture])
-        self._digests: dict[str, bytes] = {}
+        self._digests: dict[str, Future[bytes]] = {}
+        self._hasher = ThreadPoolExecutor(1)
 
     def _resolve(self, layout: Layout) -> dict[str, str]:
         """Canonical name -> stored name; refuses what is missing, surplus or misshapen."""
@@ -158,7 +160,11 @@ class Checkpoint:
         with safe_open(self._where[stored].file, "numpy") as file:
             array: NDArray[Any] = file.get_tensor(stored)
         if stored not in self._digests:
-            self._digests[stored] = hashlib.sha256(np.ascontiguousarray(array).view(np.uint8).data).digest()
+            if self._digests:  # no more than one is kept for its hash
+                next(reversed(self._digests.values())).result()
+            self._digests[stored] = self._hasher.submit(_digest, array)
+            if array.dtype == np.float32:  # the caller gets this one, not a copy, and may write to it
+                self._digests[stored].result()
         return array
 
     def info(self) -> CheckpointInfo:
@@ -171,7 +177,7 @@ class Checkpoint:
             where = self._where[stored]
             if stored not in self._digests:
                 self._raw(stored)
-            total.update(f"{name} {where.dtype} {where.shape} ".encode() + self._digests[stored])
+            total.update(f"{name} {where.dtype} {where.shape} ".encode() + self._digests[stored].result())
             dtypes[where.dtype] = dtypes.get(where.dtype, 0) + math.prod(where.shape)
         return CheckpointInfo(
             name=self.path.resolve().name,
@@ -185,6 +191,10 @@ class Checkpoint:
     def size(self) -> int:
         """Bytes of the tensors that are used."""
         return sum(map(self.stored_size, self._names))
+
+
+def _digest(array: NDArray[Any]) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(array).view(np.uint8).data).digest()
 
 
 def _float32(array: NDArray[Any]) -> Floats:

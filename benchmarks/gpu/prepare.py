@@ -7,15 +7,13 @@ What is there already is kept. Each path is emitted as a product as soon as it i
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import time
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import click
-import numpy as np
 
 from benchmarks import compare, synthetic
 from benchmarks.gpu import layout
@@ -23,45 +21,9 @@ from benchmarks.gpu.emit import emit
 from benchmarks.gpu.items import CHECKPOINT, PRODUCT
 from pulse_edge import machine
 
-SHARDS = 16  # so that all cores have one to write
+SHARDS = 16  # files, each written by a thread
 OTHERS = (("transformers", "fp16"), ("transformers", "fp16:compiled"), ("torch-int4", "int4"))
 SERIAL_BELOW = 32e9  # bytes of memory: with less, one export after the other
-
-
-def write_checkpoint(path: Path, sizes: synthetic.Sizes) -> None:
-    """`synthetic.write`, with all cores: 7 G random numbers take one core a minute or more."""
-    path.mkdir(parents=True, exist_ok=True)
-    shards = list(synthetic._shards(sizes, _bytes(sizes) // SHARDS))
-    names = [f"model-{n:05d}-of-{len(shards):05d}.safetensors" for n in range(1, len(shards) + 1)]
-    workers = max(1, min(len(shards), machine.usable_cores()))
-    if workers == 1:
-        for number, (name, shard) in enumerate(zip(names, shards, strict=True)):
-            _write_shard(path / name, shard, number)
-    else:
-        with ProcessPoolExecutor(workers) as pool:
-            paths = [path / name for name in names]
-            list(pool.map(_write_shard, paths, shards, range(len(shards))))
-    weight_map = {
-        tensor: name
-        for name, shard in zip(names, shards, strict=True)
-        for tensor in shard
-    }  # fmt: skip
-    index = {"metadata": {"total_size": _bytes(sizes)}, "weight_map": weight_map}
-    (path / "model.safetensors.index.json").write_text(json.dumps(index))
-    (path / "tokenizer.model").write_bytes(synthetic.tokenizer())
-    if synthetic.vision_config(sizes) != synthetic.vision_config(synthetic.Sizes()):
-        (path / "vision_config.json").write_text(json.dumps(synthetic.vision_config(sizes)))
-    # Last: a checkpoint that has it is complete.
-    (path / "config.json").write_text(json.dumps(synthetic.config(sizes, "bfloat16")))
-
-
-def _write_shard(path: Path, shard: dict[str, synthetic.Shape], seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    synthetic._write_shard(path, shard, synthetic.DTYPES["bfloat16"], rng, lambda _: None)
-
-
-def _bytes(sizes: synthetic.Sizes) -> int:
-    return sum(synthetic._bytes(shape) for _, shape in synthetic.tensors(sizes))
 
 
 @click.command()
@@ -77,7 +39,7 @@ def main(work: Path, dry_run: bool) -> None:
     if not (path / "config.json").exists():
         shutil.rmtree(path, ignore_errors=True)
         _check_disk(work, sizes)
-        write_checkpoint(path, sizes)
+        synthetic.write(path, sizes, shard=synthetic.size(sizes) // SHARDS)
     emit(PRODUCT, name=CHECKPOINT, path=str(path), seconds=round(time.perf_counter() - start, 2))
     entries = {name: compare.Entry("ours", v) for name, v in layout.variants(dry_run).items()}
     # These write next to nothing, but take seconds to import. Why one cannot, compare will say.
@@ -108,7 +70,7 @@ def main(work: Path, dry_run: bool) -> None:
 
 def _check_disk(work: Path, sizes: synthetic.Sizes) -> None:
     """Two bytes a weight for the checkpoint and for fp16, half a byte and scales for int4."""
-    needed = 2.35 * _bytes(sizes)
+    needed = 2.35 * synthetic.size(sizes)
     free = shutil.disk_usage(work).free
     if free < needed:
         amounts = f"{needed / 1e9:.0f} GB are needed at {work}, {free / 1e9:.0f} GB are free"

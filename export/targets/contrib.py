@@ -77,7 +77,7 @@ class ContribTarget:
                 block_size=weight.block, accuracy_level=self.accuracy_level,
             )  # fmt: skip
         else:
-            y = graph.node("MatMul", [x, graph.weight(f"{name}.weight", weight.T.astype(self.io))], name=name)
+            y = graph.node("MatMul", [x, graph.weight(f"{name}.weight", weight.T, self.io)], name=name)
         if bias is not None:
             y = graph.node("Add", [y, graph.weight(f"{name}.bias", bias.astype(self.io))], name=f"{name}.add")
         return y

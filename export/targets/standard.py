@@ -60,7 +60,7 @@ class StandardTarget:
         if isinstance(weight, QuantWeight):
             matrix = self._emit_dequantized(graph, weight, name, wide)
         else:
-            matrix = graph.weight(f"{name}.weight", weight.T.astype(self.io))
+            matrix = graph.weight(f"{name}.weight", weight.T, self.io)
         y = graph.node("MatMul", [x, matrix], name=name if wide == self.io else f"{name}.product")
         if wide != self.io:
             y = graph.node("Cast", [y], name=name, to=NUMPY_TO_ONNX[np.dtype(self.io)])
