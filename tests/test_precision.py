@@ -74,8 +74,12 @@ def test_unsigned_scales(weight: Floats, bits: int, block: int) -> None:
     """No scale is negative; blocks whose largest weight is, are as they were; the others keep theirs, at code 7."""
     q, before = quantize(weight, bits, block, signed=False), quantize(weight, bits, block)
     assert (q.scales >= 0).all()
-    same = np.repeat(before.scales >= 0, block, axis=1)
-    np.testing.assert_array_equal(q.scales[before.scales >= 0], before.scales[before.scales >= 0])
+    # Of a tiny positive block, the signed scale may be subnormal, and so 0, where the unsigned one, 8 / 7 of it, is not.
+    tiny = (before.scales == 0) & (q.scales < 1.2 * np.finfo(np.float32).tiny)
+    kept = (before.scales > 0) | (q.scales == 0)
+    assert (kept | tiny | (before.scales < 0)).all()
+    same = np.repeat(kept, block, axis=1)
+    np.testing.assert_array_equal(q.scales[kept], before.scales[kept])
     np.testing.assert_array_equal(q.codes[same], before.codes[same])
     slack = 1e-5 * scale_of(q) * (1 << bits) + 2e-36
     clipped = (q.codes[:, : q.columns] == (1 << bits) - 1) & same[:, : q.columns]
