@@ -85,7 +85,8 @@ class Worker:
     def __init__(self, name: str, python: Path, log: Path) -> None:
         self._log = log
         command = [str(python), "-m", f"benchmarks.peers.{PEERS[name].module}", *PEERS[name].arguments]
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        search = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        environment = os.environ | {"PYTHONPATH": search, "PYTHONUNBUFFERED": "1"}
         log.parent.mkdir(parents=True, exist_ok=True)
         self._errors = log.open("wb")
         self._lines: queue.Queue[str] = queue.Queue()
