@@ -20,7 +20,7 @@ from . import image as images
 from .answer import Answer, Timings, Usage
 from .backends import Engine, EngineOptions, Features, Numbers, Rows, open_engine
 from .bundle import TOKENIZER, Bundle, Progress, opening
-from .errors import ContextError, ParameterError, PulseEdgeError
+from .errors import ContextError, EngineError, ParameterError, PulseEdgeError
 from .generate import Generation, generate
 from .image import ImageSource
 from .lookup import Lookup
@@ -157,6 +157,8 @@ class Model:
                         yield piece
             except Exception:
                 failed = True
+                with suppress(EngineError):  # the error that is on its way says more
+                    self._engine.reset()
                 raise
             finally:  # also where the caller left
                 self._cached = (keys + out.tokens)[: self._engine.length]

@@ -453,6 +453,20 @@ def test_a_device_s_numbers_are_the_host_s(quantized: Path, remote: Recorded, mo
     assert same(away.encode(pixels), here.encode(pixels))
 
 
+def test_a_reset_clears_a_device_s_cache(bundle: Path, remote: Recorded) -> None:
+    """Also beyond its length: what lies there is multiplied with 0, and a NaN stays one."""
+    engine = opened(bundle)
+    assert not any(value.numpy().any() for value in engine._cache.values())  # what a device's memory held before
+    engine.prefill(embeds(5))
+    engine.rewind(2)
+    for value in engine._cache.values():
+        value.update_inplace(np.full(value.shape(), np.nan, np.float32))
+    engine.reset()
+    assert engine.length == 0
+    assert not any(value.numpy().any() for value in engine._cache.values())
+    assert np.isfinite(engine.prefill(embeds(5))).all()
+
+
 def test_a_step_copies_a_row_a_length_and_the_logits(bundle: Path, remote: Recorded) -> None:
     engine, x = opened(bundle), embeds(3)
     engine.step(x[:1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import statistics
 import time
@@ -108,7 +109,7 @@ def test_tokens_chosen_on_the_device(bundle: Bundle, rows: int) -> None:
         assert (logits[np.arange(rows), chosen] == logits.max(axis=1)).all()
 
 
-def test_logits_that_are_not_finite(bundle: Bundle, bundles: Bundles) -> None:
+def test_logits_that_are_not_finite(bundle: Bundle) -> None:
     """Said on the device, where nobody reads the logits."""
     engine = on("cuda", bundle)
     bad = np.full((2, 3, 56, 56), np.inf, np.float32)
@@ -116,6 +117,19 @@ def test_logits_that_are_not_finite(bundle: Bundle, bundles: Bundles) -> None:
     assert not np.isfinite(np.asarray(page, np.float32)).any()
     engine.prefill(engine.rows(512 + np.arange(32), page))
     assert engine.choose(tokens(1)).tolist() == [-1]
+    engine.reset()
+    assert np.array_equal(run(engine, tokens(60)), run(on("cuda", bundle), tokens(60)))
+
+
+def test_memory_that_others_have_left(bundle: Bundle) -> None:
+    """Full of NaNs: a new cache is cleared, or attention would multiply them with 0."""
+    expected, call = run(on("cuda", bundle), tokens(60)), cuda.Cuda()
+    gc.collect()
+    size = int(call("cudaMemGetInfo")[0]) - (256 << 20)
+    taken = call("cudaMalloc", size)
+    call("cudaMemset", taken, 0xFF, size)
+    call("cudaFree", taken)
+    assert np.array_equal(run(on("cuda", bundle), tokens(60)), expected)
 
 
 def test_the_same_bytes_twice(bundle: Bundle) -> None:
@@ -203,9 +217,13 @@ def test_a_cache_that_does_not_fit_says_so(bundles: Bundles, tmp_path: Path) -> 
     opened, call = open_bundle(bundles("fp16", None, "cuda", **GEOMETRY)), cuda.Cuda()
     on("cuda", opened)  # CUDA's context, kernels
     gc.collect()
-    taken = call("cudaMalloc", int(call("cudaMemGetInfo")[0]) - (8 << 20))
+    taken = []
+    for block in (int(call("cudaMemGetInfo")[0]) - (8 << 20), *(32 * [1 << 20])):
+        with contextlib.suppress(cuda.CudaError):
+            taken.append(call("cudaMalloc", block))
     try:
         with pytest.raises(EngineError, match=r"memory|load"):
             run(on("cuda", opened), tokens(60))
     finally:
-        call("cudaFree", taken)
+        for block in taken:
+            call("cudaFree", block)

@@ -68,6 +68,13 @@ class FakeLibrary:
         ctypes.cast(free, ctypes.POINTER(ctypes.c_size_t))[0] = 70 * 10**9
         ctypes.cast(total, ctypes.POINTER(ctypes.c_size_t))[0] = 85 * 10**9
 
+    def _cuMemsetD8_v2(self, address: ctypes.c_uint64, value: ctypes.c_ubyte, size: ctypes.c_size_t) -> None:
+        assert self.current, "no context is current"
+        self.cleared = address.value, value.value, size.value
+
+    def _cuCtxSynchronize(self) -> None:
+        assert self.current, "no context is current"
+
     def _cuDevicePrimaryCtxRelease_v2(self, device: int) -> None:
         assert device == 7
         self.retained -= 1
@@ -160,3 +167,16 @@ def test_gpus_that_do_not(capability: int, shown: str) -> None:
         "use a bundle exported with --target cpu, "
         "or with --target tensorrt where TensorRT knows this GPU"
     )
+
+
+def test_memory_is_cleared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address of more than 32 bits, a size of more than 4 GB; and the context is given back."""
+    library = put(monkeypatch, FakeLibrary())
+    assert driver.clear(0x7F12_3456_7800, 5 << 30)
+    assert library.cleared == (0x7F12_3456_7800, 0, 5 << 30)
+    assert "cuCtxSynchronize" in library.calls
+    assert (library.retained, library.current) == (0, [])
+    for name in ("cuMemsetD8_v2", "cuCtxSynchronize", "cuInit"):
+        library = put(monkeypatch, FakeLibrary({name: OUT_OF_MEMORY}))
+        assert not driver.clear(1, 1)
+        assert (library.retained, library.current) == (0, [])

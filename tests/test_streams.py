@@ -142,6 +142,7 @@ def test_a_failure_midway_is_an_error_and_no_answer(bundle: Path, model: pulse_e
     assert whole.text.startswith(stream.text)
     with pytest.raises(PulseEdgeError, match="or failed"):
         _ = stream.answer
+    assert (model._cached, model._engine.length) == ([], 0)
     table._table = good
     assert model.ask(page(), Q1, max_new_tokens=40).token_ids == whole.token_ids
     assert usable(model, bundle)

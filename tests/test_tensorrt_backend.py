@@ -114,6 +114,18 @@ def test_prefill_steps_rewind_and_verification(world: World) -> None:
     assert not same(elsewhere, first, 0.05)
 
 
+def test_a_reset_clears_the_whole_cache(simple: World) -> None:
+    """Also beyond its length: what a failed request has left there is multiplied with 0, and a NaN stays one."""
+    engine, x = simple.open(), embeds(20)
+    expected = engine.prefill(x).copy()
+    cache = simple.cuda.view(engine._cache, engine._cache_size, simple.cuda.device)
+    cache.fill(0xFF)  # NaNs, in fp16
+    engine.reset()
+    assert engine.length == 0
+    assert not cache.any()
+    assert np.array_equal(engine.prefill(x), expected)
+
+
 def test_views(world: World) -> None:
     pixels = np.random.default_rng(0).normal(size=(5, 3, 56, 56)).astype(np.float32)
     engine = world.open()

@@ -7,6 +7,7 @@ import shutil
 import statistics
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,8 @@ def why_not() -> str:
         cuda.Cuda().capability()
     except EngineError as error:
         return f"no GPU for TensorRT: {error}"
+    if not any(find_spec(name) for name in ("tensorrt", "tensorrt_rtx")):
+        return "neither tensorrt nor tensorrt_rtx is installed"
     return ""
 
 

@@ -88,6 +88,13 @@ class Engine(Protocol):
     def rewind(self, length: int) -> None:
         """Forget all but the first `length` positions."""
 
+    def reset(self) -> None:
+        """Forget everything, also what lies in the cache beyond `length`.
+
+        After a request that failed: on a GPU, attention multiplies what it masks with 0, and 0 times a NaN that a
+        forgotten position has left is a NaN.
+        """
+
     def describe(self) -> dict[str, Any]:
         """For provenance: engine, version, device, threads, …"""
 

@@ -103,6 +103,18 @@ def memory() -> tuple[int, int] | None:
     return free.value, total.value
 
 
+def clear(address: int, size: int) -> bool:
+    """Fill `size` bytes of the first GPU's memory with zeros; whether that was done."""
+    try:
+        driver = _Driver()
+        with driver.context():
+            driver("cuMemsetD8_v2", ctypes.c_uint64(address), ctypes.c_ubyte(0), ctypes.c_size_t(size))
+            driver("cuCtxSynchronize")
+    except _Failed:
+        return False
+    return True
+
+
 def unsupported(capability: int | None, machine: str) -> str | None:
     """Why ONNX Runtime's wheel cannot run on a GPU, and what to do; None where it can, or may.
 

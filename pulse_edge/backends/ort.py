@@ -190,6 +190,7 @@ class OrtEngine:
             for layer in range(self._text.layers)
             for part in ("key", "value")
         }
+        self.reset()
         self._chunk = self._chosen_chunk()
         self._steps: dict[int, _Run] = {}  # by rows
         self._looks: dict[tuple[int, ...], _Look] = {}  # by the shape of pixels
@@ -320,6 +321,18 @@ class OrtEngine:
         if not 0 <= length <= self.length:
             raise ValueError(f"cannot rewind a cache of {self.length} to {length}")
         self.length = length
+
+    def reset(self) -> None:
+        """See `Engine.reset`. A device's memory comes with what others left in it; the CPU's kernels read no further
+        than the cache's length."""
+        self.length = 0
+        if self._provider.shared:
+            return
+        shape, item = next(iter(self._cache.values())).shape(), np.dtype(self._cached_as).itemsize
+        size = math.prod(shape) * item
+        for value in self._cache.values():
+            if not (self._device == "cuda" and driver.clear(value.data_ptr(), size)):
+                value.update_inplace(np.zeros(shape, self._cached_as))
 
     def cached(self) -> dict[str, NDArray[Any]]:
         """What the cache holds, [1, kv heads, length, head size] by "layer.key" and "layer.value". On the CPU."""

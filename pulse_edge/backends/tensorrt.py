@@ -119,7 +119,8 @@ class TensorRTEngine:
         size = 2 * text.kv_heads * text.context * text.head_size  # [1, heads, context, head_size] in fp16
         each = -(-size // ALIGNMENT) * ALIGNMENT
         remedy = f"it holds {text.context} tokens: export again with a lower --context"
-        start = self._device.allocate(2 * text.layers * each, "cache", remedy)
+        self._cache_size = 2 * text.layers * each
+        self._cache = start = self._device.allocate(self._cache_size, "cache", remedy)
         addresses = {}
         for at, name in enumerate(f"{layer}.{part}" for layer in range(text.layers) for part in ("key", "value")):
             if decoder.get_aliased_input_tensor(f"present.{name}") != f"past.{name}":
@@ -205,6 +206,11 @@ class TensorRTEngine:
         if not 0 <= length <= self.length:
             raise ValueError(f"cannot rewind a cache of {self.length} to {length}")
         self.length = length
+
+    def reset(self) -> None:
+        with self._finished():
+            self._device.cuda("cudaMemsetAsync", self._cache, 0, self._cache_size, self._device.stream)
+        self.length = 0
 
     def describe(self) -> dict[str, Any]:
         key = self._index.key
