@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -384,6 +385,21 @@ def test_a_gpu_that_the_wheel_has_no_code_for(cuda_bundle: Path, monkeypatch: py
     monkeypatch.setattr(ort.platform, "machine", lambda: "x86_64")
     with pytest.raises(EngineError, match=r"compute capability 10\.0"):
         opened(cuda_bundle, device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("capability", "own", "expected"),
+    [(90, None, "0"), (120, None, "0"), (89, None, None), (75, None, None), (None, None, None), (90, "1", "1")],
+)
+def test_attention_kernels_by_gpu(
+    capability: int | None, own: str | None, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """XQA is off where cuDNN's attention was measured to be faster, unless the user wants it."""
+    monkeypatch.setenv("ORT_ENABLE_XQA", own or "")
+    if own is None:
+        monkeypatch.delenv("ORT_ENABLE_XQA")
+    ort.choose_attention(capability)
+    assert os.environ.get("ORT_ENABLE_XQA") == expected
 
 
 def test_a_provider_s_session_options(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,6 +41,7 @@ OPTIONS = (
     Option("as it is"),
     Option("cuDNN attention", provider={"sdpa_kernel": "8"}),
     Option("flash attention", provider={"sdpa_kernel": "1"}, environment={"ORT_ENABLE_XQA": "0"}),
+    Option("XQA on", environment={"ORT_ENABLE_XQA": "1"}),
     Option("XQA off", environment={"ORT_ENABLE_XQA": "0"}),
     Option("GEMM auto-tuning", config={"ep.cuda.enable_gemm_auto_tune": "1"}),
     Option("small-N GEMV", environment={"ORT_ENABLE_SMALL_N_GEMV": "1"}),

@@ -69,8 +69,8 @@ class Provider:
 # CUDA options: docs/execution-providers/CUDA-ExecutionProvider. Growing the arena by what is asked keeps the peak at
 # what is used. The graphs hold no convolution: cuDNN is given nothing to search and no workspace.
 # Row costs: measured at 7B width; on two CPU cores (AVX2) 0.33-0.42 in int4 and int8. On an H100 (ONNX Runtime 1.31.1)
-# steps of 1, 4, 8 and 16 rows after 3,000 tokens took 6.5, 7.3, 7.5 and 8.0 ms in fp16, and 3.5, 5.3, 7.5 and 12.5 ms
-# in int4; 2,933 tokens in int4 took 127 ms by 2,048 and 164 ms by 512.
+# steps of 1, 2, 4, 8 and 16 rows after 2,933 tokens took 6.6, 7.3, 7.3, 7.3 and 7.5 ms in fp16, and 3.6, 5.7, 5.1, 7.2
+# and 12.1 ms in int4; 2,933 tokens in int4 took 80 ms at once, 87 by 2,048 and 119 by 512.
 # Left off: `ep.cuda.fpa_intb_gemm`, whose kernels for blocks of 32 were slower there (127 ms became 175, a step's 3.1
 # ms 3.8) and take 8 s more to load, to find the fastest.
 PROVIDERS = {
@@ -105,13 +105,27 @@ def open_engine(bundle: Bundle, options: EngineOptions) -> OrtEngine:
         )
     if provider.name not in ort.get_available_providers():
         raise EngineError(_why_no_provider(device, provider))
-    if device == "cuda" and (refusal := driver.unsupported(driver.compute_capability(), platform.machine())):
-        raise EngineError(refusal)
+    if device == "cuda":
+        capability = driver.compute_capability()
+        if refusal := driver.unsupported(capability, platform.machine()):
+            raise EngineError(refusal)
+        choose_attention(capability)
     ort.set_default_logger_severity(4)  # what fails raises; ONNX Runtime's own log would only repeat it
     if not provider.shared:
         with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find, which may not be needed
             ort.preload_dlls()  # CUDA and cuDNN from their wheels, where no system path leads
     return OrtEngine(bundle, options, device, provider)
+
+
+def choose_attention(capability: int | None) -> None:
+    """Steps through cuDNN's attention instead of ONNX Runtime's XQA kernels, where there is that choice.
+
+    That is from compute capability 9.0 on (group_query_attention.cc). On an H100 a step of int4 takes 2.89 ms instead
+    of 3.05, and 3.37 instead of 3.56 after 2,933 tokens (benchmarks/results/gpu). An environment variable is all that
+    ONNX Runtime has for it, read when a session is made; a user's own setting stays.
+    """
+    if capability is not None and capability >= 90:
+        os.environ.setdefault("ORT_ENABLE_XQA", "0")
 
 
 def profile_projector(bundle: Bundle, options: EngineOptions, pixels: Floats, runs: int) -> list[float]:
