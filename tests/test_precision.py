@@ -74,7 +74,7 @@ def test_unsigned_scales(weight: Floats, bits: int, block: int) -> None:
     """No scale is negative; blocks whose largest weight is, are as they were; the others keep theirs, at code 7."""
     q, before = quantize(weight, bits, block, signed=False), quantize(weight, bits, block)
     assert (q.scales >= 0).all()
-    # Of a tiny positive block, the signed scale may be subnormal, and so 0, where the unsigned one, 8 / 7 of it, is not.
+    # Of a tiny positive block, the signed scale may be subnormal, and so 0; the unsigned one is 8 / 7 of it.
     tiny = (before.scales == 0) & (q.scales < 1.2 * np.finfo(np.float32).tiny)
     kept = (before.scales > 0) | (q.scales == 0)
     assert (kept | tiny | (before.scales < 0)).all()
