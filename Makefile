@@ -16,7 +16,7 @@ test: $(VENV)/.test
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy pulse_edge export benchmarks
+	$(BIN)/mypy pulse_edge export/pulse_export benchmarks
 
 $(VENV)/bin/pip:
 	$(PYTHON) -m venv $(VENV)

@@ -25,18 +25,21 @@ from typing import Any
 import click
 import numpy as np
 
-from pulse_edge import figures
-from pulse_edge import image as images
-from pulse_edge.backends import EngineOptions, open_engine
-from pulse_edge.bundle import Bundle, open_bundle
-from pulse_edge.export.calibrate import Recipe
-from pulse_edge.export.pipeline import export
-from pulse_edge.export.verify import Floats, kl_divergence, prompt_ids
-from pulse_edge.nano import evaluate
-from pulse_edge.prompt_rows import image_rows, prompt_rows
-from pulse_edge.status import Status
-
-from .compare import commit
+from benchmarks.compare import commit
+from pulse_edge.bundle.bundle import Bundle, open_bundle
+from pulse_edge.cli.status import Status
+from pulse_edge.engines.options import EngineOptions
+from pulse_edge.engines.registry import open_engine
+from pulse_edge.evaluate import run
+from pulse_edge.evaluate import scoring as evaluate
+from pulse_edge.measure import baseline as figures
+from pulse_edge.page import views as images
+from pulse_edge.page.tokens import image_rows
+from pulse_edge.simulation import cases
+from pulse_edge.text.template import prompt_rows
+from pulse_export.pipeline import export
+from pulse_export.quantize.calibrate import Recipe
+from pulse_export.verify import Floats, kl_divergence, prompt_ids
 
 REPORT_TOKENS = 120
 MEAN = "mean of the tasks"
@@ -195,7 +198,7 @@ def main(
         tasks: dict[str, Any] = {}
         if pages:
             paths = [str(folder / name) for name in names]
-            scores = evaluate.evaluate_bundles(paths, pages, evaluate.SEED, workers, status, "cpu")
+            scores = run.evaluate_bundles(paths, pages, cases.SEED, workers, status, "cpu")
             tasks = {name: evaluate.summary(each) for name, each in zip(names, scores, strict=True)}
     shown = rows_of(bundles, logits, tasks)
     made = record(bundles, logits, tasks, pages, logit_pages, shown)
@@ -240,7 +243,7 @@ def record(
 
 def logits_of(bundles: dict[str, Bundle], count: int) -> dict[str, Logits]:
     """Against the first bundle, which chooses the answers."""
-    pages = [evaluate.heldout_case(index).image for index in range(count)]
+    pages = [cases.heldout_case(index).image for index in range(count)]
     first, *others = bundles
     reference = answer_logits(bundles[first], pages, None)
     answers = [chosen for _, chosen in reference]

@@ -31,8 +31,9 @@ import click
 
 from benchmarks import synthetic
 from benchmarks.peers.worker import PEERS, PeerError, Worker, python_of
-from pulse_edge import figures, machine
+from pulse_edge import system
 from pulse_edge.cli import numbers
+from pulse_edge.measure import baseline, figures, tables
 
 KIND, SCHEMA = "compare", 1  # of a record
 RESULTS = Path(__file__).parent / "results"
@@ -210,7 +211,7 @@ def _once(entry: Entry, worker: Worker | None, case: Case, settings: Settings, k
         seconds = case.seconds(worker, settings.limit)
         entry.peak = max(entry.peak, int(worker.number("memory", "peak", settings.limit)))
         if not keep or entry.device_memory is None:  # a case's warm-up has what it takes; asking takes 0.1 s
-            entry.device_memory = machine.device_memory(worker.pid) or entry.device_memory
+            entry.device_memory = system.device_memory(worker.pid) or entry.device_memory
     except PeerError as error:
         entry.reason = f"{case.name}: {error}"
         worker.close()
@@ -226,7 +227,7 @@ def record(entries: list[Entry], wanted: list[Case], sizes: synthetic.Sizes, set
         "schema": SCHEMA,
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "commit": commit(),
-        "machine": machine.describe(),
+        "machine": system.describe(),
         "sizes": dataclasses.asdict(sizes),
         "settings": dataclasses.asdict(settings),
         "cases": [dataclasses.asdict(case) | {"name": case.name} for case in wanted],
@@ -268,10 +269,10 @@ def speed_table(run: Mapping[str, Any]) -> list[list[str]]:
         for name in names:
             f = entry["figures"].get(name)
             cells.append(f"{f['p50']:.4g} ({f['min']:.4g}-{f['max']:.4g})" if f else "-")
-        load = figures.number(statistics.median(entry["load"]), "s")
-        memory = [figures.number(entry["peak_memory"], "bytes")]
+        load = tables.number(statistics.median(entry["load"]), "s")
+        memory = [tables.number(entry["peak_memory"], "bytes")]
         if gpu:
-            memory.append(figures.number(entry["device_memory"], "bytes") if entry.get("device_memory") else "-")
+            memory.append(tables.number(entry["device_memory"], "bytes") if entry.get("device_memory") else "-")
         rows.append([entry["name"], *cells, *memory, load])
     return rows
 
@@ -300,16 +301,16 @@ def title(run: Mapping[str, Any]) -> str:
 
 def text(run: Mapping[str, Any]) -> str:
     """For people: what ran, both tables, what was skipped."""
-    parts = [title(run), figures.table(speed_table(run)) if run["entries"] else "nothing was measured"]
+    parts = [title(run), tables.table(speed_table(run)) if run["entries"] else "nothing was measured"]
     ratios = ratio_table(run)
-    parts += [figures.table(ratios)] if len(ratios) > 1 else []
+    parts += [tables.table(ratios)] if len(ratios) > 1 else []
     parts += ["\n".join(f"skipped {name}: {why}" for name, why in run["skipped"].items())] if run["skipped"] else []
     return "\n\n".join(parts)
 
 
 def commit() -> str | None:
     root = str(Path(__file__).parents[1])
-    return machine.said_by("git", "-C", root, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
+    return system.said_by("git", "-C", root, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
 
 
 def _say(line: str) -> None:
@@ -369,7 +370,7 @@ def main(
     out = out or RESULTS / "compare.jsonl"
     if not prepare_only:
         out.parent.mkdir(exist_ok=True)
-        figures.append(out)
+        baseline.append(out)
     work = work.resolve()
     checkpoint = checkpoint_of(work, shape)
     for entry in entries:
@@ -378,7 +379,7 @@ def main(
     if prepare_only:
         return
     settings = Settings(
-        threads or machine.physical_cores(),
+        threads or system.physical_cores(),
         shape.context,
         shape.vocab,
         repetitions,
@@ -392,7 +393,7 @@ def main(
     click.echo(text(run))
     if not run["entries"]:
         sys.exit(1)
-    figures.append(out, run)
+    baseline.append(out, run)
 
 
 if __name__ == "__main__":

@@ -24,9 +24,10 @@ from typing import Any
 
 import click
 
-from pulse_edge import machine
-from pulse_edge.bundle import DECODER_GRAPH, VISION_GRAPH, Bundle, open_bundle
-from pulse_edge.export import engine
+from pulse_edge import system as machine
+from pulse_edge.bundle.bundle import Bundle, open_bundle
+from pulse_edge.bundle.manifest import DECODER_GRAPH, VISION_GRAPH
+from pulse_export.plan import builder as engine
 
 KIND = "engine"  # of a record
 RESULTS = Path(__file__).parent / "results" / "engines.jsonl"

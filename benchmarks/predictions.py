@@ -20,14 +20,16 @@ from typing import Any
 import click
 import numpy as np
 
-from pulse_edge import fit, machine
-from pulse_edge.backends import EngineOptions, open_engine
-from pulse_edge.bench import Settings, sweep
-from pulse_edge.bundle import open_bundle
+from benchmarks.compare import commit
+from pulse_edge import system
+from pulse_edge.bundle.bundle import open_bundle
 from pulse_edge.cli import numbers
-from pulse_edge.figures import append, number, table
-
-from .compare import commit
+from pulse_edge.engines.options import EngineOptions
+from pulse_edge.engines.registry import open_engine
+from pulse_edge.measure import roofline as fit
+from pulse_edge.measure.baseline import append
+from pulse_edge.measure.bench import Settings, sweep
+from pulse_edge.measure.tables import number, table
 
 KIND, SCHEMA = "prediction", 1  # of a record
 RESULTS = Path(__file__).parent / "results" / "predictions.jsonl"
@@ -56,7 +58,7 @@ def check(path: Path, device: fit.Device, threads: int, settings: Settings, view
         found[f"vision{views}"] = fit.vision_seconds(geometry, way, device), _vision(engine, geometry, settings, clock)
     return {
         "kind": KIND, "schema": SCHEMA, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "commit": commit(),
-        "machine": machine.describe(), "threads": threads, "device": dataclasses.asdict(device),
+        "machine": system.describe(), "threads": threads, "device": dataclasses.asdict(device),
         "way": dataclasses.asdict(way), "text": dataclasses.asdict(geometry.text), "repetitions": settings.repetitions,
         "points": {
             name: {"predicted": predicted, "measured": measured, "off": predicted / measured - 1}
@@ -101,7 +103,7 @@ def main(
     depths: tuple[int, ...], steps: int, views: int, out: Path,
 ) -> None:  # fmt: skip
     """Predict and measure BUNDLES."""
-    threads = threads or machine.physical_cores()
+    threads = threads or system.physical_cores()
     device = fit.this_device(threads)
     settings = Settings(repetitions, 1, steps, prompt_lengths, depths)
     records = [check(path, device, threads, settings, views) for path in bundles]

@@ -17,11 +17,11 @@ from typing import Any
 
 import click
 
-from pulse_edge.bundle import NOTICE
-from pulse_edge.figures import SCHEMA_VERSION, Point, headline, number
-
-from . import accuracy, compare, engines, predictions, speculation
-from .svg import Curve, bars, lines, roofline
+from benchmarks import accuracy, compare, engines, predictions, speculation
+from benchmarks.svg import Curve, bars, lines, roofline
+from pulse_edge.bundle.manifest import NOTICE
+from pulse_edge.measure.figures import SCHEMA_VERSION, Point
+from pulse_edge.measure.tables import headline, number
 
 Record = dict[str, Any]
 Series = dict[str, list[Record]]

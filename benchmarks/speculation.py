@@ -18,18 +18,22 @@ from typing import Any, NamedTuple
 import click
 import numpy as np
 
-from pulse_edge import figures, load, machine
-from pulse_edge.backends import Engine, EngineOptions, Numbers, Rows, open_engine
-from pulse_edge.bundle import open_bundle
+from benchmarks.compare import commit
+from pulse_edge import load, system
+from pulse_edge.arrays import Numbers
+from pulse_edge.bundle.bundle import open_bundle
 from pulse_edge.cli import REPORT_PROMPT
-from pulse_edge.generate import Generation, generate
-from pulse_edge.lookup import Lookup
+from pulse_edge.decode.loop import generate
+from pulse_edge.decode.ngrams import Lookup
+from pulse_edge.decode.result import Generation
+from pulse_edge.engines.engine import Engine, Rows
+from pulse_edge.engines.options import EngineOptions
+from pulse_edge.engines.registry import open_engine
+from pulse_edge.measure import baseline, tables
 from pulse_edge.model import EMBEDDED, Model
-from pulse_edge.nano import evaluate
-from pulse_edge.prompt import TextStream
-from pulse_edge.sampling import SamplingParams
-
-from .compare import commit
+from pulse_edge.params import SamplingParams
+from pulse_edge.simulation import cases as evaluate
+from pulse_edge.text.detokenizer import TextStream
 
 KIND, SCHEMA = "speculation", 1  # of a record
 RESULTS = Path(__file__).parent / "results" / "speculation.jsonl"
@@ -121,7 +125,7 @@ def record(name: str, plain: list[float], fast: list[float], more: dict[str, Any
     speedups = [a / b for a, b in zip(plain, fast, strict=True)]
     return {
         "kind": KIND, "schema": SCHEMA, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "commit": commit(),
-        "machine": machine.describe(), "name": name, "reports": len(plain), "seconds_plain": sum(plain),
+        "machine": system.describe(), "name": name, "reports": len(plain), "seconds_plain": sum(plain),
         "seconds_drafted": sum(fast), "speedup": sum(plain) / sum(fast), "median": statistics.median(speedups),
         "least": min(speedups), "speedups": [round(s, 3) for s in speedups], **more,
     }  # fmt: skip
@@ -135,7 +139,7 @@ def record(name: str, plain: list[float], fast: list[float], more: dict[str, Any
 @click.option("-r", "--repetitions", default=3, help="Of the whole sequence of reports; medians are taken.")
 @click.option("--append", "out", type=click.Path(path_type=Path), default=RESULTS, help="[default: results/…]")
 def main(bundle: Path, others: tuple[Path, ...], reports: int, threads: int, repetitions: int, out: Path) -> None:
-    threads = threads or machine.physical_cores()
+    threads = threads or system.physical_cores()
     model = load(bundle, threads=threads, device="cpu")
     pages = [evaluate.heldout_case(index).image for index in range(reports)]
     runs = {speculate: [ask(model, pages, speculate) for _ in range(repetitions)] for speculate in (False, True)}
@@ -161,8 +165,8 @@ def main(bundle: Path, others: tuple[Path, ...], reports: int, threads: int, rep
         records.append(record(name, plain, fast, more))
     out.parent.mkdir(exist_ok=True)
     for made in records:
-        figures.append(out, made)
-    click.echo(figures.table(rows_of(records)))
+        baseline.append(out, made)
+    click.echo(tables.table(rows_of(records)))
 
 
 def _medians(runs: list[list[float]]) -> list[float]:

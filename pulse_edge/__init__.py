@@ -10,19 +10,19 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .errors import PulseEdgeError
+from pulse_edge.errors import PulseEdgeError
 
 if TYPE_CHECKING:
-    from .answer import Answer
-    from .model import Chat, Model, Stream, load
-    from .sampling import SamplingParams
+    from pulse_edge.answer import Answer
+    from pulse_edge.model import Chat, Model, Stream, load
+    from pulse_edge.params import SamplingParams
 
     __version__: str
 
 __all__ = ["Answer", "Chat", "Model", "PulseEdgeError", "SamplingParams", "Stream", "__version__", "load"]
 
 _HOMES = {"Answer": "answer", "Chat": "model", "Model": "model", "Stream": "model", "load": "model"} | {
-    "SamplingParams": "sampling"
+    "SamplingParams": "params"
 }
 
 

@@ -6,8 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from .bundle import NOTICE
-from .generate import FinishReason
+from pulse_edge.bundle.manifest import NOTICE
+from pulse_edge.decode.result import FinishReason
 
 
 @dataclass(frozen=True)

@@ -16,17 +16,26 @@ from typing import Any
 
 import numpy as np
 
-from . import image as images
-from .answer import Answer, Timings, Usage
-from .backends import Engine, EngineOptions, Features, Numbers, Rows, open_engine
-from .bundle import TOKENIZER, Bundle, Progress, opening
-from .errors import ContextError, EngineError, ParameterError, PulseEdgeError
-from .generate import Generation, generate
-from .image import ImageSource
-from .lookup import Lookup
-from .prompt import IMAGE, PromptBuilder, TextStream, Tokenizer
-from .prompt_rows import image_rows
-from .sampling import SamplingParams
+from pulse_edge.answer import Answer, Timings, Usage
+from pulse_edge.arrays import Numbers
+from pulse_edge.bundle.bundle import Bundle, opening
+from pulse_edge.bundle.manifest import TOKENIZER
+from pulse_edge.decode.loop import generate
+from pulse_edge.decode.ngrams import Lookup
+from pulse_edge.decode.result import Generation
+from pulse_edge.engines.engine import Engine, Features, Rows
+from pulse_edge.engines.options import EngineOptions
+from pulse_edge.engines.registry import open_engine
+from pulse_edge.errors import ContextError, EngineError, ParameterError, PulseEdgeError
+from pulse_edge.page import source
+from pulse_edge.page import views as images
+from pulse_edge.page.source import ImageSource
+from pulse_edge.page.tokens import image_rows
+from pulse_edge.params import SamplingParams
+from pulse_edge.progress import Progress
+from pulse_edge.text.detokenizer import TextStream
+from pulse_edge.text.template import IMAGE, PromptBuilder
+from pulse_edge.text.tokenizer import Tokenizer
 
 EMBEDDED = Path(__file__).parent / "assets" / "pulse-nano"  # the bundle that ships with the package
 
@@ -129,7 +138,7 @@ class Model:
             self._release()
 
     def _start(self, ids: list[int], prompt: str, image: ImageSource | None, params: SamplingParams) -> Stream:
-        encoded, name = (None, "") if image is None else images.read_bytes(image)
+        encoded, name = (None, "") if image is None else source.read_bytes(image)
         return Stream(self, Request(tuple(ids), prompt, image, encoded, name, params))
 
     def _run(self, request: Request, state: _State) -> Generator[str, None, None]:
@@ -179,7 +188,7 @@ class Model:
         if known and digest and known.encoded_sha256 == digest:
             return known
         with _clock(stages, "decode_image"):
-            page = images.decode(request.source, request.encoded, request.name)
+            page = source.decode(request.source, request.encoded, request.name)
         if known and known.page_sha256 == page.sha256:  # the same page, perhaps from another kind of file
             record = known.record | {"format": page.format, "exif_orientation": page.orientation}
             self._image = dataclasses.replace(known, encoded_sha256=digest, record=record)
@@ -312,7 +321,7 @@ class Chat:
     def __init__(self, model: Model, image: ImageSource | None) -> None:
         self._model = model
         # Read once: a later turn must see the same image even if the file or the array has changed.
-        encoded = None if image is None else images.read_bytes(image)[0]
+        encoded = None if image is None else source.read_bytes(image)[0]
         self._source: ImageSource | None = image.copy() if isinstance(image, np.ndarray) else encoded or image
         self._ids: list[int] = []
         self._prompt = ""

@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from .evaluate import table
+from pulse_edge.evaluate.scoring import table
 
 ROOT = Path(__file__).parent.parent
 LOGS = Path(__file__).parent / "logs"

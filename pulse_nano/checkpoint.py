@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .model import Nano, Size
+from pulse_nano.model import Nano, Size
 
 SYSTEM = (
     "A chat between a curious human and an artificial intelligence assistant. "

@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .model import DENSE, LOCAL, VIEWS
-from .pages import F32, SIDE, Page, Shard, compose, no_ecg, sample_look, views_of
-from .targets import attribute_targets, dense_target
+from pulse_edge.simulation.pages import F32, SIDE, Page, Shard, compose, no_ecg, sample_look, views_of
+from pulse_nano.model import DENSE, LOCAL, VIEWS
+from pulse_nano.targets import attribute_targets, dense_target
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)

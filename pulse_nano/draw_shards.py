@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from .pages import write_shard
+from pulse_edge.simulation.pages import write_shard
 
 SHARD_PAGES = 200
 SETS = {"pages": 20261123, "valid": 5}  # folder -> seed; `evaluate.SEED` is a third one

@@ -16,16 +16,16 @@ from typing import Any
 import click
 import numpy as np
 
-from .loop import Loop, Loss, launch, prepare  # isort: skip (before torch)
+from pulse_nano.loop import Loop, Loss, launch, prepare  # isort: skip (before torch)
 
 import torch
 from torch import Tensor, nn
 
-from .model import VIEWS, Decoder, Size
-from .optim import make_optimizers
-from .questions import Findings, Item, random_findings, training_items
-from .simulate import AXES, CONDUCTION, ECTOPY, RHYTHMS, ST_CHANGES
-from .train import Packed, Prompts, make_tokenizer, pack, text_loss
+from pulse_edge.simulation.questions import Findings, Item, random_findings, training_items
+from pulse_edge.simulation.simulator import AXES, CONDUCTION, ECTOPY, RHYTHMS, ST_CHANGES
+from pulse_nano.model import VIEWS, Decoder, Size
+from pulse_nano.optim import make_optimizers
+from pulse_nano.train import Packed, Prompts, make_tokenizer, pack, text_loss
 
 EMPTY = 0.05  # share of texts about an image without an ECG
 WAVES = 2.0 ** torch.arange(2, 9)  # bpm or ms: half the periods in which `Told` writes numbers

@@ -25,15 +25,15 @@ from typing import IO, Any
 
 import click
 
-from .cpu import keep_memory  # isort: skip (before torch)
+from pulse_nano.cpu import keep_memory  # isort: skip (before torch)
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from .data import Source, T, stream
-from .optim import set_rate
+from pulse_nano.data import Source, T, stream
+from pulse_nano.optim import set_rate
 
 LOG_STEPS, SAVE_SECONDS = 25, 180
 Loss = tuple[Tensor, dict[str, Tensor]]

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .simulate import AXES, CONDUCTION, ECTOPY, RHYTHMS, ST_CHANGES
+from pulse_edge.simulation.simulator import AXES, CONDUCTION, ECTOPY, RHYTHMS, ST_CHANGES
 
 
 @dataclass(frozen=True)

@@ -14,18 +14,18 @@ from typing import Any
 import click
 import numpy as np
 
-from .loop import Loop, Loss, launch, prepare, restart_option  # isort: skip (before torch)
+from pulse_nano.loop import Loop, Loss, launch, prepare, restart_option  # isort: skip (before torch)
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .cpu import autocast
-from .data import Batch, Pages, shard_path
-from .model import SHEET, Heads, Seen, Size, Tower
-from .optim import make_optimizers
-from .simulate import CONDUCTION, ECTOPY, RHYTHMS, ST_CHANGES
-from .targets import losses
+from pulse_edge.simulation.simulator import CONDUCTION, ECTOPY, RHYTHMS, ST_CHANGES
+from pulse_nano.cpu import autocast
+from pulse_nano.data import Batch, Pages, shard_path
+from pulse_nano.model import SHEET, Heads, Seen, Size, Tower
+from pulse_nano.optim import make_optimizers
+from pulse_nano.targets import losses
 
 HARD = ("sinus arrhythmia", "premature atrial contractions")  # what needs distances between beats compared
 

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .model import BINS, CLASSES, DENSE, LOCAL, VIEWS, Seen
-from .pages import CANVAS, EVENT_COLUMNS, LONE_P, P_WAVE, SIDE, SPIKE, Page
-from .simulate import AXES, CONDUCTION, ECTOPY, RHYTHMS, ST_CHANGES
+from pulse_edge.simulation.pages import CANVAS, EVENT_COLUMNS, LONE_P, P_WAVE, SIDE, SPIKE, Page
+from pulse_edge.simulation.simulator import AXES, CONDUCTION, ECTOPY, RHYTHMS, ST_CHANGES
+from pulse_nano.model import BINS, CLASSES, DENSE, LOCAL, VIEWS, Seen
 
 F32 = NDArray[np.float32]
 PR, RR = EVENT_COLUMNS.index("pr_s"), EVENT_COLUMNS.index("rr_s")

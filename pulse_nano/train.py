@@ -17,19 +17,19 @@ from typing import Any
 import click
 import numpy as np
 
-from .loop import Loop, Loss, launch, prepare, restart_option  # isort: skip (before torch)
+from pulse_nano.loop import Loop, Loss, launch, prepare, restart_option  # isort: skip (before torch)
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .checkpoint import NUMBERS, SYSTEM, load_start, save, train_tokenizer
-from .cpu import autocast
-from .data import Batch, Pages
-from .model import Decoder, Nano, Size
-from .optim import make_optimizers
-from .questions import Findings, Item, random_findings, training_items
-from .targets import losses
+from pulse_edge.simulation.questions import Findings, Item, random_findings, training_items
+from pulse_nano.checkpoint import NUMBERS, SYSTEM, load_start, save, train_tokenizer
+from pulse_nano.cpu import autocast
+from pulse_nano.data import Batch, Pages
+from pulse_nano.model import Decoder, Nano, Size
+from pulse_nano.optim import make_optimizers
+from pulse_nano.targets import losses
 
 BOS, EOS = 1, 2
 IGNORE = -100

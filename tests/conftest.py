@@ -30,8 +30,8 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Checkpoints:
 def bundles(tmp_path_factory: pytest.TempPathFactory, checkpoints: Checkpoints) -> Bundles:
     """`bundles(precision, block_size, target, cache, **options)`: a bundle of the checkpoint that has these options."""
     pytest.importorskip("onnx", reason="exporting needs pulse-edge[export]")
-    from pulse_edge.export.calibrate import Recipe
-    from pulse_edge.export.pipeline import export
+    from pulse_export.pipeline import export
+    from pulse_export.quantize.calibrate import Recipe
 
     made: dict[str, Path] = {}
 

@@ -10,7 +10,7 @@ import pytest
 import tiny
 
 from pulse_edge.errors import CheckpointError
-from pulse_edge.export.checkpoint import Checkpoint
+from pulse_export.checkpoint import Checkpoint
 
 
 def refused(path: Path) -> str:

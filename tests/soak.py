@@ -92,7 +92,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         bundle = arguments.model
         if bundle is None:
-            from pulse_edge.export.pipeline import export
+            from pulse_export.pipeline import export
 
             checkpoint = tiny.make_checkpoint(Path(scratch) / "tiny", context=1024)
             bundle = export(checkpoint, Path(scratch) / "bundle", precision="int8").path

@@ -14,8 +14,8 @@ pytest.importorskip("onnx", "1.19", reason="opset 24 is checked by onnx 1.19 and
 pytest.importorskip("onnxruntime", "1.25", reason="ONNX Runtime 1.24 has no TensorScatter")
 
 from benchmarks import accuracy, report
-from pulse_edge.bundle import open_bundle
-from pulse_edge.export.calibrate import Recipe
+from pulse_edge.bundle.bundle import open_bundle
+from pulse_export.quantize.calibrate import Recipe
 
 
 def test_a_table_of_a_tiny_checkpoint(checkpoint: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The engine's contract (`backends.Engine`) as ONNX Runtime keeps it, and what it says when it cannot run."""
+"""The engine's contract (`engines.engine.Engine`) as ONNX Runtime keeps it, and what it says when it cannot run."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ import pytest
 from fixture_types import Bundles
 
 import pulse_edge
-from pulse_edge import backends
-from pulse_edge.backends import EngineOptions, open_engine, ort
-from pulse_edge.bundle import DECODER_GRAPH, VISION_GRAPH, open_bundle
+from pulse_edge.bundle.bundle import open_bundle
+from pulse_edge.bundle.manifest import DECODER_GRAPH, VISION_GRAPH
+from pulse_edge.engines import engine as backends
+from pulse_edge.engines import onnxruntime as ort
+from pulse_edge.engines.options import EngineOptions
+from pulse_edge.engines.registry import open_engine
 from pulse_edge.errors import EngineError, ParameterError
 
 HIDDEN, VOCAB = 64, 512

@@ -16,10 +16,16 @@ import jsonschema
 import pytest
 
 import pulse_edge
-from pulse_edge import bench, figures, machine
-from pulse_edge.backends import Engine, EngineOptions, Features, Floats, Numbers, Rows, open_engine
-from pulse_edge.bundle import Bundle, Progress, open_bundle
+from pulse_edge.arrays import Floats, Numbers
+from pulse_edge.bundle.bundle import Bundle, open_bundle
+from pulse_edge.engines.engine import Engine, Features, Rows
+from pulse_edge.engines.options import EngineOptions
+from pulse_edge.engines.registry import open_engine
 from pulse_edge.errors import ContextError, ParameterError, RegressionError
+from pulse_edge.measure import baseline as baselines
+from pulse_edge.measure import bench, figures, tables
+from pulse_edge.measure import peaks as machine
+from pulse_edge.progress import Progress
 
 PROGRAM = Path(sys.executable).parent / "pulse-edge"
 DOCS = Path(__file__).parents[1] / "docs"
@@ -64,7 +70,7 @@ def measured(bundle: Path) -> tuple[dict[str, Any], list[tuple[str, int, int]]]:
         return spies[0]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bench.machine, "device_memory", lambda pid: 3_000_000 if pid == os.getpid() else None)
+        patch.setattr(bench.system, "device_memory", lambda pid: 3_000_000 if pid == os.getpid() else None)
         patch.setattr(bench, "open_engine", spy)
         record = bench.run(bundle, EngineOptions(threads=1, context=400), TINY)
     return record, spies[0].calls
@@ -95,7 +101,7 @@ def test_percentiles_look_to_the_bad_side() -> None:
     ],
 )  # fmt: skip
 def test_numbers_have_units(value: float, unit: str, text: str) -> None:
-    assert figures.number(value, unit) == text
+    assert tables.number(value, unit) == text
 
 
 def test_tpot_is_what_the_contract_says(model: pulse_edge.Model) -> None:
@@ -263,16 +269,16 @@ def worse(record: dict[str, Any], **factors: float) -> dict[str, Any]:
 
 
 @pytest.fixture
-def baseline(record: dict[str, Any], tmp_path: Path) -> Callable[..., figures.Baseline]:
-    def make(fail_over: str = "10%") -> figures.Baseline:
-        path = tmp_path / "baseline.json"
+def baseline(record: dict[str, Any], tmp_path: Path) -> Callable[..., baselines.Baseline]:
+    def make(fail_over: str = "10%") -> baselines.Baseline:
+        path = tmp_path / "baselines.json"
         path.write_text(json.dumps(record))
-        return figures.Baseline(path, fail_over)
+        return baselines.Baseline(path, fail_over)
 
     return make
 
 
-def test_comparison(record: dict[str, Any], baseline: Callable[..., figures.Baseline]) -> None:
+def test_comparison(record: dict[str, Any], baseline: Callable[..., baselines.Baseline]) -> None:
     base = baseline()
     base.check(record)
     base.check(worse(record, ttft_cold=1.09, pp16=0.91, tpot=0.1))
@@ -291,7 +297,7 @@ def test_comparison(record: dict[str, Any], baseline: Callable[..., figures.Base
 
 
 def test_comparison_says_what_is_not_the_same(
-    record: dict[str, Any], baseline: Callable[..., figures.Baseline]
+    record: dict[str, Any], baseline: Callable[..., baselines.Baseline]
 ) -> None:
     base = baseline()
     assert "not the same" not in base.table(record)
@@ -307,19 +313,19 @@ def test_comparison_says_what_is_not_the_same(
 
 def test_baselines_that_are_none(record: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
-    figures.append(path, record | {"time": "first"})
-    figures.append(path, record | {"time": "second"})
-    assert figures.read_record(path)["time"] == "second"
+    baselines.append(path, record | {"time": "first"})
+    baselines.append(path, record | {"time": "second"})
+    assert baselines.read_record(path)["time"] == "second"
     for text in ("", "{", "[]", '{"schema": 0}', json.dumps(record)[:-9]):
         path.write_text(text)
         with pytest.raises(ParameterError, match="not a result"):
-            figures.read_record(path)
+            baselines.read_record(path)
     with pytest.raises(ParameterError, match="cannot be read"):
-        figures.read_record(tmp_path)
+        baselines.read_record(tmp_path)
     path.write_text(json.dumps(record))
     for bad in ("ten", "-1%", "", "nan"):
         with pytest.raises(ParameterError, match="percentage"):
-            figures.Baseline(path, bad)
+            baselines.Baseline(path, bad)
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:

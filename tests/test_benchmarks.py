@@ -22,10 +22,10 @@ from fixture_types import Bundles
 import pulse_edge
 from benchmarks import report, synthetic
 from benchmarks.svg import Axis, Curve, bars, lines, roofline
-from pulse_edge import bench
-from pulse_edge.backends import EngineOptions
-from pulse_edge.bundle import NOTICE
+from pulse_edge.bundle.manifest import NOTICE
+from pulse_edge.engines.options import EngineOptions
 from pulse_edge.errors import CheckpointError
+from pulse_edge.measure import bench
 
 ROOT = Path(__file__).parents[1]
 SMALL = {
@@ -71,7 +71,7 @@ def test_sizes_of_pulse_7b() -> None:
 
 def test_the_export_knows_every_name_and_shape_of_the_full_size(tmp_path: Path) -> None:
     """Against the export's own list, from config.json alone."""
-    from pulse_edge.export import checkpoint, config
+    from pulse_export import checkpoint, config
 
     sizes = synthetic.Sizes()
     spec = config.published_spec(synthetic.config(sizes, "bfloat16"), tmp_path)
@@ -85,8 +85,8 @@ def test_the_export_knows_every_name_and_shape_of_the_full_size(tmp_path: Path) 
 
 
 def test_synthetic_weights_export_and_answer(small: Path, tmp_path: Path) -> None:
-    from pulse_edge.export.checkpoint import Checkpoint
-    from pulse_edge.export.pipeline import export
+    from pulse_export.checkpoint import Checkpoint
+    from pulse_export.pipeline import export
 
     assert len(list(small.glob("*.safetensors"))) > 2
     source = Checkpoint(small)
@@ -127,7 +127,7 @@ def test_synthetic_options(small: Path, tmp_path: Path) -> None:
 
 
 def test_an_interrupted_synthetic_checkpoint_does_not_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pulse_edge.export.checkpoint import Checkpoint
+    from pulse_export.checkpoint import Checkpoint
 
     def stop(done: int) -> None:
         raise KeyboardInterrupt
@@ -157,7 +157,7 @@ def test_synthetic_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_synthetic_matrix_goes_round_its_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Values repeat after the pool's length; no two rows are the same, and none begins where another tensor's does."""
-    from pulse_edge.export.checkpoint import Checkpoint
+    from pulse_export.checkpoint import Checkpoint
 
     monkeypatch.setattr(synthetic, "POOL", 1 << 12)
     synthetic.write(tmp_path, synthetic.Sizes(**SMALL))

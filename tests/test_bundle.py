@@ -17,8 +17,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from pulse_edge import bundle as module
-from pulse_edge.bundle import MANIFEST, SCHEMA_VERSION, WEIGHTS, Manifest, dumps, loads, open_bundle, opening
+from pulse_edge.bundle import bundle as module
+from pulse_edge.bundle.bundle import open_bundle, opening
+from pulse_edge.bundle.manifest import MANIFEST, SCHEMA_VERSION, WEIGHTS, Manifest, loads
+from pulse_edge.bundle.sealed_json import dumps
 from pulse_edge.errors import BundleError
 
 FILES = (

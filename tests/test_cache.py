@@ -11,12 +11,15 @@ import pytest
 from fixture_types import Bundles
 from numpy.typing import NDArray
 
-from pulse_edge.backends import EngineOptions, open_engine, ort
-from pulse_edge.bundle import DECODER_GRAPH, Bundle, open_bundle
+from pulse_edge.bundle.bundle import Bundle, open_bundle
+from pulse_edge.bundle.manifest import DECODER_GRAPH
+from pulse_edge.engines import onnxruntime as ort
+from pulse_edge.engines.options import EngineOptions
+from pulse_edge.engines.registry import open_engine
 from pulse_edge.errors import ExportError
-from pulse_edge.export import cache
-from pulse_edge.export.checkpoint import Checkpoint
-from pulse_edge.export.pipeline import export
+from pulse_export.checkpoint import Checkpoint
+from pulse_export.pipeline import export
+from pulse_export.quantize import cache
 
 Floats = NDArray[np.float32]
 

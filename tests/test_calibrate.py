@@ -21,21 +21,26 @@ import onnx
 import onnxruntime as ort
 
 import pulse_edge
-from pulse_edge import image as images
-from pulse_edge.backends import EngineOptions, open_engine
-from pulse_edge.bundle import DECODER_GRAPH, VISION_GRAPH, ModelSpec, open_bundle
-from pulse_edge.export import reference
-from pulse_edge.export.calibrate import Calibration, Recipe, calibrate
-from pulse_edge.export.checkpoint import Checkpoint, Tensors
-from pulse_edge.export.decoder import write_decoder
-from pulse_edge.export.graph import Graph
-from pulse_edge.export.net import Net
-from pulse_edge.export.pipeline import export
-from pulse_edge.export.precision import PRECISIONS, quantize
-from pulse_edge.export.samples import Sample, read_samples
-from pulse_edge.export.smooth import Smoothed, sites
-from pulse_edge.export.targets import contrib, standard
-from pulse_edge.export.vision import write_vision
+from pulse_edge.bundle.bundle import open_bundle
+from pulse_edge.bundle.manifest import DECODER_GRAPH, VISION_GRAPH
+from pulse_edge.bundle.spec import ModelSpec
+from pulse_edge.engines.options import EngineOptions
+from pulse_edge.engines.registry import open_engine
+from pulse_edge.page import views as images
+from pulse_export import reference
+from pulse_export.checkpoint import Checkpoint, Tensors
+from pulse_export.graph import Graph
+from pulse_export.network.decoder import write_decoder
+from pulse_export.network.vision import write_vision
+from pulse_export.network.writer import Net
+from pulse_export.pipeline import export
+from pulse_export.quantize.calibrate import Calibration, Recipe, calibrate
+from pulse_export.quantize.precision import PRECISIONS
+from pulse_export.quantize.samples import Sample, read_samples
+from pulse_export.quantize.smooth import Smoothed, sites
+from pulse_export.quantize.weights import quantize
+from pulse_export.targets import onnxruntime as contrib
+from pulse_export.targets import tensorrt as standard
 
 Floats = NDArray[np.float32]
 

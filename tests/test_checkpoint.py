@@ -17,7 +17,7 @@ pytest.importorskip("safetensors", reason="exporting needs pulse-edge[export]")
 from damage import edit, refused
 
 from pulse_edge.errors import CheckpointError
-from pulse_edge.export.checkpoint import Checkpoint
+from pulse_export.checkpoint import Checkpoint
 
 PUBLISHED = "LlavaLlamaForCausalLM"
 
@@ -312,7 +312,7 @@ def test_a_tokenizer_with_more_pieces_than_the_embedding(copy: Path) -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("name", ["model.embed_tokens.weight", "model.norm.weight", "model.mm_projector.2.weight"])
 def test_weights_that_are_no_numbers_are_refused(copy: Path, tmp_path: Path, name: str, value: float) -> None:
-    pipeline = pytest.importorskip("pulse_edge.export.pipeline")
+    pipeline = pytest.importorskip("pulse_export.pipeline")
     rewrite(copy, lambda t: t[name].reshape(-1).__setitem__(3, value))
     with pytest.raises(CheckpointError, match=r"tensor .* holds values that are not finite") as caught:
         pipeline.export(copy, tmp_path / "out", precision="int8")
@@ -323,7 +323,7 @@ def test_weights_that_are_no_numbers_are_refused(copy: Path, tmp_path: Path, nam
 @pytest.mark.parametrize("name", ["embed_tokens.weight", "layers.0.mlp.up_proj.weight", "norm.weight"])
 def test_weights_too_large_for_half_precision_are_refused(copy: Path, tmp_path: Path, name: str) -> None:
     """They would become infinite; only the embeddings are half precision in an int8 bundle for the CPU."""
-    from pulse_edge.export.pipeline import export
+    from pulse_export.pipeline import export
 
     rewrite(copy, lambda t: t[f"model.{name}"].reshape(-1).__setitem__(3, -70000))
     with pytest.raises(CheckpointError, match=f"tensor {name} holds values over 65504"):

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pulse_edge.bundle import MANIFEST, NOTICE
+from pulse_edge.bundle.manifest import MANIFEST, NOTICE
 from pulse_edge.cli import cli
 
 Bundles = Callable[..., Path]
@@ -106,8 +106,8 @@ def test_verify_finds_a_bundle_of_another_checkpoint(bundles: Bundles) -> None:
 
 def _source(bundle: Path) -> Path:
     """The checkpoint that a bundle of the fixtures was made from, found by its hash."""
-    from pulse_edge.bundle import open_bundle
-    from pulse_edge.export.checkpoint import Checkpoint
+    from pulse_edge.bundle.bundle import open_bundle
+    from pulse_export.checkpoint import Checkpoint
 
     wanted = open_bundle(bundle).manifest.checkpoint.sha256
     candidates = bundle.parent.parent.glob("checkpoint*/tiny")
@@ -215,7 +215,7 @@ def test_interrupt_while_answering(bundle: Path, page: Path, tmp_path: Path) -> 
     (tmp_path / "sitecustomize.py").write_text(
         "import os, signal\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job has it ignored
-        "import pulse_edge.generate as g\n"
+        "import pulse_edge.decode.loop as g\n"
         "calls, after = [], g._Steps.after\n"
         "def call(self, token):\n"
         "    calls.append(1)\n"

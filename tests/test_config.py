@@ -16,7 +16,7 @@ pytest.importorskip("safetensors", reason="exporting needs pulse-edge[export]")
 from damage import edit, refused
 
 from pulse_edge.errors import CheckpointError
-from pulse_edge.export.checkpoint import Checkpoint
+from pulse_export.checkpoint import Checkpoint
 
 
 @pytest.fixture

@@ -16,8 +16,11 @@ from fixture_types import Bundles
 pytest.importorskip("onnxruntime")
 
 import pulse_edge
-from pulse_edge.backends import Engine, EngineOptions, cuda, open_engine
-from pulse_edge.bundle import Bundle, open_bundle
+from pulse_edge.bundle.bundle import Bundle, open_bundle
+from pulse_edge.engines import cuda_runtime as cuda
+from pulse_edge.engines.engine import Engine
+from pulse_edge.engines.options import EngineOptions
+from pulse_edge.engines.registry import open_engine
 from pulse_edge.errors import EngineError
 
 GEOMETRY = {"hidden": 512, "heads": 4, "ffn": 1024, "vision_width": 512, "vision_heads": 8, "vision_mlp": 2048}

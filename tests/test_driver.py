@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pulse_edge.backends import driver
+from pulse_edge.engines import cuda_driver as driver
 
 CAPABILITY = {75: 9, 76: 0}  # by CUdevice_attribute
 NO_DEVICE, OUT_OF_MEMORY = 100, 2  # CUresult

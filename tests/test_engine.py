@@ -22,11 +22,12 @@ import tensorrt_rtx as trt
 from test_tensorrt_build import GEOMETRY, KERNELS, complaints
 
 from benchmarks import engines
-from pulse_edge.bundle import DECODER_GRAPH, VISION_GRAPH, Bundle, open_bundle
+from pulse_edge.bundle.bundle import Bundle, open_bundle
+from pulse_edge.bundle.manifest import DECODER_GRAPH, VISION_GRAPH
+from pulse_edge.bundle.plans import DECODER_PLAN, PLANS, VISION_PLAN, PlanKey, error_log, open_plans, plan_directory
 from pulse_edge.cli import cli
 from pulse_edge.errors import ExportError
-from pulse_edge.export import engine
-from pulse_edge.plans import DECODER_PLAN, PLANS, VISION_PLAN, PlanKey, error_log, open_plans, plan_directory
+from pulse_export.plan import builder as engine
 
 pytestmark = pytest.mark.tensorrt
 

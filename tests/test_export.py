@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 pytest.importorskip("onnx", reason="exporting needs pulse-edge[export]")
 
-from pulse_edge.bundle import MANIFEST, Bundle, open_bundle
+from pulse_edge.bundle.bundle import Bundle, open_bundle
+from pulse_edge.bundle.manifest import MANIFEST
 from pulse_edge.errors import CheckpointError, ExportError
-from pulse_edge.export import pipeline
-from pulse_edge.export.pipeline import export
-from pulse_edge.export.precision import PRECISIONS
-from pulse_edge.export.targets import get_target
+from pulse_export import pipeline, transaction
+from pulse_export.pipeline import export
+from pulse_export.quantize.precision import PRECISIONS
+from pulse_export.targets.registry import get_target
 
 Bundles = Callable[..., Path]
 
@@ -39,7 +40,8 @@ def names(path: Path) -> list[str]:
 
 def features(bundle: Bundle, views: NDArray[np.float32]) -> NDArray[np.float32]:
     """By ONNX Runtime's CPU provider."""
-    from pulse_edge.backends import EngineOptions, open_engine
+    from pulse_edge.engines.options import EngineOptions
+    from pulse_edge.engines.registry import open_engine
 
     encoded = open_engine(bundle, EngineOptions("cpu", threads=1)).encode(views)
     return np.asarray(encoded, np.float32)
@@ -72,7 +74,7 @@ def views(bundle: Path) -> NDArray[np.float32]:
 def test_the_manifest_says_what_was_made(
     bundles: Bundles, checkpoint: Path, precision: str, block: int | None, target: str, expected: tuple[Any, ...]
 ) -> None:
-    from pulse_edge.export.checkpoint import Checkpoint
+    from pulse_export.checkpoint import Checkpoint
 
     made = open_bundle(bundles(precision, block, target)).manifest
     p = made.precision
@@ -86,9 +88,10 @@ def test_the_manifest_says_what_was_made(
 
 def test_a_head_of_its_own(bundles: Bundles, checkpoint: Path, tmp_path: Path) -> None:
     """Its codes are 4-bit, the rest stays as it was, and the logits are what those codes give."""
-    from pulse_edge.backends import EngineOptions, open_engine
-    from pulse_edge.export.checkpoint import Checkpoint
-    from pulse_edge.export.precision import quantize
+    from pulse_edge.engines.options import EngineOptions
+    from pulse_edge.engines.registry import open_engine
+    from pulse_export.checkpoint import Checkpoint
+    from pulse_export.quantize.weights import quantize
 
     export(checkpoint, tmp_path / "out", precision="int8", head="int4")
     made, usual = open_bundle(tmp_path / "out"), open_bundle(bundles("int8"))
@@ -183,7 +186,7 @@ def test_a_tower_that_differs_in_kind_from_the_decoder(
     precision: str, target: str, tower: str,
 ) -> None:  # fmt: skip
     """A calibrated decoder beside a tower that takes no scales; a quantized tower in fp16."""
-    from pulse_edge.export.calibrate import Recipe
+    from pulse_export.quantize.calibrate import Recipe
 
     recipe = Recipe(samples=2) if precision == "w8a8" else None
     out = tmp_path / "out"
@@ -320,7 +323,7 @@ def test_force_replaces_damaged_bundles_and_empty_directories(checkpoint: Path, 
     shutil.copytree(bundle, tmp_path / "damaged", dirs_exist_ok=True)
     (tmp_path / "damaged" / MANIFEST).write_text("damaged")
     shutil.copytree(bundle, tmp_path / "headless", dirs_exist_ok=True)
-    (tmp_path / "headless" / MANIFEST).rename(tmp_path / "headless" / pipeline.PENDING)
+    (tmp_path / "headless" / MANIFEST).rename(tmp_path / "headless" / transaction.PENDING)
     for name in ("damaged", "headless", "empty"):
         assert "exists" in refused(checkpoint, tmp_path / name, precision="fp32")
         export(checkpoint, tmp_path / name, precision="fp32", force=True)

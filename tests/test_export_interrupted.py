@@ -22,10 +22,11 @@ pytest.importorskip("onnx", reason="exporting needs pulse-edge[export]")
 
 from process import run
 
-from pulse_edge.bundle import MANIFEST, open_bundle
+from pulse_edge.bundle.bundle import open_bundle
+from pulse_edge.bundle.manifest import MANIFEST
 from pulse_edge.errors import BundleError, ExportError
-from pulse_edge.export import pipeline
-from pulse_edge.export.pipeline import export
+from pulse_export import pipeline
+from pulse_export.pipeline import export
 
 Bundles = Callable[..., Path]
 
@@ -101,7 +102,7 @@ def test_a_file_that_may_not_grow_leaves_nothing(checkpoint: Path, tmp_path: Pat
 STAGES = """
     import os, shutil, sys
     from pathlib import Path
-    from pulse_edge.export import pipeline
+    from pulse_export import pipeline
 
     checkpoint, bundle, home = sys.argv[1:]
     calls = (
@@ -236,7 +237,7 @@ def test_an_export_that_still_runs_is_not_cleared_away(
 def peak(checkpoint: Path, out: Path, precision: str) -> float:
     """Largest resident set of an export, MB."""
     script = f"""
-        from pulse_edge.export.pipeline import export
+        from pulse_export.pipeline import export
         print(export({str(checkpoint)!r}, {str(out)!r}, precision={precision!r}).peak_memory / 1e6)
     """
     done = run(script)
@@ -271,7 +272,7 @@ def test_no_torch(checkpoint: Path, tmp_path: Path) -> None:
                 assert name.split(".")[0] not in ("torch", "transformers", "optimum", "onnxruntime"), name
 
         sys.meta_path.insert(0, Blocked())
-        from pulse_edge.export.pipeline import export
+        from pulse_export.pipeline import export
         export({str(checkpoint)!r}, {str(tmp_path / "out")!r}, precision="int4")
     """
     done = run(script)

@@ -10,12 +10,14 @@ import pytest
 from click.testing import CliRunner
 from fixture_types import Bundles
 
-from pulse_edge import cost, fit
-from pulse_edge.backends.chunk import scratch
-from pulse_edge.bundle import open_bundle
+from pulse_edge.bundle.bundle import open_bundle
 from pulse_edge.cli import cli
+from pulse_edge.engines.chunk import scratch
 from pulse_edge.errors import ParameterError
-from pulse_edge.fit import DEVICES, PULSE_7B, WAYS
+from pulse_edge.measure import cost
+from pulse_edge.measure import roofline as fit
+from pulse_edge.measure.peaks import Peaks
+from pulse_edge.measure.roofline import DEVICES, PULSE_7B, WAYS
 
 BY_NAME = {(w.precision, w.kind): w for w in WAYS}
 # A device whose peaks are 1, so that seconds are FLOP and bytes; and a way that reaches all of them.
@@ -197,8 +199,8 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     assert int4["total"] == int4["weights"] + int4["cache_bytes"] + int4["activations"] + int4["workspace"]
     listed = CliRunner().invoke(cli, ["fit", "--list"]).output
     assert all(name in listed for name in DEVICES)
-    peaks = fit.machine.Peaks(2, 20e9, 1, {"fp32": 2e11, "int8": 4e11}, 1, {})
-    monkeypatch.setattr(fit.machine, "measure_peaks", lambda *_: peaks)
+    peaks = Peaks(2, 20e9, 1, {"fp32": 2e11, "int8": 4e11}, 1, {})
+    monkeypatch.setattr(fit, "measure_peaks", lambda *_: peaks)
     here = CliRunner().invoke(cli, ["fit"]).output
     assert "20 GB/s; fp32 0.2 TFLOP/s, int8 0.4 TFLOP/s" in here
     assert "measured on another CPU" in here

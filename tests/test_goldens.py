@@ -19,14 +19,18 @@ from goldens import cases
 from PIL import Image
 
 import pulse_edge
-from pulse_edge import image as images
-from pulse_edge.backends import EngineOptions, open_engine
-from pulse_edge.bundle import ImageSpec, ModelSpec, PromptSpec, TextSpec, VisionSpec, open_bundle
-from pulse_edge.export import reference
-from pulse_edge.export.checkpoint import Checkpoint
-from pulse_edge.export.config import VICUNA
-from pulse_edge.export.pipeline import export
-from pulse_edge.prompt import IMAGE, PromptBuilder, Tokenizer
+from pulse_edge.bundle.bundle import open_bundle
+from pulse_edge.bundle.spec import ImageSpec, ModelSpec, PromptSpec, TextSpec, VisionSpec
+from pulse_edge.engines.options import EngineOptions
+from pulse_edge.engines.registry import open_engine
+from pulse_edge.page import source, tokens
+from pulse_edge.page import views as images
+from pulse_edge.text.template import IMAGE, PromptBuilder
+from pulse_edge.text.tokenizer import Tokenizer
+from pulse_export import reference
+from pulse_export.checkpoint import Checkpoint
+from pulse_export.config import VICUNA
+from pulse_export.pipeline import export
 
 GOLDENS = Path(__file__).parent / "goldens"
 TOLERANCE = 1e-4  # relative to the largest value
@@ -83,7 +87,7 @@ def sha256(array: np.ndarray) -> str:
 @by_name(IMAGES)
 def test_pixels_are_upstreams_to_the_bit(golden: dict[str, Any]) -> None:
     image = golden_image(golden["name"])
-    page = images.read_page(image)
+    page = source.read_page(image)
     assert hashlib.sha256(page.image.tobytes()).hexdigest() == golden["rgb_sha256"]
     for aspect in ("anyres", "pad", "square"):
         spec = pulse_spec(aspect)
@@ -105,7 +109,7 @@ def test_grids_and_token_counts(golden: dict[str, Any]) -> None:
     assert list(images.select_grid(size, cases.GRIDS)) == golden["grid"]
     assert list(reference.best_grid(size, cases.GRIDS)) == golden["grid"]
     for merge, count in golden["tokens"].items():
-        assert images.token_count(size, pulse_spec(merge=merge)) == count
+        assert tokens.token_count(size, pulse_spec(merge=merge)) == count
 
 
 def test_grids_and_token_counts_of_many_sizes() -> None:
@@ -113,8 +117,8 @@ def test_grids_and_token_counts_of_many_sizes() -> None:
         size = (width, height)
         assert images.select_grid(size, cases.GRIDS) == (grid_w, grid_h), size
         assert reference.best_grid(size, cases.GRIDS) == (grid_w, grid_h), size
-        assert images.token_count(size, pulse_spec()) == flat, size
-        assert images.token_count(size, pulse_spec(merge="spatial_unpad")) == unpad, size
+        assert tokens.token_count(size, pulse_spec()) == flat, size
+        assert tokens.token_count(size, pulse_spec(merge="spatial_unpad")) == unpad, size
         n = cases.SIDE // cases.PATCH
         feature_map = np.zeros((n * grid_h // cases.SIDE, n * grid_w // cases.SIDE, 1))
         kept = reference.unpad(feature_map, size)
@@ -248,13 +252,13 @@ def test_runtime_gives_upstreams_numbers(small: Tiny, bundle: Path) -> None:
     source = Checkpoint(small.path)
     features = engine.encode(images.preprocess(small.image, spec))
     newline = source.tensor("image_newline") if spec.image.merge == "spatial_unpad" else None
-    tokens = images.merge(features, small.image.size, spec, newline)
-    assert len(tokens) == images.token_count(small.image.size, spec)
-    check_image_tokens(tokens, golden["features"])
+    merged = tokens.merge(features, small.image.size, spec, newline)
+    assert len(merged) == tokens.token_count(small.image.size, spec)
+    check_image_tokens(merged, golden["features"])
     prompts = PromptBuilder(spec.prompt, Tokenizer(small.path / "tokenizer.model", spec.prompt.legacy), BOS, EOS)
     ids = prompts.first_turn(small.case.question)
     assert ids == golden["prompt_ids"]
-    logits = engine.prefill(reference.splice(ids, tokens, source.tensor))
+    logits = engine.prefill(reference.splice(ids, merged, source.tensor))
     assert relative(logits, golden["logits"]) < TOLERANCE
 
 

@@ -14,9 +14,11 @@ pytest.importorskip("onnx", reason="exporting needs pulse-edge[export]")
 
 import onnx
 
-from pulse_edge.backends import EngineOptions, open_engine
-from pulse_edge.bundle import DECODER_GRAPH, VISION_GRAPH, open_bundle
-from pulse_edge.export.graph import ALIGNMENT, INLINE_BYTES, Graph
+from pulse_edge.bundle.bundle import open_bundle
+from pulse_edge.bundle.manifest import DECODER_GRAPH, VISION_GRAPH
+from pulse_edge.engines.options import EngineOptions
+from pulse_edge.engines.registry import open_engine
+from pulse_export.graph import ALIGNMENT, INLINE_BYTES, Graph
 
 Bundles = Callable[..., Path]
 Floats = NDArray[np.float32]

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from test_goldens import pulse_spec
 
-from pulse_edge import image as images
 from pulse_edge.errors import ImageError
+from pulse_edge.page import tokens
+from pulse_edge.page import views as images
 
 FLAT, UNPAD = pulse_spec(merge="flat"), pulse_spec(merge="spatial_unpad")
 GRIDS, N = FLAT.image.grids, FLAT.vision.grid
@@ -33,7 +34,7 @@ SIZES = st.tuples(st.integers(1, 6000), st.integers(1, 6000))
 def test_counts_of_pulses_pages(sizes: list[tuple[int, int]], views: int, flat: int, unpad: int) -> None:
     for size in sizes:
         assert images.view_count(size, FLAT) == views
-        assert (images.token_count(size, FLAT), images.token_count(size, UNPAD)) == (flat, unpad)
+        assert (tokens.token_count(size, FLAT), tokens.token_count(size, UNPAD)) == (flat, unpad)
 
 
 @given(SIZES)
@@ -54,16 +55,16 @@ def test_merged_tokens_are_as_many_as_counted_and_in_order(size: tuple[int, int]
     """Every feature is its own number, so the order shows: the base view, then the kept part of the page, by rows."""
     views = images.view_count(size, FLAT)
     features = np.arange(views * N * N, dtype=np.float32).reshape(views, N * N, 1)
-    flat = images.merge(features, size, FLAT, None)
-    assert flat.ravel().tolist() == list(range(images.token_count(size, FLAT)))
+    flat = tokens.merge(features, size, FLAT, None)
+    assert flat.ravel().tolist() == list(range(tokens.token_count(size, FLAT)))
 
-    merged = images.merge(features, size, UNPAD, np.full(1, -1, np.float32)).ravel()
-    assert len(merged) == images.token_count(size, UNPAD)
+    merged = tokens.merge(features, size, UNPAD, np.full(1, -1, np.float32)).ravel()
+    assert len(merged) == tokens.token_count(size, UNPAD)
     base, page = merged[: N * N], merged[N * N :]
     assert base.tolist() == list(range(N * N))
     grid = images.select_grid(size, GRIDS)
     across, down = grid[0] // 336, grid[1] // 336
-    rows, cols = images.unpad_box(size, N * down, N * across)
+    rows, cols = tokens.unpad_box(size, N * down, N * across)
     height, width = rows.stop - rows.start, cols.stop - cols.start
     page = page.reshape(height, width + 1)
     assert (page[:, -1] == -1).all()
@@ -78,7 +79,7 @@ def test_merged_tokens_are_as_many_as_counted_and_in_order(size: tuple[int, int]
 def test_unpadding_stays_inside_the_map_and_cuts_one_axis_evenly(size: tuple[int, int]) -> None:
     grid = images.select_grid(size, GRIDS)
     rows, cols = N * grid[1] // 336, N * grid[0] // 336
-    box = images.unpad_box(size, rows, cols)
+    box = tokens.unpad_box(size, rows, cols)
     for part, edge in zip(box, (rows, cols), strict=True):
         assert 0 <= part.start <= part.stop <= edge
         assert part.start == edge - part.stop
@@ -93,7 +94,7 @@ def test_unpadding_finds_what_the_letterbox_pasted(size: tuple[int, int]) -> Non
     pasted = images.letterbox(Image.new("RGB", size, (255, 255, 255)), grid)
     assert pasted.size == grid
     left, top, right, bottom = pasted.getbbox() or (0, 0, 0, 0)
-    rows, cols = images.unpad_box(size, N * grid[1] // 336, N * grid[0] // 336)
+    rows, cols = tokens.unpad_box(size, N * grid[1] // 336, N * grid[0] // 336)
     patch = 336 // N
     for kept, edge in ((cols.start, left), (cols.stop, right), (rows.start, top), (rows.stop, bottom)):
         assert abs(kept * patch - edge) <= patch

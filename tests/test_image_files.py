@@ -19,9 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from pulse_edge import image as images
 from pulse_edge.errors import ImageError
-from pulse_edge.image import Page, read_page
+from pulse_edge.page import source as images
+from pulse_edge.page.source import Page, read_page
 
 
 def png(image: Image.Image) -> bytes:
@@ -311,7 +311,8 @@ def test_what_is_no_source(source: Any) -> None:
 def test_memory_of_the_largest_page() -> None:
     """80 million pixels: Pillow keeps 4 bytes of each, the hash reads 3; more than twice that would be a leak."""
     script = (
-        "import io, resource; from PIL import Image; from pulse_edge.image import preprocess, read_page\n"
+        "import io, resource; from PIL import Image; from pulse_edge.page.source import read_page\n"
+        "from pulse_edge.page.views import preprocess\n"
         "out = io.BytesIO(); Image.new('1', (10000, 8000), 1).save(out, 'PNG'); del Image\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "page = read_page(out.getvalue())\n"

@@ -15,11 +15,14 @@ import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pulse_edge import generate as loop
-from pulse_edge.backends import Engine, Floats, Numbers, likeliest
-from pulse_edge.lookup import ADVANCE, FOLLOWERS, MAX_LOSS, MEMORY, ORDERS, Drafts, Guess, Lookup, cost
-from pulse_edge.prompt import TextStream, Tokenizer
-from pulse_edge.sampling import SamplingParams
+from pulse_edge.arrays import Floats, Numbers
+from pulse_edge.decode import loop, result
+from pulse_edge.decode.ngrams import FOLLOWERS, MEMORY, ORDERS, Lookup
+from pulse_edge.decode.speculation import ADVANCE, MAX_LOSS, Drafts, Guess, cost
+from pulse_edge.engines.engine import Engine, likeliest
+from pulse_edge.params import SamplingParams
+from pulse_edge.text.detokenizer import TextStream
+from pulse_edge.text.tokenizer import Tokenizer
 
 VOCAB, EOS = 24, 2
 CPU, GPU = 0.4, 0.03  # row costs
@@ -76,7 +79,7 @@ class Run:
         capacity: int = 10_000, row_cost: float = CPU,
     ) -> None:  # fmt: skip
         params = params or SamplingParams()
-        self.prompt, self.out, self.text = prompt, loop.Generation(), ""
+        self.prompt, self.out, self.text = prompt, result.Generation(), ""
         self.engine = Counting(model, prompt, capacity, row_cost)
         if lookup is not None:
             lookup.begin(prompt)

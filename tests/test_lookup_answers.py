@@ -16,11 +16,12 @@ from test_model import Q1, Q2, fresh, page
 from test_streams import usable
 
 import pulse_edge
-import pulse_edge.backends.ort as ort_backend
-from pulse_edge import generate as loop
-from pulse_edge.backends import EngineOptions, open_engine
-from pulse_edge.bundle import Bundle, open_bundle
-from pulse_edge.sampling import Sampler
+import pulse_edge.engines.onnxruntime as ort_backend
+from pulse_edge.bundle.bundle import Bundle, open_bundle
+from pulse_edge.decode import loop
+from pulse_edge.decode.sampler import Sampler
+from pulse_edge.engines.options import EngineOptions
+from pulse_edge.engines.registry import open_engine
 
 SCHEMA = json.loads((Path(__file__).parents[1] / "docs" / "answer.schema.json").read_text())
 SAMPLED = {"temperature": 1.0, "top_p": 0.9, "seed": 5, "repetition_penalty": 1.05}

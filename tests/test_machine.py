@@ -11,19 +11,20 @@ import numpy as np
 import onnx
 import pytest
 
-from pulse_edge import machine
+from pulse_edge import system
+from pulse_edge.measure import peaks
 
 
 def test_peaks_and_machine() -> None:
-    there = machine.describe()
+    there = system.describe()
     assert 1 <= there["cores"] <= there["usable_cores"] <= there["logical_cores"]
-    peaks = machine.measure_peaks(2, quick=True)
-    assert peaks is not None
-    assert peaks.threads == 2
-    assert 1e8 < peaks.read < 1e13  # a spinning disk and the fastest HBM lie outside
-    assert set(peaks.gemm) == set(peaks.gemm_library) == {"fp32", "int8"}
-    assert all(1e8 < gemm < 1e15 for gemm in peaks.gemm.values())
-    assert peaks.read_buffer > (there["last_level_cache"] or 0)
+    found = peaks.measure_peaks(2, quick=True)
+    assert found is not None
+    assert found.threads == 2
+    assert 1e8 < found.read < 1e13  # a spinning disk and the fastest HBM lie outside
+    assert set(found.gemm) == set(found.gemm_library) == {"fp32", "int8"}
+    assert all(1e8 < gemm < 1e15 for gemm in found.gemm.values())
+    assert found.read_buffer > (there["last_level_cache"] or 0)
 
 
 MIB, GIB = 1 << 20, 1 << 30
@@ -46,23 +47,24 @@ MIB, GIB = 1 << 20, 1 << 30
 def test_the_read_buffer_is_larger_than_the_cache(
     quick: bool, cache: int | None, memory: int | None, expected: int
 ) -> None:
-    assert machine.read_buffer_size(quick, cache, memory) == expected
+    assert peaks.read_buffer_size(quick, cache, memory) == expected
 
 
 def test_peaks_where_the_cache_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "last_level_cache", lambda: 80 << 20)
-    monkeypatch.setattr(machine, "_memory", lambda: 1 << 40)
-    monkeypatch.setattr(machine, "int8_product", lambda *_: (None, ""))
-    peaks = machine._peaks(2, quick=True)
-    assert peaks.read_buffer == 160 << 20
-    assert peaks.read_buffer > (machine.describe()["last_level_cache"] or 0)
+    for module in (system, peaks):
+        monkeypatch.setattr(module, "last_level_cache", lambda: 80 << 20)
+        monkeypatch.setattr(module, "memory", lambda: 1 << 40)
+    monkeypatch.setattr(peaks, "int8_product", lambda *_: (None, ""))
+    found = peaks._peaks(2, quick=True)
+    assert found.read_buffer == 160 << 20
+    assert found.read_buffer > (system.describe()["last_level_cache"] or 0)
 
 
 def test_the_int8_peak_is_of_a_product_of_bytes() -> None:
     """The model written by hand is valid ONNX and gives the exact product."""
     right = np.ones((3, 300), np.int8)  # a length of more than one byte
-    onnx.checker.check_model(onnx.load_from_string(machine._product_graph(right)), full_check=True)
-    multiply, library = machine.int8_product(1, 48)
+    onnx.checker.check_model(onnx.load_from_string(peaks._product_graph(right)), full_check=True)
+    multiply, library = peaks.int8_product(1, 48)
     assert multiply is not None
     assert library.startswith("ONNX Runtime")
     rng = np.random.default_rng(0)
@@ -77,8 +79,8 @@ def test_peaks_are_measured_with_as_many_threads_as_asked(monkeypatch: pytest.Mo
         asked.append((command, env))
         raise OSError
 
-    monkeypatch.setattr(machine.subprocess, "run", run)
-    assert machine.measure_peaks(3) is None
+    monkeypatch.setattr(system.subprocess, "run", run)
+    assert peaks.measure_peaks(3) is None
     command, env = asked[0]
     assert command[-2:] == ["3", "0"]
     assert {env[name] for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")} == {"3"}
@@ -90,26 +92,26 @@ def test_threads_of_one_core_count_once(monkeypatch: pytest.MonkeyPatch, tmp_pat
     for cpu in range(8):
         (tmp_path / f"cpu{cpu}/topology").mkdir(parents=True)
         (tmp_path / f"cpu{cpu}/topology/thread_siblings_list").write_text(f"{cpu % 4},{cpu % 4 + 4}\n")
-    monkeypatch.setattr(machine, "CPUS", tmp_path)
+    monkeypatch.setattr(system, "CPUS", tmp_path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 4, 5})
-    assert (machine.physical_cores(), machine.usable_cores()) == (3, 5)
+    assert (system.physical_cores(), system.usable_cores()) == (3, 5)
     cache = tmp_path / "cpu0/cache"
     for number, size in enumerate(("32K", "1024K", "32M")):
         (cache / f"index{number}").mkdir(parents=True)
         (cache / f"index{number}/size").write_text(f"{size}\n")
-    assert machine.last_level_cache() == 32 << 20
+    assert system.last_level_cache() == 32 << 20
 
 
 def test_a_machine_that_tells_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(machine, "_read", lambda _: None)
-    monkeypatch.setattr(machine, "CPUS", tmp_path)
+    monkeypatch.setattr(system, "_read", lambda _: None)
+    monkeypatch.setattr(system, "CPUS", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
-    there = machine.describe()
+    there = system.describe()
     assert there["cores"] >= 1
     assert there["simd"] == []
     assert {there[key] for key in ("last_level_cache", "governor", "clock_now", "power_mode", "gpu")} == {None}
     monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
-    assert machine.measure_peaks(1, quick=True) is None
+    assert peaks.measure_peaks(1, quick=True) is None
 
 
 def test_clocks_and_power_mode_where_they_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -122,16 +124,16 @@ def test_clocks_and_power_mode_where_they_are_told(monkeypatch: pytest.MonkeyPat
         (tmp_path / "cpu0/cpufreq" / name).write_text(text)
     (tmp_path / "nvpmodel").write_text("#!/bin/sh\necho NV Power Mode: 25W; echo 1\n")
     (tmp_path / "nvpmodel").chmod(0o755)
-    monkeypatch.setattr(machine, "CPUS", tmp_path)
+    monkeypatch.setattr(system, "CPUS", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
-    power = machine.power()
+    power = system.power()
     assert (power["governor"], power["clock_now"], power["clock_max"]) == ("schedutil", 1510, None)
     assert power["power_mode"] == "NV Power Mode: 25W 1"
 
 
 def test_memory_of_a_gpu_by_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert machine.device_memory(7) is None or machine.said_by("nvidia-smi")
+    assert system.device_memory(7) is None or system.said_by("nvidia-smi")
     (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 17, 900; echo 7, 300; echo 7, 50; echo 9, [N/A]\n")
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert [machine.device_memory(pid) for pid in (7, 17, 9, 1)] == [350 << 20, 900 << 20, None, None]
+    assert [system.device_memory(pid) for pid in (7, 17, 9, 1)] == [350 << 20, 900 << 20, None, None]

@@ -19,10 +19,11 @@ from fixture_types import Bundles
 from PIL import Image
 
 import pulse_edge
-from pulse_edge.bundle import NOTICE, open_bundle
+from pulse_edge.bundle.bundle import open_bundle
+from pulse_edge.bundle.manifest import NOTICE
 from pulse_edge.errors import ContextError, ImageError, ParameterError
-from pulse_edge.export.pipeline import export
-from pulse_edge.image import read_page
+from pulse_edge.page.source import read_page
+from pulse_export.pipeline import export
 
 Q1, Q2 = "What is the rate?", "What is the rhythm?"
 

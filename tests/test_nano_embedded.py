@@ -13,8 +13,8 @@ from PIL import Image
 
 import pulse_edge
 from pulse_edge.model import EMBEDDED
+from pulse_edge.simulation.questions import NO_ECG, REPORT, number, parse_report
 from pulse_nano.demo import SAMPLE
-from pulse_nano.questions import NO_ECG, REPORT, number, parse_report
 
 PROGRAM = Path(sys.executable).parent / "pulse-edge"
 

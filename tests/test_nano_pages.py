@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pulse_edge.waveform import LEADS, PageStyle, Recording, draw_page
-from pulse_nano.pages import (
+from pulse_edge.ecg.drawing import draw_page
+from pulse_edge.ecg.layout import PageStyle
+from pulse_edge.ecg.recording import LEADS, Recording
+from pulse_edge.simulation.pages import (
     CANVAS,
     Shard,
     compose,

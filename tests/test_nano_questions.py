@@ -8,19 +8,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pulse_nano.evaluate import (
-    METRICS,
-    Case,
-    balanced,
-    evaluate,
-    heldout,
-    macro_f1,
-    report_right,
-    set_recall,
-    summary,
-    table,
+from pulse_edge.evaluate.scoring import METRICS, balanced, evaluate, macro_f1, report_right, set_recall, summary, table
+from pulse_edge.simulation.cases import Case, heldout
+from pulse_edge.simulation.questions import (
+    CHOICES,
+    NO_ECG,
+    QUESTIONS,
+    ask,
+    parse_report,
+    random_findings,
+    report,
+    training_items,
 )
-from pulse_nano.questions import CHOICES, NO_ECG, QUESTIONS, ask, parse_report, random_findings, report, training_items
 
 
 def test_report_round_trip() -> None:

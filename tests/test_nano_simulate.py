@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pulse_nano.simulate import (
+from pulse_edge.simulation.simulator import (
     ECTOPY,
     FIRST,
     LBBB,

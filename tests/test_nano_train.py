@@ -14,14 +14,14 @@ pytestmark = pytest.mark.parity
 torch = pytest.importorskip("torch")
 CliRunner = pytest.importorskip("click.testing").CliRunner
 
+from pulse_edge.simulation.pages import CANVAS, EVENT_COLUMNS, SIDE, Page, draw_training_page, make_ecg, write_shard  # noqa: E402
+from pulse_edge.simulation.questions import Findings, random_findings, training_items  # noqa: E402
+from pulse_edge.simulation.simulator import EcgSpec  # noqa: E402
 from pulse_nano import language, loop, pretrain, train  # noqa: E402
 from pulse_nano.checkpoint import SYSTEM, load_start, save_start  # noqa: E402
 from pulse_nano.data import Pages  # noqa: E402
 from pulse_nano.model import CLASSES, Nano, Size  # noqa: E402
 from pulse_nano.optim import make_optimizers, set_rate  # noqa: E402
-from pulse_nano.pages import CANVAS, EVENT_COLUMNS, SIDE, Page, draw_training_page, make_ecg, write_shard  # noqa: E402
-from pulse_nano.questions import Findings, random_findings, training_items  # noqa: E402
-from pulse_nano.simulate import EcgSpec  # noqa: E402
 from pulse_nano.targets import FIRST_CLASS, class_at, dense_target, find_beats, losses, rr_turns  # noqa: E402
 
 COMMON = ["--shards", "1", "--batch", "2", "--workers"]
@@ -125,7 +125,7 @@ def test_every_epoch_has_each_page_once(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_layout(trained: tuple[Path, Path]) -> None:
-    Checkpoint = pytest.importorskip("pulse_edge.export.checkpoint").Checkpoint
+    Checkpoint = pytest.importorskip("pulse_export.checkpoint").Checkpoint
 
     _, out = trained
     checkpoint = Checkpoint(out)
@@ -153,7 +153,7 @@ def test_the_start_of_stage_b_is_at_hand(trained: tuple[Path, Path], tmp_path: P
 @pytest.fixture(scope="module")
 def premature() -> tuple[np.ndarray, Page]:
     """QRS onsets of a recording with premature atrial beats, and its page."""
-    from pulse_edge.waveform import PageStyle
+    from pulse_edge.ecg.layout import PageStyle
 
     ecg = make_ecg(3, 0, spec=EcgSpec(ectopy="premature atrial contractions"))
     assert (ecg.kind == 2).any()
@@ -234,8 +234,9 @@ def test_findings_are_told_apart() -> None:
 
 
 def test_prompt_is_the_runtimes(trained: tuple[Path, Path]) -> None:
-    from pulse_edge.bundle import PromptSpec
-    from pulse_edge.prompt import IMAGE, PromptBuilder, Tokenizer
+    from pulse_edge.bundle.spec import PromptSpec
+    from pulse_edge.text.template import IMAGE, PromptBuilder
+    from pulse_edge.text.tokenizer import Tokenizer
 
     path = trained[1] / "tokenizer.model"
     prompts = train.Prompts(path)

@@ -16,13 +16,25 @@ from fixture_types import Bundles
 
 pytest.importorskip("onnx", "1.19", reason="opset 24 is written by onnx 1.19 and newer")
 
-from pulse_edge.backends.chunk import plan_rows, scratch
-from pulse_edge.bundle import DECODER_GRAPH, Bundle, dumps, open_bundle
+from pulse_edge.bundle.bundle import Bundle, open_bundle
+from pulse_edge.bundle.manifest import DECODER_GRAPH
+from pulse_edge.bundle.plans import (
+    INDEX,
+    PLANS,
+    PlanKey,
+    available,
+    load_library,
+    open_plans,
+    plan_directory,
+    publish,
+    staged,
+)
+from pulse_edge.bundle.sealed_json import dumps
 from pulse_edge.cli import cli
+from pulse_edge.engines.chunk import plan_rows, scratch
 from pulse_edge.errors import EngineError, ExportError
-from pulse_edge.export import engine
-from pulse_edge.export.pipeline import export
-from pulse_edge.plans import INDEX, PLANS, PlanKey, available, load_library, open_plans, plan_directory, publish, staged
+from pulse_export.pipeline import export
+from pulse_export.plan import builder as engine
 
 KEY = PlanKey("tensorrt", "10.16.1", 87)
 
@@ -144,7 +156,7 @@ def with_context(bundle: Bundle, context: int) -> Bundle:
 
 
 class Orin:
-    """An Orin NX of 16 GB, as `backends.cuda.Cuda`."""
+    """An Orin NX of 16 GB, as `engines.cuda_runtime.Cuda`."""
 
     def __call__(self, name: str) -> tuple[int, int]:
         assert name == "cudaMemGetInfo"

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 pytest.importorskip("onnx", reason="exporting needs pulse-edge[export]")
 
-from pulse_edge.export import threads
-from pulse_edge.export.graph import Graph
-from pulse_edge.export.precision import BITS, BLOCK_SIZES, PRECISIONS, QuantWeight, quantize
-from pulse_edge.export.targets import contrib
+from pulse_export import threads
+from pulse_export.graph import Graph
+from pulse_export.quantize.precision import BITS, BLOCK_SIZES, PRECISIONS
+from pulse_export.quantize.weights import QuantWeight, quantize
+from pulse_export.targets import onnxruntime as contrib
 
 Floats = NDArray[np.float32]
 WEIGHTS = arrays(

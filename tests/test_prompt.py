@@ -9,10 +9,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pulse_edge.bundle import PromptSpec
+from pulse_edge.bundle.spec import PromptSpec
 from pulse_edge.errors import BundleError, ParameterError
-from pulse_edge.export.config import VICUNA
-from pulse_edge.prompt import IMAGE, PromptBuilder, TextStream, Tokenizer, decode
+from pulse_edge.text.detokenizer import TextStream, decode
+from pulse_edge.text.template import IMAGE, PromptBuilder
+from pulse_edge.text.tokenizer import Tokenizer
+from pulse_export.config import VICUNA
 
 MODEL = Path(__file__).parent / "goldens" / "tokenizer.model"
 TOKENS, LEGACY = Tokenizer(MODEL, legacy=False), Tokenizer(MODEL, legacy=True)

@@ -15,9 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pulse_edge.ecg.drawing import draw_page
+from pulse_edge.ecg.readers.registry import is_recording, read_recording
+from pulse_edge.ecg.recording import LEADS, Recording, canonical_lead
 from pulse_edge.errors import RecordingError
-from pulse_edge.recording import LEADS, Recording, canonical_lead, is_recording, read_recording
-from pulse_edge.waveform import draw_page
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import pytest
 import tiny
 from PIL import Image
 
-from pulse_edge.export import reference
-from pulse_edge.export.checkpoint import Checkpoint
+from pulse_export import reference
+from pulse_export.checkpoint import Checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -15,15 +15,16 @@ from PIL import Image
 
 pytest.importorskip("onnx", reason="exporting needs pulse-edge[export]")
 
-from pulse_edge import image as images
-from pulse_edge.bundle import open_bundle
+from pulse_edge.bundle.bundle import open_bundle
 from pulse_edge.cli import cli
 from pulse_edge.errors import ExportError, ImageError
-from pulse_edge.export.calibrate import Recipe
-from pulse_edge.export.checkpoint import Checkpoint
-from pulse_edge.export.pipeline import export
-from pulse_edge.export.samples import DataHash, read_samples
-from pulse_edge.prompt import IMAGE, PromptBuilder, Tokenizer
+from pulse_edge.page import tokens as images
+from pulse_edge.text.template import IMAGE, PromptBuilder
+from pulse_edge.text.tokenizer import Tokenizer
+from pulse_export.checkpoint import Checkpoint
+from pulse_export.pipeline import export
+from pulse_export.quantize.calibrate import Recipe
+from pulse_export.quantize.samples import DataHash, read_samples
 
 TURNS = [{"from": "human", "value": "<image>\nWhat is the rate?"}, {"from": "gpt", "value": "72 beats per minute."}]
 

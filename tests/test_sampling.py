@@ -13,8 +13,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import pulse_edge
+from pulse_edge.decode.sampler import Sampler
 from pulse_edge.errors import EngineError, ParameterError
-from pulse_edge.sampling import Sampler, SamplingParams
+from pulse_edge.params import SamplingParams
 
 
 def distribution(

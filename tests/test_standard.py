@@ -19,17 +19,22 @@ pytest.importorskip("onnxruntime", "1.25", reason="ONNX Runtime 1.24 has no Tens
 import onnx
 import onnxruntime as ort
 
-from pulse_edge.backends import EngineOptions, open_engine
-from pulse_edge.bundle import DECODER_GRAPH, VISION_GRAPH, ModelSpec, open_bundle
+from pulse_edge.bundle.bundle import open_bundle
+from pulse_edge.bundle.manifest import DECODER_GRAPH, VISION_GRAPH
+from pulse_edge.bundle.spec import ModelSpec
 from pulse_edge.cli import cli
+from pulse_edge.engines.options import EngineOptions
+from pulse_edge.engines.registry import open_engine
 from pulse_edge.errors import EngineError
-from pulse_edge.export.checkpoint import Checkpoint
-from pulse_edge.export.decoder import write_decoder
-from pulse_edge.export.graph import Graph
-from pulse_edge.export.net import Net, Tensors
-from pulse_edge.export.precision import PRECISIONS, QuantWeight, quantize
-from pulse_edge.export.targets import contrib, standard
-from pulse_edge.export.vision import write_vision
+from pulse_export.checkpoint import Checkpoint
+from pulse_export.graph import Graph
+from pulse_export.network.decoder import write_decoder
+from pulse_export.network.vision import write_vision
+from pulse_export.network.writer import Net, Tensors
+from pulse_export.quantize.precision import PRECISIONS
+from pulse_export.quantize.weights import QuantWeight, quantize
+from pulse_export.targets import onnxruntime as contrib
+from pulse_export.targets import tensorrt as standard
 
 Floats = NDArray[np.float32]
 GRAPHS = (VISION_GRAPH, DECODER_GRAPH)

@@ -18,14 +18,17 @@ pytest.importorskip("onnxruntime", "1.25", reason="ONNX Runtime 1.24 has no Tens
 import fake_tensorrt as fake
 
 import pulse_edge
-from pulse_edge import plans
-from pulse_edge.backends import EngineOptions, cuda, open_engine
-from pulse_edge.backends.tensorrt import TensorRTEngine
-from pulse_edge.bundle import DECODER_GRAPH, VISION_GRAPH, Bundle, open_bundle
+from pulse_edge.bundle import plans
+from pulse_edge.bundle.bundle import Bundle, open_bundle
+from pulse_edge.bundle.manifest import DECODER_GRAPH, VISION_GRAPH
+from pulse_edge.bundle.plans import DECODER_PLAN, VISION_PLAN, PlanKey, plan_directory, publish, staged
+from pulse_edge.decode.speculation import DRAFTS
+from pulse_edge.engines import cuda_runtime as cuda
+from pulse_edge.engines.options import EngineOptions
+from pulse_edge.engines.registry import open_engine
+from pulse_edge.engines.tensorrt import TensorRTEngine
 from pulse_edge.errors import EngineError
-from pulse_edge.export.engine import LOGIT_ROWS
-from pulse_edge.lookup import DRAFTS
-from pulse_edge.plans import DECODER_PLAN, VISION_PLAN, PlanKey, plan_directory, publish, staged
+from pulse_export.plan.builder import LOGIT_ROWS
 
 HIDDEN, VOCAB, LAYERS = 64, 512, 2
 ROWS, STEP_ROWS, CAPABILITY = 16, 8, 87

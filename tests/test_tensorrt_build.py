@@ -20,14 +20,14 @@ pytest.importorskip("tensorrt_rtx", reason="building engines needs TensorRT-RTX:
 
 import tensorrt_rtx as trt
 
-from pulse_edge.bundle import DECODER_GRAPH, VISION_GRAPH
-from pulse_edge.export.checkpoint import Checkpoint
-from pulse_edge.export.decoder import write_decoder
-from pulse_edge.export.graph import Graph
-from pulse_edge.export.net import Net
-from pulse_edge.export.precision import PRECISIONS
-from pulse_edge.export.targets import standard
-from pulse_edge.plans import error_log
+from pulse_edge.bundle.manifest import DECODER_GRAPH, VISION_GRAPH
+from pulse_edge.bundle.plans import error_log
+from pulse_export.checkpoint import Checkpoint
+from pulse_export.graph import Graph
+from pulse_export.network.decoder import write_decoder
+from pulse_export.network.writer import Net
+from pulse_export.quantize.precision import PRECISIONS
+from pulse_export.targets import tensorrt as standard
 
 pytestmark = pytest.mark.tensorrt
 

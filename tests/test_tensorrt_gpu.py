@@ -20,10 +20,13 @@ pytest.importorskip("onnxruntime", "1.25", reason="ONNX Runtime 1.24 has no Tens
 from test_standard import Decoder, features
 
 import pulse_edge
-from pulse_edge.backends import EngineOptions, cuda, open_engine
-from pulse_edge.bundle import DECODER_GRAPH, VISION_GRAPH, Bundle, open_bundle
+from pulse_edge.bundle.bundle import Bundle, open_bundle
+from pulse_edge.bundle.manifest import DECODER_GRAPH, VISION_GRAPH
+from pulse_edge.engines import cuda_runtime as cuda
+from pulse_edge.engines.options import EngineOptions
+from pulse_edge.engines.registry import open_engine
 from pulse_edge.errors import EngineError
-from pulse_edge.export import engine
+from pulse_export.plan import builder as engine
 
 GEOMETRY = {"hidden": 512, "heads": 4, "ffn": 1024, "vision_width": 512, "vision_heads": 8, "vision_mlp": 2048}
 

@@ -12,20 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pulse_edge import waveform
+from pulse_edge.ecg import layout, raster
+from pulse_edge.ecg.drawing import draw_grid, draw_ink, draw_page
+from pulse_edge.ecg.layout import GAINS, LAYOUTS, SPEEDS, PageStyle, page_cells
+from pulse_edge.ecg.recording import LEADS, Recording
 from pulse_edge.errors import ParameterError, RecordingError
-from pulse_edge.waveform import (
-    GAINS,
-    LAYOUTS,
-    LEADS,
-    SPEEDS,
-    PageStyle,
-    Recording,
-    draw_grid,
-    draw_ink,
-    draw_page,
-    page_cells,
-)
 
 RATE = 1000.0
 PX_PER_MM = 200 / 25.4
@@ -122,7 +113,7 @@ def test_page_is_grid_and_ink() -> None:
 
 def test_same_input_same_bytes() -> None:
     first = draw_page(recording(), header="ID 7").tobytes()
-    for cache in (waveform._glyphs, waveform._font, waveform.page_cells):
+    for cache in (raster._glyphs, raster._font, layout.page_cells):
         cache.cache_clear()
     assert draw_page(recording(), header="ID 7").tobytes() == first
     assert draw_page(recording(), header="ID 8").tobytes() != first

@@ -28,7 +28,7 @@ from benchmarks import compare
 from benchmarks.gpu import items, layout, report, runner
 from benchmarks.gpu.items import Item
 from benchmarks.gpu.layout import Layout, Recorder
-from pulse_edge import machine
+from pulse_edge import system
 
 PACKAGES = (
     *(
@@ -50,13 +50,13 @@ CARD = ("name", "driver_version", "memory.total", "compute_cap", "power.limit")
 def describe(commit: str | None) -> dict[str, Any]:
     """What the run is on: the card, its driver, versions of what takes part."""
     query = f"--query-gpu={','.join(CARD)}"
-    card = machine.said_by("nvidia-smi", "-i", "0", query, "--format=csv,noheader")
+    card = system.said_by("nvidia-smi", "-i", "0", query, "--format=csv,noheader")
     cells = [cell.strip() for cell in card.split(",")] if card else []
-    cuda = re.search(r"CUDA Version:\s*([\d.]+)", machine.said_by("nvidia-smi") or "")
+    cuda = re.search(r"CUDA Version:\s*([\d.]+)", system.said_by("nvidia-smi") or "")
     return {
         "card": dict(zip(CARD, cells, strict=False)) or None,
         "cuda": cuda[1] if cuda else None,
-        "host": machine.describe(),
+        "host": system.describe(),
         "versions": {"python": platform.python_version()} | _versions(),
         "commit": commit or compare.commit(),
     }

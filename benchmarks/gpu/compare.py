@@ -19,7 +19,7 @@ from benchmarks import compare
 from benchmarks.compare import Case, Entry, Settings
 from benchmarks.gpu import layout
 from benchmarks.gpu.emit import emit
-from pulse_edge import machine
+from pulse_edge import system
 
 # In order of value: time may run out. A page's prompt has about 2,933 tokens.
 CASES = (Case("pp", 2933), Case("tg", 32), Case("tg", 32, 3000), Case("vision", 5), Case("pp", 512))
@@ -123,7 +123,7 @@ def prepare(entries: list[Entry], work: Path, dry_run: bool) -> None:
 def together() -> bool:
     """Whether all peers fit on the GPU at once. If not, each round loads them anew."""
     query = ("-i", "0", "--query-gpu=memory.total", "--format=csv,noheader,nounits")
-    text = machine.said_by("nvidia-smi", *query)
+    text = system.said_by("nvidia-smi", *query)
     match = re.match(r"\d+", text or "")
     return match is None or int(match[0]) << 20 >= TOGETHER_FROM
 
@@ -157,7 +157,7 @@ def main(
     points = list(table[decode, dry_run])
     sizes = layout.sizes(dry_run)
     settings = Settings(
-        threads=machine.physical_cores(),
+        threads=system.physical_cores(),
         context=sizes.context,
         vocab=sizes.vocab,
         repetitions=1 if dry_run else ROUNDS,

@@ -16,9 +16,9 @@ import click
 
 import pulse_edge
 from benchmarks.gpu.emit import emit
-from pulse_edge.bench import PAGE, QUESTIONS
-from pulse_edge.export.pipeline import export
-from pulse_edge.nano.evaluate import heldout_case, heldout_indices
+from pulse_edge.measure.bench import PAGE, QUESTIONS
+from pulse_edge.simulation.cases import heldout_case, heldout_indices
+from pulse_export.pipeline import export
 
 CHECKPOINT = Path(__file__).parents[2] / "pulse_nano" / "pulse-nano"
 TOKENS = 48

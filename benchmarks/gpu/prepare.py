@@ -19,7 +19,7 @@ from benchmarks import compare, synthetic
 from benchmarks.gpu import layout
 from benchmarks.gpu.emit import emit
 from benchmarks.gpu.items import CHECKPOINT, PRODUCT
-from pulse_edge import machine
+from pulse_edge import system
 
 SHARDS = 16  # files, each written by a thread
 OTHERS = (("transformers", "fp16"), ("transformers", "fp16:compiled"), ("torch-int4", "int4"))
@@ -44,7 +44,7 @@ def main(work: Path, dry_run: bool) -> None:
     entries = {name: compare.Entry("ours", v) for name, v in layout.variants(dry_run).items()}
     # These write next to nothing, but take seconds to import. Why one cannot, compare will say.
     others = [] if dry_run else [compare.Entry(*pair) for pair in OTHERS]
-    memory = machine.describe()["memory"] or 0
+    memory = system.describe()["memory"] or 0
     serial = memory < SERIAL_BELOW and not dry_run
     start = time.perf_counter()
     with ThreadPoolExecutor(1 if serial else len(entries) + 1) as pool:

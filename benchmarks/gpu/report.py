@@ -16,7 +16,7 @@ import click
 
 from benchmarks.gpu import layout
 from benchmarks.gpu.items import SKIPPED
-from pulse_edge import figures
+from pulse_edge.measure import tables as figures
 
 WIDTH = 100  # of the last column
 Line = layout.Line

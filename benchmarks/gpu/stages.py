@@ -19,9 +19,12 @@ import click
 import numpy as np
 
 from benchmarks.gpu.emit import emit
-from pulse_edge import bench, machine
-from pulse_edge.backends import Engine, EngineOptions, Rows, open_engine
-from pulse_edge.bundle import Bundle, open_bundle
+from pulse_edge import system
+from pulse_edge.bundle.bundle import Bundle, open_bundle
+from pulse_edge.engines.engine import Engine, Rows
+from pulse_edge.engines.options import EngineOptions
+from pulse_edge.engines.registry import open_engine
+from pulse_edge.measure import bench
 from pulse_edge.model import Model
 
 PAGE_TOKENS = 2933  # of PULSE-7B's prompt with a page
@@ -89,7 +92,7 @@ def chunks(engine: Engine, rows: Rows, runs: int) -> None:
                 engine.prefill(rows[at : at + chunk])
 
         emit(
-            "prefill by", chunk=chunk, tokens=len(rows), device_memory=machine.device_memory(os.getpid()),
+            "prefill by", chunk=chunk, tokens=len(rows), device_memory=system.device_memory(os.getpid()),
             **spread(timed(feed, runs, lambda: engine.rewind(0))),
         )  # fmt: skip
 
@@ -115,7 +118,7 @@ def run(bundle: Bundle, variant: str, dry_run: bool) -> None:
     runs = 2 if dry_run else 7
     model = Model(bench._endless(bundle), engine)
     requests(model, runs)
-    emit("memory", device_memory=machine.device_memory(os.getpid()))
+    emit("memory", device_memory=system.device_memory(os.getpid()))
     answers(model, 4 if dry_run else 128)
     model.forget()
     most = min(PAGE_TOKENS, engine.capacity - 20)

@@ -20,8 +20,9 @@ import numpy as np
 
 from benchmarks.gpu.emit import emit, parse
 from benchmarks.gpu.stages import CONTEXT, PAGE_TOKENS, spread, timed
-from pulse_edge.backends import EngineOptions, open_engine
-from pulse_edge.bundle import open_bundle
+from pulse_edge.bundle.bundle import open_bundle
+from pulse_edge.engines.options import EngineOptions
+from pulse_edge.engines.registry import open_engine
 
 LIMIT = 60.0  # seconds an option may take
 
@@ -54,7 +55,7 @@ BY_NAME = {option.name: option for option in OPTIONS}
 
 def measure(bundle: Path, option: Option, dry_run: bool) -> None:
     """In a process that has the option's environment."""
-    from pulse_edge.backends import ort
+    from pulse_edge.engines import onnxruntime as ort
 
     device = "cpu" if dry_run else "cuda"
     if not dry_run:

@@ -62,7 +62,7 @@ class ForThisGpu:
 
 def make_bundle(work: Path) -> Path:
     """The checkpoint and its export for TensorRT; new each time, without plans of a run before."""
-    from pulse_edge.export.pipeline import export
+    from pulse_export.pipeline import export
 
     checkpoint, bundle = work / "rtx-checkpoint", work / "rtx-int4"
     for folder in (checkpoint, bundle):
@@ -75,11 +75,11 @@ def make_bundle(work: Path) -> Path:
 def build_and_run(path: Path, way: str) -> Answer:
     """In this process, which may not survive it."""
     from benchmarks.peers import ours
-    from pulse_edge.backends.cuda import Cuda
-    from pulse_edge.bundle import open_bundle
+    from pulse_edge.bundle.bundle import open_bundle
+    from pulse_edge.bundle.plans import PlanKey, load_library
+    from pulse_edge.engines.cuda_runtime import Cuda
     from pulse_edge.errors import EngineError, ExportError
-    from pulse_edge.export import engine
-    from pulse_edge.plans import PlanKey, load_library
+    from pulse_export.plan import builder as engine
 
     library = load_library(LIBRARY)
     capability = Cuda().capability()

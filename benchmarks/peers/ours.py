@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.peers.protocol import serve
-from pulse_edge.backends import EngineOptions, open_engine
-from pulse_edge.bundle import open_bundle
+from pulse_edge.bundle.bundle import open_bundle
+from pulse_edge.engines.options import EngineOptions
+from pulse_edge.engines.registry import open_engine
 
 
 class Ours:
@@ -44,7 +45,7 @@ class Ours:
 
 
 def convert(checkpoint: Path, out: Path, variant: str) -> None:
-    from pulse_edge.export.pipeline import export
+    from pulse_export.pipeline import export
 
     precision, *more = variant.split(":")
     block = next((int(part) for part in more if part.isdigit()), None)

@@ -139,7 +139,7 @@ def serve(convert: Convert, load: Load) -> None:
 
 
 def peak_memory() -> int:
-    """Largest resident set of this process so far, in bytes; mapped file pages count. As pulse_edge.machine has it."""
+    """Largest resident set of this process so far, in bytes; mapped file pages count. As pulse_edge.system has it."""
     try:
         return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
     except (OSError, IndexError):

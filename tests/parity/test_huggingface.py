@@ -16,12 +16,13 @@ import tiny
 from goldens import cases
 from test_goldens import pulse_spec
 
-from pulse_edge import image as images
-from pulse_edge.backends import EngineOptions, open_engine
-from pulse_edge.bundle import open_bundle
-from pulse_edge.export import reference
-from pulse_edge.export.checkpoint import Checkpoint
-from pulse_edge.export.pipeline import export
+from pulse_edge.bundle.bundle import open_bundle
+from pulse_edge.engines.options import EngineOptions
+from pulse_edge.engines.registry import open_engine
+from pulse_edge.page import views as images
+from pulse_export import reference
+from pulse_export.checkpoint import Checkpoint
+from pulse_export.pipeline import export
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -149,7 +150,7 @@ def test_whole_model(tmp_path: Path, layout: str, class_name: str, size: tuple[i
     export(path, tmp_path / "bundle", precision="fp32")
     opened = open_bundle(tmp_path / "bundle")
     engine = open_engine(opened, EngineOptions(threads=1))
-    ours = images.merge(engine.encode(images.preprocess(page, spec)), size, spec, newline)
+    ours = tokens.merge(engine.encode(images.preprocess(page, spec)), size, spec, newline)
     assert relative(ours, tokens) < TOLERANCE
     logits = engine.prefill(reference.splice([*before, -200, *after], ours, tensor))
     assert relative(logits, expected[-1]) < TOLERANCE

@@ -1,0 +1,1 @@
+"""Checkpoint directory -> bundle. Needs the extra `pulse-edge[export]`."""

@@ -1,0 +1,1 @@
+"""The two networks, written node by node through a target."""

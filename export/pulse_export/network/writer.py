@@ -1,0 +1,68 @@
+"""What `vision.py` and `decoder.py` write with: a graph, a target, a precision and the checkpoint's tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pulse_export.checkpoint import Tensors
+from pulse_export.graph import Graph
+from pulse_export.quantize.precision import BITS, Precision
+from pulse_export.quantize.smooth import Smoothed
+from pulse_export.quantize.weights import QuantWeight, quantize
+from pulse_export.targets.target import Target
+
+
+@dataclass(frozen=True)
+class Net:
+    """One graph being written. `part` of the precision table decides how `linear` stores its weight.
+
+    `smoothed`: where activations are quantized too, the calibrated tensors, which then are `tensors` as well.
+    """
+
+    graph: Graph
+    target: Target
+    precision: Precision
+    block: int
+    tensors: Tensors
+    smoothed: Smoothed | None = None
+
+    def linear(self, x: str, *names: str, part: str, name: str | None = None) -> str:
+        """A Linear layer; several names are stacked along their outputs into one. Biases are found by their names."""
+        stacked = [self.tensors(f"{n}.weight") for n in names]
+        weight = stacked[0] if len(stacked) == 1 else np.concatenate(stacked)
+        bias = self.tensors(f"{names[0]}.bias") if part == "vision" else None
+        storage = getattr(self.precision, part)
+        scale = None
+        if storage == "w8a8" and self.smoothed:
+            x, scale = self._smoothed_input(x, names[0], self.smoothed), self.smoothed.scale(names[0])
+        stored = self._quantized(weight, storage) if storage in BITS else weight
+        return self.target.emit_linear(self.graph, x, stored, bias, name or names[0], scale)
+
+    def _smoothed_input(self, x: str, layer: str, smoothed: Smoothed) -> str:
+        factor = smoothed.factor(layer)
+        if factor is None:
+            return x
+        stored = self.graph.weight(f"{layer}.smoothing", factor.astype(self.target.io))
+        return self.node("Mul", x, stored, name=f"{layer}.smoothed")
+
+    def _quantized(self, weight: NDArray[np.float32], storage: str) -> QuantWeight:
+        block = self.block if storage in self.target.blocked else weight.shape[1]
+        return quantize(weight, self.target.bits(storage), block, signed=self.target.signed_scales)
+
+    def parameter(self, name: str) -> str:
+        """A small tensor that is never quantized (norms, positions)."""
+        return self.graph.weight(name, self.tensors(name).astype(self.target.io))
+
+    def layer_norm(self, x: str, name: str, eps: float) -> str:
+        weight, bias = self.parameter(f"{name}.weight"), self.parameter(f"{name}.bias")
+        return self.target.emit_layer_norm(self.graph, x, weight, bias, eps, name)
+
+    def node(self, op: str, *inputs: str, name: str, **attributes: Any) -> str:
+        return self.graph.node(op, inputs, name=name, **attributes)
+
+    def ints(self, *values: int) -> str:
+        return self.graph.constant(np.array(values, np.int64))

@@ -1,0 +1,1 @@
+"""Precisions, and how weights, activations and caches get there."""

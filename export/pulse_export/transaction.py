@@ -1,0 +1,103 @@
+"""A bundle is written beside its place and renamed into it: an export that is killed leaves nothing that loads."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import glob
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pulse_edge.bundle.manifest import (
+    DECODER_GRAPH,
+    EMBEDDINGS,
+    MANIFEST,
+    TOKENIZER,
+    VISION_GRAPH,
+    Manifest,
+)
+from pulse_edge.bundle.plans import PLANS
+from pulse_edge.bundle.sealed_json import dumps
+from pulse_edge.errors import ExportError
+
+PENDING = f"{MANIFEST}.pending"  # the manifest's name until everything else is in place
+PARTS = {VISION_GRAPH, f"{VISION_GRAPH}.data", DECODER_GRAPH, f"{DECODER_GRAPH}.data", EMBEDDINGS, TOKENIZER}
+
+
+def _check_output(out: Path, force: bool) -> None:
+    if not out.parent.is_dir():
+        raise ExportError(f"{out.parent}: no such directory to put the bundle in")
+    if not os.path.lexists(out):
+        return
+    if not force:
+        raise ExportError(f"{out} exists; choose another name, or --force to replace it")
+    names = {p.name for p in out.iterdir()} if out.is_dir() else {out.name}
+    foreign = sorted(names - PARTS - {MANIFEST, PENDING, PLANS})
+    if foreign or (names and not names & {MANIFEST, PENDING, DECODER_GRAPH}):
+        what = f"holds {foreign[0]}, which is no part of one" if foreign and out.is_dir() else "is not one"
+        raise ExportError(f"{out}: --force replaces bundles only, and this {what}; choose another name")
+
+
+@contextmanager
+def _staging(out: Path) -> Iterator[Path]:
+    """A directory inside a hidden one beside `out`, which is gone afterwards; so are those of exports that were killed.
+
+    Whoever writes into it holds a lock on it, which ends with its process however that ends. (A process id would not
+    do: inside a container every export may have the same one.)
+    """
+    parent = out.parent
+    try:
+        for stale in parent.glob(f".{glob.escape(out.name)}.partial-*"):
+            with suppress(FileNotFoundError), _locked(stale) as free:
+                if free:
+                    shutil.rmtree(stale, ignore_errors=True)
+        hidden = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=parent))
+    except OSError as error:
+        raise ExportError(f"{parent}: cannot be written to ({error.strerror})") from None
+    try:
+        with _locked(hidden):
+            (hidden / "bundle").mkdir()
+            yield hidden / "bundle"
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ExportError(f"{parent}: the disk is full; nothing was left behind") from None
+        raise ExportError(f"{error.filename or parent}: {error.strerror}") from None
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[bool]:
+    """Whether the directory's lock was free; if so it is held inside."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        free = True
+    except OSError:  # held by another; or a file system without locks, where nothing is known to be stale
+        free = False
+    try:
+        yield free
+    finally:
+        os.close(handle)
+
+
+def _publish(staging: Path, manifest: Manifest, out: Path, force: bool) -> None:
+    """Make the staged files durable, then a bundle. The rename of the manifest is the moment it becomes one."""
+    pending = staging / PENDING
+    pending.write_bytes(dumps(manifest))
+    for file in (*staging.iterdir(), staging):
+        handle = os.open(file, os.O_RDONLY)
+        os.fsync(handle)
+        os.close(handle)
+    _check_output(out, force)  # again: it may have come into being meanwhile
+    if out.is_symlink():  # --force: the link goes, what it leads to stays
+        out.unlink()
+    elif out.exists():  # --force: the old bundle stops being one first, and is never seen half removed
+        (out / MANIFEST).unlink(missing_ok=True)
+        out.rename(staging.with_name("old"))
+    staging.rename(out)
+    (out / PENDING).rename(out / MANIFEST)

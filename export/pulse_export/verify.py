@@ -1,0 +1,214 @@
+"""A bundle against its checkpoint, stage by stage, with the numpy reference as the judge.
+
+The bundle answers greedily; then the reference reads prompt and answer in one pass, which gives its logits at every
+position. Up to the first difference both have seen the same tokens, so that pass decides as step-by-step would.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pulse_edge.bundle.bundle import Bundle
+from pulse_edge.bundle.manifest import TOKENIZER
+from pulse_edge.engines.engine import Engine, Rows
+from pulse_edge.engines.options import EngineOptions
+from pulse_edge.engines.registry import open_engine
+from pulse_edge.errors import BundleError, ContextError, ParameterError
+from pulse_edge.page import views as images
+from pulse_edge.page.source import read_page
+from pulse_edge.page.tokens import image_rows
+from pulse_edge.progress import Progress
+from pulse_edge.text.template import PromptBuilder, prompt_rows
+from pulse_edge.text.tokenizer import Tokenizer
+from pulse_export import reference
+from pulse_export.checkpoint import Checkpoint
+
+QUESTION = "Please write a clinical report based on this ECG image."
+FP32_BAR = 1e-4  # largest error of features and logits, relative to the reference's largest value
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Largest absolute error, and the same relative to the reference's largest magnitude."""
+
+    name: str
+    shape: tuple[int, ...]
+    max_error: float
+    relative: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """The comparison. `margin`: at the first token that differs, how far the reference's choice leads the bundle's,
+    in logits; a margin within twice the logits' own error is a tie. None when all tokens are equal."""
+
+    bundle: str
+    checkpoint: str
+    precision: str
+    stages: tuple[Stage, ...]
+    logits_cosine_min: float
+    logits_cosine_mean: float
+    top1_agreement: float
+    kl_divergence_mean: float
+    tokens_compared: int
+    diverged_at: int | None
+    margin: float | None
+    passed: bool
+    verdict: str
+
+    def __str__(self) -> str:
+        lines = [f"{'stage':<16}{'shape':>20}{'max error':>14}{'relative':>14}"]
+        for s in self.stages:
+            shape = " x ".join(map(str, s.shape))
+            lines.append(f"{s.name:<16}{shape:>20}{s.max_error:>14.3g}{s.relative:>14.3g}")
+        lines += [
+            f"logits over all positions: cosine min {self.logits_cosine_min:.6f}, mean {self.logits_cosine_mean:.6f}; "
+            f"top-1 agreement {self.top1_agreement:.2%}; mean KL divergence {self.kl_divergence_mean:.3g} nats",
+            f"greedy tokens: {self.tokens_compared} compared, "
+            + ("all equal" if self.diverged_at is None else
+               f"first difference at {self.diverged_at}, where the reference's margin is {self.margin:.3g}"),
+            f"{'PASSED' if self.passed else 'FAILED'} ({self.precision}): {self.verdict}",
+        ]  # fmt: skip
+        return "\n".join(lines)
+
+
+def compare(
+    bundle: Bundle, against: str | Path, image: str | None, tokens: int, threads: int, progress: Progress | None = None
+) -> Report:
+    """Run bundle and reference on one page and question. Raises `CheckpointError`, `BundleError`, `ImageError`."""
+    if tokens < 1:
+        raise ParameterError(f"tokens is {tokens}, but must be a whole number from 1")
+    source = Checkpoint(against)
+    spec = bundle.manifest.model
+    if replace(source.spec, text=replace(source.spec.text, context=spec.text.context)) != spec:
+        raise BundleError(f"{bundle.path} was not made from {source.path}: their model specifications differ")
+    page = read_page(image).image if image else test_page()
+    engine = open_engine(bundle, EngineOptions(threads=threads))
+    pixels = images.preprocess(page, spec)
+    looked = engine.encode(pixels)
+    features = np.asarray(looked, np.float32)
+    ids = prompt_ids(bundle)
+    numbers = prompt_rows(ids, image_rows(len(pixels), page.size, spec, engine.table_rows))
+    if len(numbers) + tokens > engine.capacity:
+        raise ContextError(f"the prompt is {len(numbers)} tokens; with {tokens} more it exceeds {engine.capacity}")
+    logits, chosen = _greedy(engine, engine.rows(numbers, looked), tokens)
+    _say(progress, "reference", 1, 3)
+    expected_pixels = reference.pixels(page, spec)
+    expected_features = reference.vision_features(expected_pixels, spec, source.tensor)
+    _say(progress, "reference", 1, 3)
+    expected_newline = source.tensor("image_newline") if spec.image.merge == "spatial_unpad" else None
+    merged = reference.merge(expected_features, page.size, spec, expected_newline)
+    answer = source.tensor("embed_tokens.weight")[chosen[:-1]]
+    both = np.concatenate([reference.splice(ids, merged, source.tensor), answer])
+    expected = reference.logits(both, spec, source.tensor)
+    _say(progress, "reference", 1, 3)
+    if source.info().sha256 != bundle.manifest.checkpoint.sha256:
+        raise BundleError(f"{bundle.path} was not made from {source.path}: their weights differ")
+    stages = (
+        _stage("pixels", pixels, expected_pixels),
+        _stage("features", features, expected_features),
+        _stage("prefill logits", logits, expected[: len(numbers)]),
+    )
+    return _report(bundle, source, stages, logits, expected, chosen)
+
+
+def _report(
+    bundle: Bundle, source: Checkpoint, stages: tuple[Stage, ...], logits: Floats, expected: Floats, chosen: list[int]
+) -> Report:
+    prompt = len(logits)
+    decided = expected[prompt - 1 :]
+    differs = [i for i, token in enumerate(chosen) if int(decided[i].argmax()) != token]
+    at = differs[0] if differs else None
+    margin = None if at is None else float(decided[at].max() - decided[at][chosen[at]])
+    cosine = (logits * expected[:prompt]).sum(1) / (
+        np.linalg.norm(logits, axis=1) * np.linalg.norm(expected[:prompt], axis=1)
+    )
+    precision = bundle.manifest.precision.name
+    passed, verdict = _judge(precision, stages, margin)
+    return Report(
+        bundle=bundle.digest,
+        checkpoint=str(source.path),
+        precision=precision,
+        stages=stages,
+        logits_cosine_min=float(cosine.min()),
+        logits_cosine_mean=float(cosine.mean()),
+        top1_agreement=float((logits.argmax(1) == expected[:prompt].argmax(1)).mean()),
+        kl_divergence_mean=float(kl_divergence(expected[:prompt], logits).mean()),
+        tokens_compared=len(chosen),
+        diverged_at=at,
+        margin=margin,
+        passed=passed,
+        verdict=verdict,
+    )
+
+
+def _judge(precision: str, stages: tuple[Stage, ...], margin: float | None) -> tuple[bool, str]:
+    pixels, features, logits = stages
+    if pixels.max_error:
+        return False, "pixels must be equal to the bit"
+    if precision != "fp32":
+        return True, "pixels are equal; the other figures are what this precision costs, and have no bar here"
+    worst = max(features.relative, logits.relative)
+    if worst > FP32_BAR:
+        return False, f"features and logits must be within {FP32_BAR:g}, but err by {worst:.3g}"
+    if margin is not None and margin > 2 * logits.max_error:
+        return False, "tokens differ where the reference does not see a tie"
+    tie = "" if margin is None else ", tokens differ only at a tie"
+    return True, f"features and logits are within {FP32_BAR:g}{tie}"
+
+
+def kl_divergence(expected: NDArray[np.floating[Any]], got: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """KL(expected || got) in nats, a row each, of two sets of logits [rows, vocab]."""
+    p, q = (_log_softmax(x.astype(np.float64)) for x in (expected, got))
+    out: NDArray[np.float64] = (np.exp(p) * (p - q)).sum(axis=1)
+    return out
+
+
+def _log_softmax(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    x = x - x.max(axis=1, keepdims=True)
+    out: NDArray[np.float64] = x - np.log(np.exp(x).sum(axis=1, keepdims=True))
+    return out
+
+
+def _stage(name: str, got: Floats, expected: Floats) -> Stage:
+    error = float(np.abs(got - expected).max())
+    return Stage(name, got.shape, error, error / float(np.abs(expected).max()))
+
+
+def _say(progress: Progress | None, stage: str, amount: int, total: int) -> None:
+    if progress:
+        progress(stage, amount, total)
+
+
+def _greedy(engine: Engine, prompt: Rows, count: int) -> tuple[Floats, list[int]]:
+    """Logits of every prompt position [prompt, vocab], and `count` greedy tokens (the end token is no end here)."""
+    logits = engine.step(prompt).astype(np.float32)
+    chosen = [int(logits[-1].argmax())]
+    while len(chosen) < count:
+        chosen.append(int(engine.choose(engine.rows(np.array(chosen[-1:])))[0]))
+    return logits, chosen
+
+
+def prompt_ids(bundle: Bundle) -> list[int]:
+    spec = bundle.manifest.model
+    tokenizer = Tokenizer(bundle.file(TOKENIZER), spec.prompt.legacy)
+    return PromptBuilder(spec.prompt, tokenizer, spec.text.bos, spec.text.eos[0]).first_turn(QUESTION)
+
+
+def test_page() -> Image.Image:
+    """A deterministic landscape page with lines and grid; what it shows does not matter, only that it has detail."""
+    y, x = np.mgrid[0:425, 0:550]
+    trace = np.abs(y % 106 - 53 - 30 * np.exp(-((((x % 60) - 30) / 4.0) ** 2))) < 1.5
+    grid = (x % 10 == 0) | (y % 10 == 0)
+    rgb = np.full((425, 550, 3), 255, np.uint8)
+    rgb[grid] = (255, 200, 200)
+    rgb[trace] = 0
+    return Image.fromarray(rgb)

@@ -1,0 +1,11 @@
+"""Types of the arrays that rooms hand to each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating[Any]]  # float32, or float16 where an engine's networks have it
+Numbers = NDArray[np.int64]

@@ -1,0 +1,41 @@
+"""The embedding table of a bundle, in its file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pulse_edge.arrays import Floats, Numbers
+from pulse_edge.bundle.bundle import Bundle
+from pulse_edge.bundle.manifest import EMBEDDINGS
+
+
+class HostTable:
+    """The embedding table in the bundle's file, for engines that take embeddings from the host. Rows are read as they
+    are needed, in `dtype`, the type of the engine's networks."""
+
+    def __init__(self, bundle: Bundle, dtype: type[np.floating[Any]]) -> None:
+        self._table, self._dtype = open_table(bundle), dtype
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def rows(self, numbers: Numbers, page: Floats | None) -> Floats:
+        """numbers [n] -> embeddings [n, hidden]; see `Engine`. page: features [views, patches, hidden]."""
+        out = np.empty((len(numbers), self._table.shape[1]), self._dtype)
+        text = numbers < len(self._table)
+        out[text] = self._table[numbers[text]]
+        if not text.all():
+            assert page is not None, "numbers of a page's features, without a page"
+            out[~text] = page.reshape(-1, out.shape[1])[numbers[~text] - len(self._table)]
+        return out
+
+
+def open_table(bundle: Bundle) -> NDArray[Any]:
+    """The embedding table [rows, hidden], mapped: float16, float32 in fp32 bundles."""
+    manifest = bundle.manifest
+    dtype = np.float32 if manifest.precision.embeddings == "fp32" else np.float16
+    table: NDArray[Any] = np.memmap(bundle.file(EMBEDDINGS), dtype, "r")
+    return table.reshape(-1, manifest.model.text.hidden)

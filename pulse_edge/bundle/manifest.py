@@ -1,0 +1,74 @@
+"""The manifest of a bundle: what it holds, of what, made by what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pulse_edge.bundle.sealed_json import load_sealed, sealed
+from pulse_edge.bundle.spec import ModelSpec
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+VISION_GRAPH, DECODER_GRAPH = "vision.onnx", "decoder.onnx"
+EMBEDDINGS, TOKENIZER = "embeddings.bin", "tokenizer.model"
+WEIGHTS = (".data", ".bin")  # how files end that hold nothing but numbers
+NOTICE = "Research use only: not a medical device, not for diagnosis or treatment."
+
+
+@dataclass(frozen=True)
+class PrecisionInfo:
+    """What the numbers are. Weight entries read `fp32`, `fp16`, `int8`, `int4`
+    or `w8a8` (bytes, and so are what they are multiplied with); `io` is the graphs' float type."""
+
+    name: str
+    decoder: str
+    head: str
+    vision: str
+    embeddings: Literal["fp32", "fp16"]
+    kv_cache: Literal["fp32", "fp16", "int8"]
+    io: Literal["fp32", "fp16"]
+    activations: str
+    block_size: int
+    recipe: str
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """Identity of the source: `sha256` runs over every tensor's name, dtype, shape and bytes, in name order, and
+    config.json and the tokenizer, so it does not depend on how the tensors are spread over shards."""
+
+    name: str
+    architecture: str
+    dtype: str
+    parameters: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    schema_version: int
+    notice: str
+    model: ModelSpec
+    precision: PrecisionInfo
+    target: Literal["cpu", "cuda", "standard"]
+    checkpoint: CheckpointInfo
+    tools: dict[str, str]
+    files: tuple[FileEntry, ...]
+    seal: str = ""  # SHA-256 of this manifest's canonical bytes with an empty seal; covers every file's hash
+
+    def sealed(self) -> Manifest:
+        return sealed(self)
+
+
+def loads(raw: bytes, where: str = MANIFEST) -> Manifest:
+    """Parse and check a manifest. Raises `BundleError`."""
+    outdated = "export the checkpoint again with this version, or install the version that wrote it"
+    return load_sealed(Manifest, raw, where, SCHEMA_VERSION, outdated, "copy or export the bundle again")

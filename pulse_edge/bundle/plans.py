@@ -1,0 +1,190 @@
+"""Plans: what TensorRT built from a bundle's graphs, kept in the bundle's `plans/`. Their writer and their reader.
+
+A plan runs on the compute capability it was built for, with the very version of the library that built it. Each such
+pair has a directory with an index, which seals the plans and names the bundle they were built from. The manifest does
+not list them: a device adds its own, and the bundle stays what it was. A plan is executable code, so none is opened
+whose SHA-256 is not the index's.
+"""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import tempfile
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pulse_edge.bundle.bundle import Bundle, check_file, sha256_file
+from pulse_edge.bundle.manifest import FileEntry
+from pulse_edge.bundle.sealed_json import dumps, load_sealed, sealed
+from pulse_edge.errors import BundleError, EngineError
+
+SCHEMA_VERSION = 1
+PLANS, INDEX = "plans", "plans.json"
+VISION_PLAN, DECODER_PLAN = "vision.plan", "decoder.plan"
+
+
+@dataclass(frozen=True)
+class PlanKey:
+    """What a plan runs with: a library in exactly this version, on GPUs of one compute capability (87 is 8.7)."""
+
+    library: Literal["tensorrt", "tensorrt_rtx"]
+    version: str
+    capability: int
+
+    def __str__(self) -> str:
+        return f"{self.library}-{self.version}-sm{self.capability}"
+
+
+@dataclass(frozen=True)
+class PlanIndex:
+    """`plans.json`. Rows are tokens of one call: `prefill_rows` at most, and `logit_rows` of them with logits.
+
+    `step_profile` is the decoder's optimization profile for single tokens, and `several_profile` the one for up to
+    `logit_rows` of them; profile 0 takes any number.
+    """
+
+    schema_version: int
+    bundle: str  # seal of the bundle's manifest, which covers every graph
+    key: PlanKey
+    prefill_rows: int
+    logit_rows: int
+    views: int
+    step_profile: int
+    several_profile: int
+    files: tuple[FileEntry, ...]
+    seal: str = ""
+
+
+def load_library(name: str) -> Any:
+    """TensorRT's Python module. Raises `EngineError` where it is missing, or too old for the graphs.
+
+    `tensorrt` 10.15 brought IKVCacheUpdateLayer, the cache that is updated in place (its release notes).
+    """
+    try:
+        library = importlib.import_module(name)
+    except ImportError as error:
+        install = {
+            "tensorrt": "on a Jetson it comes with JetPack 7.2, elsewhere: pip install tensorrt",
+            "tensorrt_rtx": "pip install tensorrt-rtx",
+        }[name]
+        raise EngineError(f"{name} is not installed ({error}); {install}") from None
+    if not hasattr(library, "IKVCacheUpdateLayer"):
+        raise EngineError(
+            f"{name} {library.__version__} has no KV cache that is updated in place; tensorrt 10.15 or newer has "
+            "(on a Jetson: JetPack 7.2), and tensorrt-rtx 1.7"
+        )
+    return library
+
+
+def error_log(library: Any, fresh: bool = True) -> Any:
+    """A logger that keeps errors in `complaints` and warnings in `warnings`; `fresh`: both emptied.
+
+    TensorRT knows one logger a process, the first: whoever wants to hear it has to ask here.
+    """
+    name = library.__name__
+    if name not in _LOGS:
+
+        class Log(library.ILogger):  # type: ignore[misc]
+            def __init__(self) -> None:
+                super().__init__()
+                self.complaints: list[str] = []
+                self.warnings: deque[str] = deque(maxlen=1000)  # a service must not grow by what it warns of
+
+            def log(self, severity: Any, message: str) -> None:
+                if severity <= library.ILogger.ERROR:
+                    self.complaints.append(message)
+                    del self.complaints[:-100]
+                elif severity == library.ILogger.WARNING:
+                    self.warnings.append(message)
+
+        _LOGS[name] = Log()
+    if fresh:
+        _LOGS[name].complaints.clear()
+        _LOGS[name].warnings.clear()
+    return _LOGS[name]
+
+
+_LOGS: dict[str, Any] = {}
+
+
+def plan_directory(bundle: Bundle, key: PlanKey) -> Path:
+    return bundle.path / PLANS / str(key)
+
+
+def available(bundle: Bundle) -> list[str]:
+    """Names of the bundle's plans, whatever they are worth."""
+    return sorted(p.parent.name for p in (bundle.path / PLANS).glob(f"[!.]*/{INDEX}"))
+
+
+def open_plans(bundle: Bundle, key: PlanKey) -> PlanIndex:
+    """The plans for `key`, checked to the last byte. Raises `EngineError` that says how to build what is missing."""
+    root = plan_directory(bundle, key)
+    command = f"pulse-edge build {bundle.path}"
+    try:
+        raw = (root / INDEX).read_bytes()
+    except OSError:
+        others = f" (but for {', '.join(available(bundle))})" if available(bundle) else ""
+        raise EngineError(
+            f"{bundle.path} has no plans for {key}{others}; build them on this device: {command}"
+        ) from None
+    again = f"build them again: {command}"
+    try:
+        index = load_sealed(PlanIndex, raw, str(root / INDEX), SCHEMA_VERSION, again, again)
+    except BundleError as error:
+        raise EngineError(str(error)) from None
+    if index.key != key:
+        raise EngineError(f"{root}: its plans were built for {index.key}; {again}")
+    if index.bundle != bundle.digest:
+        raise EngineError(f"{root}: its plans were built from another bundle ({index.bundle[:16]}…); {again}")
+    problem = next(filter(None, (check_file(root, entry, INDEX) for entry in index.files)), None)
+    if problem:
+        raise EngineError(f"{problem}; {again}")
+    missing = {VISION_PLAN, DECODER_PLAN} - {f.path for f in index.files}
+    if missing:
+        raise EngineError(f"{root / INDEX}: lists no {min(missing)}; {again}")
+    return index
+
+
+def plan_size(index: PlanIndex, plan: str) -> int:
+    """Bytes: nearly all of them weights."""
+    return next(f.size for f in index.files if f.path == plan)
+
+
+@contextmanager
+def staged(bundle: Bundle, key: PlanKey) -> Iterator[Path]:
+    """A directory to write plans into; it is gone afterwards unless `publish` has moved it."""
+    parent = bundle.path / PLANS
+    parent.mkdir(exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=parent))
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def publish(
+    bundle: Bundle, key: PlanKey, staging: Path, *, prefill_rows: int, logit_rows: int, views: int,
+    step_profile: int, several_profile: int,
+) -> PlanIndex:  # fmt: skip
+    """Seal the staged plans and put them in the place of those for `key`. The index, last, makes them loadable."""
+    files = tuple(FileEntry(p.name, p.stat().st_size, sha256_file(p)) for p in sorted(staging.iterdir()))
+    index = sealed(
+        PlanIndex(
+            SCHEMA_VERSION, bundle.digest, key, prefill_rows, logit_rows, views, step_profile, several_profile, files
+        )
+    )  # fmt: skip
+    root = plan_directory(bundle, key)
+    if root.exists():
+        (root / INDEX).unlink(missing_ok=True)
+        shutil.rmtree(root)
+    staging.rename(root)
+    root.chmod(0o755)  # mkdtemp's is 0o700
+    pending = root / f"{INDEX}.pending"
+    pending.write_bytes(dumps(index))
+    pending.rename(root / INDEX)
+    return index

@@ -1,0 +1,25 @@
+"""What one run of the decode loop did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+# the model ended | a stop string | max_new_tokens | the cache is full | the caller left
+FinishReason = Literal["eos", "stop", "length", "context", "cancelled"]
+
+
+@dataclass
+class Generation:
+    """What one run of the loop did; filled while it runs. Times in seconds."""
+
+    tokens: list[int] = field(default_factory=list)  # without the end token
+    finish_reason: FinishReason = "cancelled"  # until another one is known
+    cancelled: bool = False  # set from outside: stop after this token
+    first_token_at: float | None = None  # time.perf_counter()
+    last_token_at: float | None = None
+    step_seconds: list[float] = field(default_factory=list)  # engine time of each decode step
+    drafted: int = 0  # tokens that steps ran ahead of sampling, with a lookup
+    accepted: int = 0  # those of them that were then sampled, and so took no step of their own
+    sample_seconds: float = 0.0
+    detokenise_seconds: float = 0.0

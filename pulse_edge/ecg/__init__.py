@@ -1,0 +1,1 @@
+"""ECG recordings: read from files, drawn as pages."""

@@ -1,0 +1,1 @@
+"""Readers of waveform files, one format a file; `registry.py` names them."""

@@ -1,0 +1,110 @@
+"""Records compared with a record of before."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pulse_edge.errors import ParameterError, PulseEdgeError, RegressionError
+from pulse_edge.measure.figures import SCHEMA_VERSION, Record, Unit
+from pulse_edge.measure.tables import number, table
+
+# Where two records differ in one of these, their figures are of different things.
+IDENTITY = (
+    ("machine", "name"), ("machine", "usable_cores"), ("provenance", "engine", "device"),
+    ("provenance", "engine", "threads"), ("provenance", "checkpoint", "name"), ("provenance", "precision", "name"),
+    ("provenance", "image", "sha256"), ("tokens", "prompt"), ("tokens", "new"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Change:
+    """A figure's medians before and after. `worse`: by what fraction; negative is an improvement."""
+
+    name: str
+    unit: Unit
+    before: float
+    after: float
+    worse: float
+
+
+class Baseline:
+    """A record to compare with, and by how much a median may be worse. Raises `ParameterError` for a wrong one."""
+
+    def __init__(self, path: str | Path, fail_over: str) -> None:
+        self.path, self.record = path, read_record(path)
+        try:
+            self.tolerance = float(fail_over.removesuffix("%")) / 100
+        except ValueError:
+            self.tolerance = -1
+        if not 0 <= self.tolerance < 100:
+            raise ParameterError(f"fail-over is {fail_over!r}, but must be a percentage like 10%")
+
+    def changes(self, record: Record) -> list[Change]:
+        """Medians of the figures that both have and that may fail a comparison, worst first."""
+        changes = []
+        for name, now in record["figures"].items():
+            before = self.record["figures"].get(name)
+            if not now["gate"] or before is None or before["unit"] != now["unit"] or not before["p50"] > 0:
+                continue
+            ratio = now["p50"] / before["p50"]
+            worse = ratio - 1 if now["better"] == "lower" else 1 - ratio
+            changes.append(Change(name, now["unit"], before["p50"], now["p50"], worse))
+        return sorted(changes, key=lambda change: -change.worse)
+
+    def table(self, record: Record) -> str:
+        """Every change, and what makes the two records hard to compare."""
+        rows = [("median", "baseline", "now", "change", "")]
+        for c in self.changes(record):
+            verdict = "REGRESSED" if c.worse > self.tolerance else "better" if c.worse < 0 else ""
+            rows.append(
+                (c.name, number(c.before, c.unit), number(c.after, c.unit), f"{c.after / c.before - 1:+.1%}", verdict)
+            )
+        pairs = ((" ".join(path), _at(self.record, path), _at(record, path)) for path in IDENTITY)
+        notes = [f"not the same {what}: the baseline has {a!r}, this run {b!r}" for what, a, b in pairs if a != b]
+        return "\n".join([table(rows, left=(0, 4)), *notes])
+
+    def check(self, record: Record) -> None:
+        """Raises `RegressionError` for what is worse than tolerated; `ParameterError` where nothing was compared."""
+        changes = self.changes(record)
+        if not changes:
+            raise ParameterError(f"{self.path} has no figure in common with this run; make it with the same options")
+        worse = [c.name for c in changes if c.worse > self.tolerance]
+        if worse:
+            raise RegressionError(
+                f"{len(worse)} of {len(changes)} medians are worse than in {self.path} by over "
+                f"{100 * self.tolerance:g} %: {', '.join(worse)}"
+            )
+
+
+def read_record(path: str | Path) -> dict[str, Any]:
+    """A record that `--json` printed, or the last one of a file that `--append` wrote. Raises `ParameterError`."""
+    try:
+        text = Path(path).read_text("utf-8")
+    except (OSError, ValueError) as error:
+        raise ParameterError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    for candidate in (text, *text.splitlines()[-1:]):
+        with suppress(ValueError):
+            record = json.loads(candidate)
+            if isinstance(record, dict) and record.get("schema") == SCHEMA_VERSION:
+                return record
+    raise ParameterError(f"{path}: not a result of 'pulse-edge bench' (schema {SCHEMA_VERSION}); make one with --json")
+
+
+def append(path: str | Path, record: Record | None = None) -> None:
+    """One more line of JSON; without a record only find out whether there can be one. Raises `PulseEdgeError`."""
+    try:
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n" if record else "")
+    except OSError as error:
+        raise PulseEdgeError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def _at(record: Any, path: Sequence[str]) -> Any:
+    for key in path:
+        record = record.get(key) if isinstance(record, Mapping) else None
+    return record

@@ -1,0 +1,70 @@
+"""A benchmark's figures: their statistics, their comparison with a baseline, their tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+Record = Mapping[str, Any]
+SCHEMA_VERSION = 2  # of a record, docs/bench.schema.json
+Unit = Literal["s", "tokens/s", "bytes"]
+Better = Literal["lower", "higher"]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Repeated measurements of one thing. `gate`: whether a comparison with a baseline may fail on it.
+
+    p90 and p99 look to the bad side: 90 % and 99 % of the samples are as good or better, linearly interpolated between
+    samples (so with few of them p99 is close to the worst).
+    """
+
+    what: str
+    unit: Unit
+    better: Better
+    gate: bool
+    samples: tuple[float, ...]
+    p50: float
+    p90: float
+    p99: float
+
+
+def figure(what: str, unit: Unit, better: Better, gate: bool, samples: Iterable[float]) -> Figure:
+    """The statistics of `samples`, at least one."""
+    kept = tuple(float(f"{s:.6g}") for s in samples)  # a clock says no more, and records stay small
+    ranks = (50, 90, 99) if better == "lower" else (50, 10, 1)
+    p50, p90, p99 = (float(p) for p in np.percentile(kept, ranks))
+    return Figure(what, unit, better, gate, kept, p50, p90, p99)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of a sweep, with what a run of it needs at least; rates are at the median run.
+
+    kind: "pp" (prefill of `tokens` from an empty cache) or "tg" (`tokens` single steps after `depth` cached positions).
+    flop: multiplications and additions, attention over the positions that are attended to.
+    read: bytes; the decoder graph's weights once for each pass, and the cache's positions before it.
+    Shares are of the measured peaks, None where there is no peak or the caches could hold what is read.
+    """
+
+    kind: Literal["pp", "tg"]
+    tokens: int
+    depth: int
+    flop: int
+    read: int
+    flop_per_s: float
+    gemm_share: float | None
+    read_per_s: float
+    read_share: float | None
+
+    @property
+    def name(self) -> str:
+        return point_name(self.kind, self.tokens, self.depth)
+
+
+def point_name(kind: str, tokens: int, depth: int) -> str:
+    """As llama-bench has it."""
+    return f"pp{tokens}" if kind == "pp" else f"tg{tokens} @ d{depth}"

@@ -1,0 +1,110 @@
+"""Records as tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pulse_edge.measure.figures import Point, Record
+
+SCALES: dict[str, tuple[tuple[float, str], ...]] = {
+    "s": ((1, " s"), (1e-3, " ms"), (1e-6, " us")),
+    "bytes": ((1e9, " GB"), (1e6, " MB"), (1e3, " kB")),
+    "tokens/s": ((1, "/s"),),
+}
+
+
+def number(value: float, unit: str) -> str:
+    """With its unit, to three digits or more."""
+    scale, name = next((s for s in SCALES[unit] if abs(value) >= s[0]), SCALES[unit][-1])
+    value /= scale
+    return f"{value:,.0f}{name}" if abs(value) >= 100 else f"{value:.3g}{name}"
+
+
+def tables(record: Record) -> str:
+    """A record for people: what ran, the figures of a request, the sweeps."""
+    figures, sweeps = record["figures"], {Point(**p).name: p for p in record["sweeps"]}
+    stages = [("", "p50", "p90", "p99", "n", "")]
+    for name, f in figures.items():
+        if name not in sweeps:
+            values = (number(f[p], f["unit"]) for p in ("p50", "p90", "p99"))
+            stages.append((name, *values, str(len(f["samples"])), f["what"]))
+    speed = 1 / figures["tpot"]["p50"]
+    parts = ["\n".join(headline(record)), table(stages, left=(0, 5)), f"1 / median TPOT: {number(speed, 'tokens/s')}"]
+    if sweeps:
+        parts.append(table([SWEEP_HEADER, *(_sweep_row(name, figures[name], p) for name, p in sweeps.items())]))
+        parts.append("\n".join(footnotes(record)))
+    return "\n\n".join(parts)
+
+
+SWEEP_HEADER = ("tokens", "p50", "p90", "GFLOP/s", "of GEMM peak", "read/token", "GB/s", "of read peak")
+
+
+def _sweep_row(name: str, f: Record, point: Record) -> tuple[str, ...]:
+    def share(value: float | None) -> str:
+        return "-" if value is None else f"{value:.0%}"
+
+    return (
+        name,
+        number(f["p50"], f["unit"]),
+        number(f["p90"], f["unit"]),
+        f"{point['flop_per_s'] / 1e9:.3g}",
+        share(point["gemm_share"]),
+        number(point["read"] / point["tokens"], "bytes"),
+        f"{point['read_per_s'] / 1e9:.3g}",
+        share(point["read_share"]),
+    )
+
+
+def headline(record: Record) -> Iterator[str]:
+    """What ran on what."""
+    made, machine, tokens = record["provenance"], record["machine"], record["tokens"]
+    engine, precision = made["engine"], made["precision"]
+    yield (
+        f"{made['checkpoint']['name']} {precision['name']}, bundle {made['bundle'][:12]}; {engine['engine']} "
+        f"{engine['engine_version']} on {engine['device']}, threads {engine['threads'] or 'chosen by the engine'}, "
+        f"context {engine['context']}; {record['time']}, commit {record['commit'] or 'not known'}"
+    )
+    yield (
+        f"weights {precision['decoder']}, head {precision['head']}, vision {precision['vision']}, activations "
+        f"{precision['activations']}, cache {precision['kv_cache']}"
+    )
+    named = {
+        "cores": machine["cores"], "usable": machine["usable_cores"], "simd": " ".join(machine["simd"]),
+        "load average at the start": machine["load_average"], "governor": machine["governor"],
+        "clock MHz": machine["clock_now"], "power mode": machine["power_mode"], "gpu": machine["gpu"],
+    }  # fmt: skip
+    yield ", ".join([f"{machine['name']}", *(f"{k} {v}" for k, v in named.items() if v not in (None, ""))])
+    yield (
+        f"prompt {tokens['prompt']} tokens, {tokens['image']} of the image; {tokens['new']} new tokens, greedy, end of "
+        f"sequence ignored; the second question reused {tokens['reused']}"
+    )
+
+
+def footnotes(record: Record) -> Iterator[str]:
+    """What the sweep's columns are measured against."""
+    peaks = record["peaks"]
+    yield "pp: prefill from an empty cache; tg: single steps at a depth; engine alone, random embeddings, no sampling."
+    yield "read/token: decoder and head weights once a pass, plus the cache before it; no share where caches hold it."
+    if peaks:
+        gemm = "; ".join(f"{k} {v / 1e9:.3g} GFLOP/s ({peaks['gemm_library'][k]})" for k, v in peaks["gemm"].items())
+        yield (
+            f"read peak {peaks['read'] / 1e9:.3g} GB/s: numpy over {number(peaks['read_buffer'], 'bytes')}, best pass. "
+            f"GEMM peaks, {peaks['gemm_size']} x {peaks['gemm_size']}: {gemm}. All with {peaks['threads']} threads. "
+            f"Shares of the GEMM peak are of {record['gemm_type']}'s, which is what this precision multiplies; "
+            "attention is counted with it, though it runs in fp32."
+        )
+    else:
+        yield "No peaks: they are measured on CPUs only, in a process of their own."
+    for reason in record["skipped"]:
+        yield f"skipped {reason}"
+
+
+def table(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> str:
+    """Columns padded to their widest cell; those in `left` are words, the others numbers."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+
+    def line(row: Sequence[str]) -> str:
+        cells = (c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        return "  ".join(cells).rstrip()
+
+    return "\n".join(map(line, rows))

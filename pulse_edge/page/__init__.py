@@ -1,0 +1,1 @@
+"""A page on its way from a file to image tokens."""

@@ -1,0 +1,1 @@
+"""Simulated ECGs with known truth: what evaluation and calibration need."""

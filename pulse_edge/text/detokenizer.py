@@ -1,0 +1,70 @@
+"""Tokens to text, piece by piece, with stop strings."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterable, Sequence
+
+from pulse_edge.text.tokenizer import Tokenizer
+
+
+class TextStream:
+    """Token ids -> text, piece by piece, so that the pieces joined are exactly the final text.
+
+    Nothing is emitted that might be taken back: bytes wait until they make a whole character, a possible beginning
+    of a stop string waits until it is decided, white space waits for what follows it (the final text is stripped, as
+    upstream's is). After a stop string is seen, `stopped` is true and the text ends before it.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
+        self._bytes_of = tokenizer.piece_bytes
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._stop = tuple(stop)
+        self._held = ""
+        self._begun = False
+        self.stopped = False
+
+    def push(self, token: int) -> str:
+        """Text that became certain with this token, often empty."""
+        if self.stopped:
+            return ""
+        self._held += self._decoder.decode(self._bytes_of(token))
+        found = [at for at in (self._held.find(s) for s in self._stop) if at >= 0]
+        if found:
+            self.stopped = True
+            self._held = self._held[: min(found)]
+            return self._emit(len(self._held))
+        return self._emit(len(self._held) - self._undecided())
+
+    def finish(self) -> str:
+        """What still waited, at the end of generation."""
+        if not self.stopped:
+            self._held += self._decoder.decode(b"", final=True)
+            found = [at for at in (self._held.find(s) for s in self._stop) if at >= 0]
+            self._held = self._held[: min(found, default=len(self._held))]
+        return self._emit(len(self._held))
+
+    def _undecided(self) -> int:
+        """Length of the longest end of the held text that begins a stop string."""
+        longest = max((len(s) for s in self._stop), default=1) - 1
+        for length in range(min(longest, len(self._held)), 0, -1):
+            if any(s.startswith(self._held[-length:]) for s in self._stop):
+                return length
+        return 0
+
+    def _emit(self, end: int) -> str:
+        ready = self._held[:end]
+        if not self._begun:
+            ready = ready.lstrip()
+        kept = ready.rstrip()
+        if not kept:
+            return ""
+        self._begun = True
+        self._held = ready[len(kept) :] + self._held[end:]
+        return kept
+
+
+def decode(tokenizer: Tokenizer, tokens: Iterable[int]) -> str:
+    """Ids -> text at once."""
+    stream = TextStream(tokenizer)
+    return "".join([stream.push(t) for t in tokens]) + stream.finish()
