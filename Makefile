@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # ONNX Runtime 1.29 and newer reports to its maker otherwise.
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint check house clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/python -m pulse_nano.demo
@@ -17,6 +17,13 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy pulse_edge export/pulse_export benchmarks
+
+# What a change must pass before review.
+check: lint test
+
+# How the code measures: long files, wide signatures, repeated names. A mirror, not a law.
+house: $(VENV)/.test
+	@$(BIN)/python -m benchmarks.house
 
 $(VENV)/bin/pip:
 	$(PYTHON) -m venv $(VENV)

@@ -30,8 +30,9 @@ from pulse_edge.bundle.bundle import Bundle, open_bundle
 from pulse_edge.cli.status import Status
 from pulse_edge.engines.options import EngineOptions
 from pulse_edge.engines.registry import open_engine
-from pulse_edge.evaluate import run
-from pulse_edge.evaluate import scoring as evaluate
+from pulse_edge.evaluate.registry import make_task
+from pulse_edge.evaluate.run import evaluate_bundles
+from pulse_edge.evaluate.scoring import MEAN
 from pulse_edge.measure import baseline as figures
 from pulse_edge.page import views as images
 from pulse_edge.page.tokens import image_rows
@@ -42,7 +43,6 @@ from pulse_export.quantize.calibrate import Recipe
 from pulse_export.verify import Floats, kl_divergence, prompt_ids
 
 REPORT_TOKENS = 120
-MEAN = "mean of the tasks"
 CHECKPOINT = Path(__file__).parent.parent / "pulse_nano" / "pulse-nano"
 
 
@@ -91,7 +91,9 @@ class Logits:
     cosine_min: float
 
 
-def answer_logits(bundle: Bundle, pages: list[Any], answers: list[list[int]] | None) -> list[tuple[Floats, list[int]]]:
+def answer_logits(
+    bundle: Bundle, pages: list[Any], answers: list[list[int]] | None
+) -> list[tuple[Floats, list[int]]]:
     """For each page the logits [tokens, vocab] that choose a report's tokens, and those tokens: `answers`, or the
     bundle's own greedy choice."""
     engine, ids = open_engine(bundle, EngineOptions("cpu", threads=2)), prompt_ids(bundle)
@@ -118,24 +120,47 @@ def compare(expected: list[Floats], got: list[Floats]) -> Logits:
     p, q = np.concatenate(expected).astype(np.float64), np.concatenate(got).astype(np.float64)
     cosine = (p * q).sum(1) / np.linalg.norm(p, axis=1) / np.linalg.norm(q, axis=1)
     top1 = float((p.argmax(1) == q.argmax(1)).mean())
-    return Logits(len(p), float(kl_divergence(p, q).mean()), top1, float(cosine.mean()), float(cosine.min()))
+    return Logits(
+        len(p), float(kl_divergence(p, q).mean()), top1, float(cosine.mean()), float(cosine.min())
+    )
 
 
-def rows_of(bundles: dict[str, Bundle], logits: dict[str, Logits], tasks: dict[str, Any]) -> list[list[str]]:
+def rows_of(
+    bundles: dict[str, Bundle], logits: dict[str, Logits], tasks: dict[str, Any]
+) -> list[list[str]]:
     """A header, and a row for each bundle."""
     first = next(iter(bundles))
-    rows = [["", "MB", "KL, nats", "top-1", "cosine, mean", "min", "tasks, mean", f"against {first}, points"]]
+    rows = [
+        [
+            "",
+            "MB",
+            "KL, nats",
+            "top-1",
+            "cosine, mean",
+            "min",
+            "tasks, mean",
+            f"against {first}, points",
+        ]
+    ]
     for name, bundle in bundles.items():
         row = logits.get(name)
         cells = [f"{bundle.size / 1e6:.1f}"]
         cells += (
-            [f"{row.kl_mean:.2e}", f"{row.top1:.2%}", f"{row.cosine_mean:.6f}", f"{row.cosine_min:.6f}"]
+            [
+                f"{row.kl_mean:.2e}",
+                f"{row.top1:.2%}",
+                f"{row.cosine_mean:.6f}",
+                f"{row.cosine_min:.6f}",
+            ]
             if row
             else ["–"] * 4
         )
         value = tasks[name][MEAN]["value"] if tasks else None
         loss = 100 * (value - tasks[first][MEAN]["value"]) if value is not None else None
-        cells += [f"{value:.4f}" if value is not None else "–", f"{loss:+.2f}" if loss is not None else "–"]
+        cells += [
+            f"{value:.4f}" if value is not None else "–",
+            f"{loss:+.2f}" if loss is not None else "–",
+        ]
         rows.append([name, *cells])
     return rows
 
@@ -146,7 +171,9 @@ def table(rows: list[list[str]]) -> str:
     return "\n".join([head, "| --- |" + " ---: |" * 7, *body])
 
 
-def make_bundles(checkpoint: Path, rows: list[str], folder: Path, recipe: Recipe) -> dict[str, Bundle]:
+def make_bundles(
+    checkpoint: Path, rows: list[str], folder: Path, recipe: Recipe
+) -> dict[str, Bundle]:
     """Exports those that are not in the folder yet."""
     for name in rows:
         row = ROWS[name]
@@ -164,19 +191,44 @@ def make_bundles(checkpoint: Path, rows: list[str], folder: Path, recipe: Recipe
 
 @click.command(help=(__doc__ or "").split("\n\n", 1)[0])
 @click.argument("checkpoint", type=click.Path(path_type=Path), default=CHECKPOINT)
-@click.option("--rows", default=",".join(ROWS), show_default=True, help="What to compare with fp32; cpu: all of it.")
-@click.option("--pages", default=100, show_default=True, help="Held-out pages for the tasks; 0 leaves them out.")
-@click.option("--logit-pages", default=24, show_default=True, help="Of these, how many for the logits.")
+@click.option(
+    "--rows",
+    default=",".join(ROWS),
+    show_default=True,
+    help="What to compare with fp32; cpu: all of it.",
+)
+@click.option(
+    "--pages",
+    default=100,
+    show_default=True,
+    help="Held-out pages for the tasks; 0 leaves them out.",
+)
+@click.option(
+    "--logit-pages", default=24, show_default=True, help="Of these, how many for the logits."
+)
 @click.option("--samples", default=Recipe.samples, show_default=True, help="Calibration pages.")
 @click.option("--alpha", default=Recipe.alpha, show_default=True, help="SmoothQuant's.")
-@click.option("--calibration", type=click.Path(path_type=Path), help="Directory of pages [default: simulated ones].")
-@click.option("--prompts", type=click.Path(path_type=Path), help="Conversations, in ECGInstruct's format.")
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    help="Directory of pages [default: simulated ones].",
+)
+@click.option(
+    "--prompts", type=click.Path(path_type=Path), help="Conversations, in ECGInstruct's format."
+)
 @click.option("--workers", default=os.cpu_count() or 1, show_default=True)
-@click.option("--keep", type=click.Path(path_type=Path), help="Leave the bundles here, and use those that are there.")
+@click.option(
+    "--keep",
+    type=click.Path(path_type=Path),
+    help="Leave the bundles here, and use those that are there.",
+)
 @click.option("--json", "as_json", is_flag=True)
 @click.option("--append", is_flag=True, help=f"Add a line of JSON to results/{RESULTS.name}.")
 @click.option(
-    "--fail-over", type=float, metavar="POINTS", help="Exit with 9 where the last row loses more on the mean."
+    "--fail-over",
+    type=float,
+    metavar="POINTS",
+    help="Exit with 9 where the last row loses more on the mean.",
 )
 def main(
     checkpoint: Path, rows: str, pages: int, logit_pages: int, samples: int, alpha: float, calibration: Path | None,
@@ -189,6 +241,7 @@ def main(
         raise click.UsageError(f"unknown row {unknown[0]!r}; there are {', '.join(ROWS)}")
     if fail_over is not None and not pages:
         raise click.UsageError("--fail-over needs --pages")
+    task = make_task("simulated", pages)
     recipe = Recipe(calibration, prompts, samples, alpha)
     with tempfile.TemporaryDirectory() as scratch, Status() as status:
         folder = keep or Path(scratch)
@@ -198,8 +251,8 @@ def main(
         tasks: dict[str, Any] = {}
         if pages:
             paths = [str(folder / name) for name in names]
-            scores = run.evaluate_bundles(paths, pages, cases.SEED, workers, status, "cpu")
-            tasks = {name: evaluate.summary(each) for name, each in zip(names, scores, strict=True)}
+            scores = evaluate_bundles(task, paths, workers, EngineOptions("cpu"), status)
+            tasks = task.report(names, scores)["scores"]
     shown = rows_of(bundles, logits, tasks)
     made = record(bundles, logits, tasks, pages, logit_pages, shown)
     if append:
@@ -210,9 +263,12 @@ def main(
     else:
         click.echo(table(shown))
         if tasks:
-            click.echo("\n" + evaluate.table(tasks))
+            click.echo("\n" + task.table({"scores": tasks}))
     if fail_over is not None and (loss := points_lost(tasks, names[-1])) > fail_over:
-        click.echo(f"{names[-1]} loses {loss:.2f} points on the mean of the tasks, over {fail_over:g}", err=True)
+        click.echo(
+            f"{names[-1]} loses {loss:.2f} points on the mean of the tasks, over {fail_over:g}",
+            err=True,
+        )
         sys.exit(9)
 
 
@@ -232,7 +288,10 @@ def record(
     rows: list[list[str]],
 ) -> dict[str, Any]:  # fmt: skip
     """JSON-ready. rows: the table, as the report shows it."""
-    made = {n: {"seal": b.digest, "bytes": b.size, "recipe": b.manifest.precision.recipe} for n, b in bundles.items()}
+    made = {
+        n: {"seal": b.digest, "bytes": b.size, "recipe": b.manifest.precision.recipe}
+        for n, b in bundles.items()
+    }
     return {
         "kind": KIND, "schema": SCHEMA, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "commit": commit(),
         "checkpoint": asdict(next(iter(bundles.values())).manifest.checkpoint), "pages": pages,
@@ -249,7 +308,8 @@ def logits_of(bundles: dict[str, Bundle], count: int) -> dict[str, Logits]:
     answers = [chosen for _, chosen in reference]
     expected = [rows for rows, _ in reference]
     return {
-        name: compare(expected, [rows for rows, _ in answer_logits(bundles[name], pages, answers)]) for name in others
+        name: compare(expected, [rows for rows, _ in answer_logits(bundles[name], pages, answers)])
+        for name in others
     }
 
 

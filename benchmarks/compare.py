@@ -114,7 +114,9 @@ def parse(text: str) -> list[Entry]:
     return entries
 
 
-def cases(prompts: Iterable[int], depths: Iterable[int], steps: int, views: Iterable[int] = ()) -> list[Case]:
+def cases(
+    prompts: Iterable[int], depths: Iterable[int], steps: int, views: Iterable[int] = ()
+) -> list[Case]:
     language = [*(Case("pp", n) for n in prompts), *(Case("tg", steps, d) for d in depths)]
     return [*language, *(Case("vision", n) for n in views)]
 
@@ -137,7 +139,13 @@ def prepare(entry: Entry, work: Path, checkpoint: Path, installed: bool = False)
         shutil.rmtree(part, ignore_errors=True)
         _say(f"{entry.name}: converting")
         with Worker(entry.peer, entry.python, folder / f"{entry.path.name}-convert.log") as worker:
-            worker("convert", CONVERT_LIMIT, checkpoint=str(checkpoint), out=str(part), variant=entry.variant)
+            worker(
+                "convert",
+                CONVERT_LIMIT,
+                checkpoint=str(checkpoint),
+                out=str(part),
+                variant=entry.variant,
+            )
         part.rename(entry.path)
     except PeerError as error:
         entry.reason = str(error)
@@ -175,7 +183,9 @@ def measure(
             for number in range(settings.warmup + settings.repetitions):
                 _say(f"{case.name}: round {number + 1} of {settings.warmup + settings.repetitions}")
                 for entry in rotated(entries, number):
-                    _once(entry, workers[entry.name], case, settings, keep=number >= settings.warmup)
+                    _once(
+                        entry, workers[entry.name], case, settings, keep=number >= settings.warmup
+                    )
             after_case(case)
 
 
@@ -210,7 +220,9 @@ def _once(entry: Entry, worker: Worker | None, case: Case, settings: Settings, k
     try:
         seconds = case.seconds(worker, settings.limit)
         entry.peak = max(entry.peak, int(worker.number("memory", "peak", settings.limit)))
-        if not keep or entry.device_memory is None:  # a case's warm-up has what it takes; asking takes 0.1 s
+        if (
+            not keep or entry.device_memory is None
+        ):  # a case's warm-up has what it takes; asking takes 0.1 s
             entry.device_memory = system.device_memory(worker.pid) or entry.device_memory
     except PeerError as error:
         entry.reason = f"{case.name}: {error}"
@@ -220,7 +232,9 @@ def _once(entry: Entry, worker: Worker | None, case: Case, settings: Settings, k
         entry.seconds.setdefault(case.name, []).append(seconds)
 
 
-def record(entries: list[Entry], wanted: list[Case], sizes: synthetic.Sizes, settings: Settings) -> dict[str, Any]:
+def record(
+    entries: list[Entry], wanted: list[Case], sizes: synthetic.Sizes, settings: Settings
+) -> dict[str, Any]:
     """JSON-ready; rates in tokens/s, of the tower in views/s."""
     return {
         "kind": KIND,
@@ -237,7 +251,11 @@ def record(entries: list[Entry], wanted: list[Case], sizes: synthetic.Sizes, set
 
 
 def _entry(entry: Entry, wanted: list[Case]) -> dict[str, Any]:
-    rates = {c.name: [c.tokens / s for s in entry.seconds[c.name]] for c in wanted if c.name in entry.seconds}
+    rates = {
+        c.name: [c.tokens / s for s in entry.seconds[c.name]]
+        for c in wanted
+        if c.name in entry.seconds
+    }
     return {
         "name": entry.name, "peer": entry.peer, "variant": entry.variant, "engine": entry.engine,
         "load": entry.load, "peak_memory": entry.peak, "device_memory": entry.device_memory,
@@ -263,7 +281,15 @@ def speed_table(run: Mapping[str, Any]) -> list[list[str]]:
     """tokens/s: median (min-max), then memory and load."""
     names = [case["name"] for case in run["cases"]]
     gpu = any(e.get("device_memory") for e in run["entries"])
-    rows = [["tokens/s (vision: views/s): median (min-max)", *names, "peak memory", *["GPU memory"] * gpu, "load"]]
+    rows = [
+        [
+            "tokens/s (vision: views/s): median (min-max)",
+            *names,
+            "peak memory",
+            *["GPU memory"] * gpu,
+            "load",
+        ]
+    ]
     for entry in run["entries"]:
         cells = []
         for name in names:
@@ -272,7 +298,11 @@ def speed_table(run: Mapping[str, Any]) -> list[list[str]]:
         load = tables.number(statistics.median(entry["load"]), "s")
         memory = [tables.number(entry["peak_memory"], "bytes")]
         if gpu:
-            memory.append(tables.number(entry["device_memory"], "bytes") if entry.get("device_memory") else "-")
+            memory.append(
+                tables.number(entry["device_memory"], "bytes")
+                if entry.get("device_memory")
+                else "-"
+            )
         rows.append([entry["name"], *cells, *memory, load])
     return rows
 
@@ -284,7 +314,12 @@ def ratio_table(run: Mapping[str, Any]) -> list[list[str]]:
     for ours in (e for e in run["entries"] if e["peer"] == "ours"):
         for peer in (e for e in run["entries"] if e["peer"] != "ours"):
             found = [ratio(ours, peer, name) for name in names]
-            rows.append([f"{ours['variant']} / {peer['name']}", *("-" if r is None else f"{r:.2f}" for r in found)])
+            rows.append(
+                [
+                    f"{ours['variant']} / {peer['name']}",
+                    *("-" if r is None else f"{r:.2f}" for r in found),
+                ]
+            )
     return rows
 
 
@@ -301,16 +336,25 @@ def title(run: Mapping[str, Any]) -> str:
 
 def text(run: Mapping[str, Any]) -> str:
     """For people: what ran, both tables, what was skipped."""
-    parts = [title(run), tables.table(speed_table(run)) if run["entries"] else "nothing was measured"]
+    parts = [
+        title(run),
+        tables.table(speed_table(run)) if run["entries"] else "nothing was measured",
+    ]
     ratios = ratio_table(run)
     parts += [tables.table(ratios)] if len(ratios) > 1 else []
-    parts += ["\n".join(f"skipped {name}: {why}" for name, why in run["skipped"].items())] if run["skipped"] else []
+    parts += (
+        ["\n".join(f"skipped {name}: {why}" for name, why in run["skipped"].items())]
+        if run["skipped"]
+        else []
+    )
     return "\n\n".join(parts)
 
 
 def commit() -> str | None:
     root = str(Path(__file__).parents[1])
-    return system.said_by("git", "-C", root, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
+    return system.command_output(
+        "git", "-C", root, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"
+    )
 
 
 def _say(line: str) -> None:
@@ -338,19 +382,34 @@ def checkpoint_of(work: Path, sizes: synthetic.Sizes) -> Path:
 @click.option("--run", "wanted", default=DEFAULT, help="peer or peer:variant, separated by commas.")
 @click.option("--threads", default=0, help="Of every peer; 0: the physical cores.")
 @click.option("-r", "--repetitions", type=click.IntRange(1), default=5)
-@click.option("--warmup", type=click.IntRange(0), default=1, help="Rounds before those, thrown away.")
+@click.option(
+    "--warmup", type=click.IntRange(0), default=1, help="Rounds before those, thrown away."
+)
 @click.option("--prompt-lengths", callback=numbers, default="128,512,2933")
 @click.option("--depths", callback=numbers, default="0,3000")
 @click.option("-n", "--steps", type=click.IntRange(1), default=16, help="Tokens of a decode run.")
 @click.option("--views", callback=numbers, default="5", help="Of a run of the vision tower.")
-@click.option("--one-at-a-time", is_flag=True, help="Load a peer anew each round: for models that do not fit together.")
 @click.option(
-    "--cpu-time", is_flag=True, help="With --threads 1, on a machine with other work: seconds of the processor."
+    "--one-at-a-time",
+    is_flag=True,
+    help="Load a peer anew each round: for models that do not fit together.",
 )
-@click.option("--installed", is_flag=True, help="This Python has what every peer needs: make no environments.")
+@click.option(
+    "--cpu-time",
+    is_flag=True,
+    help="With --threads 1, on a machine with other work: seconds of the processor.",
+)
+@click.option(
+    "--installed", is_flag=True, help="This Python has what every peer needs: make no environments."
+)
 @click.option("--prepare-only", is_flag=True, help="Install and convert, measure nothing.")
 @click.option("--limit", default=600.0, help="Seconds that one run of a case may take.")
-@click.option("--append", "out", type=click.Path(path_type=Path), help="[default: benchmarks/results/compare.jsonl]")
+@click.option(
+    "--append",
+    "out",
+    type=click.Path(path_type=Path),
+    help="[default: benchmarks/results/compare.jsonl]",
+)
 @synthetic.size_options
 def main(
     work: Path, wanted: str, threads: int, repetitions: int, warmup: int, prompt_lengths: tuple[int, ...],
@@ -362,11 +421,15 @@ def main(
     points = cases(prompt_lengths, depths, steps, views)
     longest = max((c.tokens + c.depth for c in points), default=0)
     if cpu_time and threads != 1:
-        raise click.BadParameter("--cpu-time adds up the seconds of all threads, so it goes with --threads 1")
+        raise click.BadParameter(
+            "--cpu-time adds up the seconds of all threads, so it goes with --threads 1"
+        )
     if not points:
         raise click.BadParameter("there is no case to run")
     if longest > shape.context:
-        raise click.BadParameter(f"the longest case takes {longest} tokens, the context is {shape.context}")
+        raise click.BadParameter(
+            f"the longest case takes {longest} tokens, the context is {shape.context}"
+        )
     out = out or RESULTS / "compare.jsonl"
     if not prepare_only:
         out.parent.mkdir(exist_ok=True)

@@ -1,12 +1,13 @@
-"""Builds TensorRT plans of bundles and records how long that takes, the memory it needs, and how large they are.
+"""Builds TensorRT plans of bundles and records the time, the memory and the plans' sizes.
 
     python -m benchmarks.synthetic synthetic-7b
     pulse-edge export synthetic-7b trt-int4 --target standard --precision int4 --block-size 128
     python -m benchmarks.engines trt-int4 --device l4
 
-Each graph is built in a process of its own, which is watched from here: what it has allocated is what a machine must
-have, while the weights that it maps from files come and go. A line of JSON for each plan is added to
-results/engines.jsonl; the plans are thrown away. Nothing is run, so no GPU is needed where the library builds ahead.
+Each graph is built in a process of its own, whose memory is sampled from here. A machine must have
+what that process allocates; weights that it maps from files come and go. A line of JSON for each
+plan is added to results/engines.jsonl; the plans are thrown away. Nothing is run, so no GPU is needed
+where the library builds ahead of time.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import click
 from pulse_edge import system as machine
 from pulse_edge.bundle.bundle import Bundle, open_bundle
 from pulse_edge.bundle.manifest import DECODER_GRAPH, VISION_GRAPH
-from pulse_export.plan import builder as engine
+from pulse_export.plan import builder as plan_builder
 
 KIND = "engine"  # of a record
 RESULTS = Path(__file__).parent / "results" / "engines.jsonl"
@@ -49,7 +50,9 @@ def measure(bundle: Bundle, part: str, device: str, prefill_rows: int) -> dict[s
         made: dict[str, Any] = json.loads(output) | {
             "peak_allocated": allocated,
             "peak_resident": resident,
-            "weights_size": next(f.size for f in bundle.manifest.files if f.path == f"{GRAPHS[part]}.data"),
+            "weights_size": next(
+                f.size for f in bundle.manifest.files if f.path == f"{GRAPHS[part]}.data"
+            ),
             "plan_size": plan.stat().st_size,
         }
         return made
@@ -62,7 +65,9 @@ def watch(process: subprocess.Popen[str]) -> tuple[int | None, int | None]:
         try:
             status = Path(f"/proc/{process.pid}/status").read_text()
             for name in ("RssAnon", "VmHWM"):
-                peaks[name] = max(peaks.get(name, 0), int(status.split(f"{name}:")[1].split()[0]) * 1024)
+                peaks[name] = max(
+                    peaks.get(name, 0), int(status.split(f"{name}:")[1].split()[0]) * 1024
+                )
         except (OSError, IndexError):  # gone, or another system
             pass
         time.sleep(SAMPLING)
@@ -72,7 +77,7 @@ def watch(process: subprocess.Popen[str]) -> tuple[int | None, int | None]:
 def record(bundle: Bundle, part: str, device: str, prefill_rows: int) -> dict[str, Any]:
     """What was built and on what, and `measure`'s figures."""
     manifest = bundle.manifest
-    builder = engine.choose_builder(bundle, device)
+    builder = plan_builder.choose_builder(bundle, device)
     return {
         "kind": KIND,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -90,17 +95,39 @@ def record(bundle: Bundle, part: str, device: str, prefill_rows: int) -> dict[st
         "prefill_rows": prefill_rows,
         **measure(bundle, part, device, prefill_rows),
         "machine": machine.describe(),
-        "versions": {**manifest.tools, "python": platform.python_version(), builder.key.library: builder.key.version},
+        "versions": {
+            **manifest.tools,
+            "python": platform.python_version(),
+            builder.key.library: builder.key.version,
+        },
     }
 
 
 @click.command()
 @click.argument("bundles", nargs=-1, required=True, type=click.Path(exists=True))
-@click.option("--device", "devices", multiple=True, required=True, help="As pulse-edge build has them; repeatable.")
-@click.option("--part", "parts", multiple=True, type=click.Choice(list(GRAPHS)), default=list(GRAPHS))
-@click.option("--prefill-rows", default=engine.PREFILL_ROWS, show_default=True)
-@click.option("--append", type=click.Path(path_type=Path), default=RESULTS, help="[default: results/engines.jsonl]")
-@click.option("--into", type=click.Path(path_type=Path), hidden=True, help="Build one plan there, in this process.")
+@click.option(
+    "--device",
+    "devices",
+    multiple=True,
+    required=True,
+    help="As pulse-edge build has them; repeatable.",
+)
+@click.option(
+    "--part", "parts", multiple=True, type=click.Choice(list(GRAPHS)), default=list(GRAPHS)
+)
+@click.option("--prefill-rows", default=plan_builder.PREFILL_ROWS, show_default=True)
+@click.option(
+    "--append",
+    type=click.Path(path_type=Path),
+    default=RESULTS,
+    help="[default: results/engines.jsonl]",
+)
+@click.option(
+    "--into",
+    type=click.Path(path_type=Path),
+    hidden=True,
+    help="Build one plan there, in this process.",
+)
 def main(
     bundles: tuple[str, ...], devices: tuple[str, ...], parts: tuple[str, ...], prefill_rows: int, append: Path,
     into: Path | None,
@@ -108,7 +135,7 @@ def main(
     for path in bundles:
         bundle = open_bundle(path, check_hashes=False)
         for device in devices:
-            engine.check_device(device)
+            plan_builder.check_device(device)
             for part in parts:
                 if into:
                     build_here(bundle, part, device, prefill_rows, into)
@@ -121,10 +148,14 @@ def main(
 
 
 def build_here(bundle: Bundle, part: str, device: str, prefill_rows: int, plan: Path) -> None:
-    builder = engine.choose_builder(bundle, device)
+    builder = plan_builder.choose_builder(bundle, device)
     start = time.perf_counter()
-    profiles = engine.write_plan(bundle, builder, GRAPHS[part], plan, prefill_rows)
-    click.echo(json.dumps({"seconds": round(time.perf_counter() - start, 2), "profiles": len(profiles.spans)}))
+    profiles = plan_builder.write_plan(bundle, builder, GRAPHS[part], plan, prefill_rows)
+    click.echo(
+        json.dumps(
+            {"seconds": round(time.perf_counter() - start, 2), "profiles": len(profiles.spans)}
+        )
+    )
 
 
 def summary(made: dict[str, Any]) -> str:

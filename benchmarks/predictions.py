@@ -26,9 +26,10 @@ from pulse_edge.bundle.bundle import open_bundle
 from pulse_edge.cli import numbers
 from pulse_edge.engines.options import EngineOptions
 from pulse_edge.engines.registry import open_engine
-from pulse_edge.measure import roofline as fit
+from pulse_edge.measure import roofline
 from pulse_edge.measure.baseline import append
-from pulse_edge.measure.bench import Settings, sweep
+from pulse_edge.measure.devices import Device, this_device
+from pulse_edge.measure.sweep import Settings, sweep
 from pulse_edge.measure.tables import number, table
 
 KIND, SCHEMA = "prediction", 1  # of a record
@@ -36,12 +37,14 @@ RESULTS = Path(__file__).parent / "results" / "predictions.jsonl"
 LIMIT = 0.25
 
 
-def check(path: Path, device: fit.Device, threads: int, settings: Settings, views: int) -> dict[str, Any]:
+def check(
+    path: Path, device: Device, threads: int, settings: Settings, views: int
+) -> dict[str, Any]:
     """JSON-ready; seconds of a prefill, of one step, and of the views."""
     bundle = open_bundle(path, check_hashes=False)
-    geometry = dataclasses.replace(fit.of_bundle(bundle), views=views)
-    way = fit.way_of_bundle(bundle, geometry)
-    weights = fit.stored(geometry, way)
+    geometry = dataclasses.replace(roofline.geometry_of_bundle(bundle), views=views)
+    profile = roofline.profile_of_bundle(bundle, geometry)
+    weights = roofline.stored_weights(geometry, profile)
     read = weights.decoder + weights.head
     engine = open_engine(bundle, EngineOptions("cpu", threads))
     clock = time.process_time if threads == 1 else time.perf_counter
@@ -49,17 +52,21 @@ def check(path: Path, device: fit.Device, threads: int, settings: Settings, view
     found = {}
     for run in runs:
         if run.kind == "pp":
-            predicted = fit.prefill_seconds(geometry.text, way, device, read, run.tokens)
+            predicted = roofline.prefill_seconds(geometry.text, profile, device, read, run.tokens)
         else:
-            steps = (fit.step_seconds(geometry.text, way, device, read, run.depth + i) for i in range(run.tokens))
-            predicted = sum(steps)
+            predicted = sum(
+                roofline.step_seconds(geometry.text, profile, device, read, run.depth + i)
+                for i in range(run.tokens)
+            )
         found[run.name] = predicted, statistics.median(run.seconds)
     if views:
-        found[f"vision{views}"] = fit.vision_seconds(geometry, way, device), _vision(engine, geometry, settings, clock)
+        predicted = roofline.vision_seconds(geometry, profile, device)
+        found[f"vision{views}"] = predicted, _vision(engine, geometry, settings, clock)
     return {
         "kind": KIND, "schema": SCHEMA, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "commit": commit(),
         "machine": system.describe(), "threads": threads, "device": dataclasses.asdict(device),
-        "way": dataclasses.asdict(way), "text": dataclasses.asdict(geometry.text), "repetitions": settings.repetitions,
+        "way": dataclasses.asdict(profile), "text": dataclasses.asdict(geometry.text),
+        "repetitions": settings.repetitions,
         "points": {
             name: {"predicted": predicted, "measured": measured, "off": predicted / measured - 1}
             for name, (predicted, measured) in found.items()
@@ -67,7 +74,9 @@ def check(path: Path, device: fit.Device, threads: int, settings: Settings, view
     }  # fmt: skip
 
 
-def _vision(engine: Any, geometry: fit.Geometry, settings: Settings, clock: Callable[[], float]) -> float:
+def _vision(
+    engine: Any, geometry: roofline.Geometry, settings: Settings, clock: Callable[[], float]
+) -> float:
     side = geometry.vision.image_size
     pixels = np.random.default_rng(0).standard_normal((geometry.views, 3, side, side), np.float32)
     seconds = []
@@ -85,7 +94,15 @@ def rows_of(records: list[dict[str, Any]]) -> list[tuple[str, ...]]:
         sizes, way = record["text"], record["way"]
         name = f"{sizes['layers']} x {sizes['hidden']}, {way['precision']}, cache {way['cache']}"
         for point, p in record["points"].items():
-            rows.append((name, point, number(p["predicted"], "s"), number(p["measured"], "s"), f"{p['off']:+.0%}"))
+            rows.append(
+                (
+                    name,
+                    point,
+                    number(p["predicted"], "s"),
+                    number(p["measured"], "s"),
+                    f"{p['off']:+.0%}",
+                )
+            )
     return rows
 
 
@@ -97,14 +114,16 @@ def rows_of(records: list[dict[str, Any]]) -> list[tuple[str, ...]]:
 @click.option("--depths", callback=numbers, default="0,3000")
 @click.option("-n", "--steps", type=click.IntRange(2), default=16)
 @click.option("--views", default=5, help="Through the vision tower; 0 leaves it out.")
-@click.option("--append", "out", type=click.Path(path_type=Path), default=RESULTS, help="[default: results/…]")
+@click.option(
+    "--append", "out", type=click.Path(path_type=Path), default=RESULTS, help="[default: results/…]"
+)
 def main(
     bundles: tuple[Path, ...], threads: int, repetitions: int, prompt_lengths: tuple[int, ...],
     depths: tuple[int, ...], steps: int, views: int, out: Path,
 ) -> None:  # fmt: skip
     """Predict and measure BUNDLES."""
     threads = threads or system.physical_cores()
-    device = fit.this_device(threads)
+    device = this_device(threads)
     settings = Settings(repetitions, 1, steps, prompt_lengths, depths)
     records = [check(path, device, threads, settings, views) for path in bundles]
     out.parent.mkdir(exist_ok=True)

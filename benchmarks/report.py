@@ -42,7 +42,11 @@ td:first-child,th:first-child{text-align:left}svg{max-width:100%;height:auto}sma
 def read_results(folder: Path) -> Series:
     """Records by series, oldest first. Raises `click.ClickException` for a line that is not a record."""
     series: Series = {}
-    records = [(record["time"], name(record), record) for record in _records(folder) if "kind" not in record]
+    records = [
+        (record["time"], name(record), record)
+        for record in _records(folder)
+        if "kind" not in record
+    ]
     for _, key, record in sorted(records, key=lambda r: r[:2]):
         series.setdefault(key, []).append(record)
     return series
@@ -50,7 +54,9 @@ def read_results(folder: Path) -> Series:
 
 def read_kind(folder: Path, kind: str) -> list[Record]:
     """What compare.py and others appended, oldest first; raises as `read_results`."""
-    return sorted((r for r in _records(folder) if r.get("kind") == kind), key=lambda r: str(r["time"]))
+    return sorted(
+        (r for r in _records(folder) if r.get("kind") == kind), key=lambda r: str(r["time"])
+    )
 
 
 def _records(folder: Path) -> Iterator[Record]:
@@ -62,7 +68,9 @@ def _records(folder: Path) -> Iterator[Record]:
                 raise click.ClickException(f"{file}:{line_number}: not JSON ({error})") from None
             kind = record.get("kind", "bench") if isinstance(record, dict) else None
             if kind not in SCHEMAS or record.get("schema") != SCHEMAS[kind]:
-                raise click.ClickException(f"{file}:{line_number}: not a record of schema {SCHEMA_VERSION}")
+                raise click.ClickException(
+                    f"{file}:{line_number}: not a record of schema {SCHEMA_VERSION}"
+                )
             yield record
 
 
@@ -79,7 +87,9 @@ def name(record: Record) -> str:
 
 def request_table(series: Series) -> list[list[str]]:
     """p50 and p99 of what a user waits for."""
-    rows = [["", *(f"{n} p50 / p99" for n in LATENCIES), "1 / TPOT", "load", "peak memory", "measured"]]
+    rows = [
+        ["", *(f"{n} p50 / p99" for n in LATENCIES), "1 / TPOT", "load", "peak memory", "measured"]
+    ]
     for key, records in series.items():
         f = records[-1]["figures"]
         waits = [f"{number(f[n]['p50'], 's')} / {number(f[n]['p99'], 's')}" for n in LATENCIES]
@@ -95,15 +105,26 @@ def request_table(series: Series) -> list[list[str]]:
 
 def sweep_table(series: Series) -> list[list[str]]:
     """tokens/s of every point that any series has, with its share of the peak that binds it."""
-    points = {key: {Point(**p).name: p for p in records[-1]["sweeps"]} for key, records in series.items()}
+    points = {
+        key: {Point(**p).name: p for p in records[-1]["sweeps"]} for key, records in series.items()
+    }
     names = list(dict.fromkeys(n for found in points.values() for n in found))
-    rows = [["tokens/s (pp: share of the GEMM peak of what is multiplied; tg: share of the read peak)", *names]]
+    rows = [
+        [
+            "tokens/s (pp: share of the GEMM peak of what is multiplied; tg: share of the read peak)",
+            *names,
+        ]
+    ]
     for key, records in series.items():
         cells = []
         for n in names:
             point, figure = points[key].get(n), records[-1]["figures"].get(n)
             share = point and point["gemm_share" if point["kind"] == "pp" else "read_share"]
-            cells.append("-" if figure is None else f"{figure['p50']:.4g}" + (f" ({share:.0%})" if share else ""))
+            cells.append(
+                "-"
+                if figure is None
+                else f"{figure['p50']:.4g}" + (f" ({share:.0%})" if share else "")
+            )
         rows.append([key, *cells])
     return rows
 
@@ -125,14 +146,27 @@ def charts(series: Series) -> Iterator[tuple[str, str, str]]:
     last = {key: records[-1] for key, records in series.items()}
     figures = {key: record["figures"] for key, record in last.items()}
     stages = {key: [(s, f[s]["p50"]) for s in STAGES] for key, f in figures.items()}
-    yield "Stages before the first token", "Cold request, seconds; medians of each stage, stacked.", bars(stages)
+    yield (
+        "Stages before the first token",
+        "Cold request, seconds; medians of each stage, stacked.",
+        bars(stages),
+    )
     for latency in LATENCIES:
-        percentiles = {key: [(p, f[latency][p]) for p in ("p50", "p90", "p99")] for key, f in figures.items()}
+        percentiles = {
+            key: [(p, f[latency][p]) for p in ("p50", "p90", "p99")] for key, f in figures.items()
+        }
         what = next(iter(figures.values()))[latency]["what"]
         yield f"{latency}: p50, p90, p99", f"Seconds: {what}.", bars(percentiles, stacked=False)
     for kind, x, along in (("pp", "prompt tokens", "tokens"), ("tg", "cached tokens", "depth")):
         curves = [
-            Curve(key, [(p[along], figures[key][Point(**p).name]["p50"]) for p in r["sweeps"] if p["kind"] == kind])
+            Curve(
+                key,
+                [
+                    (p[along], figures[key][Point(**p).name]["p50"])
+                    for p in r["sweeps"]
+                    if p["kind"] == kind
+                ],
+            )
             for key, r in last.items()
         ]
         if any(curve.points for curve in curves):
@@ -141,7 +175,11 @@ def charts(series: Series) -> Iterator[tuple[str, str, str]]:
     longest = max(series.values(), key=len)
     labels = [(r["commit"] or r["time"][:10])[:8] for r in longest]
     for figure in HISTORY:
-        scale, unit = (1e6, "MB") if next(iter(figures.values()))[figure]["unit"] == "bytes" else (1, "seconds")
+        scale, unit = (
+            (1e6, "MB")
+            if next(iter(figures.values()))[figure]["unit"] == "bytes"
+            else (1, "seconds")
+        )
         curves = [
             Curve(key, [(i, r["figures"][figure]["p50"] / scale) for i, r in enumerate(records)])
             for key, records in series.items()
@@ -150,7 +188,9 @@ def charts(series: Series) -> Iterator[tuple[str, str, str]]:
         yield f"History of {figure}", shown, lines(curves, "commit", unit, labels)
     for key, record in last.items():
         if record["peaks"] and record["sweeps"]:
-            found = [(Point(**p).name, p["flop"] / p["read"], p["flop_per_s"]) for p in record["sweeps"]]
+            found = [
+                (Point(**p).name, p["flop"] / p["read"], p["flop_per_s"]) for p in record["sweeps"]
+            ]
             peaks, kind = record["peaks"], record["gemm_type"]
             kind = kind if kind in peaks["gemm"] else "fp32"
             shown = (
@@ -162,7 +202,10 @@ def charts(series: Series) -> Iterator[tuple[str, str, str]]:
 
 def latest(comparisons: Iterable[Record]) -> list[Record]:
     """The last comparison of each machine, geometry and number of threads."""
-    last = {json.dumps([r["machine"]["name"], r["sizes"], r["settings"]["threads"]]): r for r in comparisons}
+    last = {
+        json.dumps([r["machine"]["name"], r["sizes"], r["settings"]["threads"]]): r
+        for r in comparisons
+    }
     return list(last.values())
 
 
@@ -171,11 +214,21 @@ def peer_parts(run: Record) -> Iterator[str]:
     yield f"<h2>Peers: {html.escape(compare.title(run))}</h2>"
     yield html_table(compare.speed_table(run)) + html_table(compare.ratio_table(run))
     for case in (c["name"] for c in run["cases"]):
-        found = {e["name"]: [("median", e["figures"][case]["p50"])] for e in run["entries"] if case in e["figures"]}
+        found = {
+            e["name"]: [("median", e["figures"][case]["p50"])]
+            for e in run["entries"]
+            if case in e["figures"]
+        }
         if found:
             yield f"<h3>{html.escape(case)}, tokens/s</h3>{bars(found)}"
-    skipped = (f"<li>skipped {html.escape(name)}: {html.escape(why)}</li>" for name, why in run["skipped"].items())
-    engines = (f"<li>{html.escape(e['name'] + ': ' + json.dumps(e['engine']))}</li>" for e in run["entries"])
+    skipped = (
+        f"<li>skipped {html.escape(name)}: {html.escape(why)}</li>"
+        for name, why in run["skipped"].items()
+    )
+    engines = (
+        f"<li>{html.escape(e['name'] + ': ' + json.dumps(e['engine']))}</li>"
+        for e in run["entries"]
+    )
     yield f"<ul>{''.join([*engines, *skipped])}</ul>"
 
 
@@ -189,16 +242,26 @@ def other_tables(folder: Path) -> list[Sequence[Sequence[str]]]:
     built = read_kind(folder, engines.KIND)
     plans = {json.dumps([r["part"], r["key"], r["precision"], r["model"]]): r for r in built}
     tables: list[Sequence[Sequence[str]]] = [
-        [[f"{r['checkpoint']['name']}, {r['logit_pages']} and {r['pages']} pages", *r["rows"][0][1:]], *r["rows"][1:]]
+        [
+            [
+                f"{r['checkpoint']['name']}, {r['logit_pages']} and {r['pages']} pages",
+                *r["rows"][0][1:],
+            ],
+            *r["rows"][1:],
+        ]
         for r in read_kind(folder, accuracy.KIND)[-1:]
     ]
     replayed = {r["name"]: r for r in read_kind(folder, speculation.KIND)}
     tables += [speculation.rows_of([*replayed.values()])] if replayed else []
     tables += [predictions.rows_of([*checked.values()])] if checked else []
-    return tables + ([[("TensorRT plans",), *((engines.summary(r),) for r in plans.values())]] if plans else [])
+    return tables + (
+        [[("TensorRT plans",), *((engines.summary(r),) for r in plans.values())]] if plans else []
+    )
 
 
-def page(series: Series, comparisons: Sequence[Record], others: Sequence[Sequence[Sequence[str]]] = ()) -> str:
+def page(
+    series: Series, comparisons: Sequence[Record], others: Sequence[Sequence[Sequence[str]]] = ()
+) -> str:
     """The whole document; refers to nothing outside itself. others: further tables."""
     count = sum(map(len, series.values())) + len(comparisons)
     parts = [f"<h1>pulse-edge: latency</h1><small>{count} records</small>"]
@@ -216,7 +279,9 @@ def page(series: Series, comparisons: Sequence[Record], others: Sequence[Sequenc
 def _latency_parts(series: Series) -> list[str]:
     parts = [html_table(request_table(series)), html_table(sweep_table(series))]
     for title, shown, svg in charts(series):
-        parts.append(f"<h2>{html.escape(title)}</h2><p><small>{html.escape(shown)}</small></p>{svg}")
+        parts.append(
+            f"<h2>{html.escape(title)}</h2><p><small>{html.escape(shown)}</small></p>{svg}"
+        )
     parts.append("<h2>What ran</h2>")
     for key, records in series.items():
         told = "".join(f"<li>{html.escape(line)}</li>" for line in headline(records[-1]))
@@ -226,18 +291,28 @@ def _latency_parts(series: Series) -> list[str]:
 
 @click.command()
 @click.argument("out", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--results", type=click.Path(path_type=Path, exists=True), help="[default: benchmarks/results]")
+@click.option(
+    "--results", type=click.Path(path_type=Path, exists=True), help="[default: benchmarks/results]"
+)
 def main(out: Path, results: Path | None) -> None:
     """Write the page OUT, print the tables."""
     folder = results or Path(__file__).parent / "results"
     series, comparisons = read_results(folder), read_kind(folder, compare.KIND)
     others = other_tables(folder)
     if not series and not comparisons and not others:
-        raise click.ClickException(f"no results in {folder}: run python -m benchmarks.latency first")
+        raise click.ClickException(
+            f"no results in {folder}: run python -m benchmarks.latency first"
+        )
     out.write_text(page(series, comparisons, others), encoding="utf-8")
-    tables: list[Sequence[Sequence[str]]] = [request_table(series), sweep_table(series)] if series else []
+    tables: list[Sequence[Sequence[str]]] = (
+        [request_table(series), sweep_table(series)] if series else []
+    )
     tables += others
-    tables += [table for run in latest(comparisons) for table in (compare.speed_table(run), compare.ratio_table(run))]
+    tables += [
+        table
+        for run in latest(comparisons)
+        for table in (compare.speed_table(run), compare.ratio_table(run))
+    ]
     click.echo("\n\n".join(map(markdown, tables)))
 
 

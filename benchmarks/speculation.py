@@ -21,17 +21,17 @@ import numpy as np
 from benchmarks.compare import commit
 from pulse_edge import load, system
 from pulse_edge.arrays import Numbers
+from pulse_edge.assets import EMBEDDED, REPORT_QUESTION
 from pulse_edge.bundle.bundle import open_bundle
-from pulse_edge.cli import REPORT_PROMPT
 from pulse_edge.decode.loop import generate
-from pulse_edge.decode.ngrams import Lookup
+from pulse_edge.decode.ngrams import Ngrams
 from pulse_edge.decode.result import Generation
 from pulse_edge.engines.engine import Engine, Rows
 from pulse_edge.engines.options import EngineOptions
 from pulse_edge.engines.registry import open_engine
 from pulse_edge.measure import baseline, tables
-from pulse_edge.model import EMBEDDED, Model
-from pulse_edge.params import SamplingParams
+from pulse_edge.model import Model
+from pulse_edge.params import GenerationParams
 from pulse_edge.simulation import cases as evaluate
 from pulse_edge.text.detokenizer import TextStream
 
@@ -65,7 +65,9 @@ class Scripted:
         return np.array([self._script[min(i, len(self._script) - 1)] for i in ahead])
 
 
-def replay(engine: Engine, eos: int, reports: list[list[int]], lookup: Lookup | None) -> list[float]:
+def replay(
+    engine: Engine, eos: int, reports: list[list[int]], ngrams: Ngrams | None
+) -> list[float]:
     """Seconds of each report's steps."""
     prompt = np.random.default_rng(0).integers(0, engine.table_rows, PROMPT)
     seconds = []
@@ -74,12 +76,12 @@ def replay(engine: Engine, eos: int, reports: list[list[int]], lookup: Lookup | 
         engine.rewind(0)
         logits = np.zeros(len(engine.prefill(engine.rows(prompt))), np.float32)
         logits[script[0]] = 1
-        if lookup is not None:
-            lookup.begin([eos] * 2)
-        out, params = Generation(), SamplingParams(max_new_tokens=len(script))
+        if ngrams is not None:
+            ngrams.begin([eos] * 2)
+        out, params = Generation(), GenerationParams(max_new_tokens=len(script))
         scripted: Any = Scripted(engine, script, PROMPT)
         start = time.perf_counter()
-        steps = generate(scripted, logits, params, (eos,), _NoText(), out, lookup)
+        steps = generate(scripted, logits, params, (eos,), _NoText(), out, ngrams)
         list(steps)
         seconds.append(time.perf_counter() - start)
         assert out.tokens == report, "a replay gave other tokens"
@@ -112,15 +114,19 @@ def ask(model: Model, pages: list[Any], speculate: bool) -> list[Asked]:
     model.forget()
     made = []
     for page in pages:
-        answer = model.ask(page, REPORT_PROMPT, max_new_tokens=256, speculate=speculate)
+        answer = model.ask(page, REPORT_QUESTION, max_new_tokens=256, speculate=speculate)
         assert answer.timings.ttft is not None
         after = answer.timings.total - answer.timings.ttft
         usage = answer.usage
-        made.append(Asked(list(answer.token_ids), after, usage.drafted_tokens, usage.accepted_tokens))
+        made.append(
+            Asked(list(answer.token_ids), after, usage.drafted_tokens, usage.accepted_tokens)
+        )
     return made
 
 
-def record(name: str, plain: list[float], fast: list[float], more: dict[str, Any]) -> dict[str, Any]:
+def record(
+    name: str, plain: list[float], fast: list[float], more: dict[str, Any]
+) -> dict[str, Any]:
     """speedups: plain / with drafts, of each report in order; the first has nothing to draft from."""
     speedups = [a / b for a, b in zip(plain, fast, strict=True)]
     return {
@@ -132,21 +138,44 @@ def record(name: str, plain: list[float], fast: list[float], more: dict[str, Any
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("--model", "bundle", type=click.Path(path_type=Path), default=EMBEDDED, help="Writes the reports.")
-@click.option("--replay", "others", multiple=True, type=click.Path(path_type=Path), help="Runs them again; repeatable.")
+@click.option(
+    "--model",
+    "bundle",
+    type=click.Path(path_type=Path),
+    default=EMBEDDED,
+    help="Writes the reports.",
+)
+@click.option(
+    "--replay",
+    "others",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Runs them again; repeatable.",
+)
 @click.option("--reports", default=12, help="How many pages.")
 @click.option("--threads", default=0)
-@click.option("-r", "--repetitions", default=3, help="Of the whole sequence of reports; medians are taken.")
-@click.option("--append", "out", type=click.Path(path_type=Path), default=RESULTS, help="[default: results/…]")
-def main(bundle: Path, others: tuple[Path, ...], reports: int, threads: int, repetitions: int, out: Path) -> None:
+@click.option(
+    "-r", "--repetitions", default=3, help="Of the whole sequence of reports; medians are taken."
+)
+@click.option(
+    "--append", "out", type=click.Path(path_type=Path), default=RESULTS, help="[default: results/…]"
+)
+def main(
+    bundle: Path, others: tuple[Path, ...], reports: int, threads: int, repetitions: int, out: Path
+) -> None:
     threads = threads or system.physical_cores()
     model = load(bundle, threads=threads, device="cpu")
     pages = [evaluate.heldout_case(index).image for index in range(reports)]
-    runs = {speculate: [ask(model, pages, speculate) for _ in range(repetitions)] for speculate in (False, True)}
+    runs = {
+        speculate: [ask(model, pages, speculate) for _ in range(repetitions)]
+        for speculate in (False, True)
+    }
     tokens = [made.tokens for made in runs[False][0]]
     others_tokens = [[made.tokens for made in run] for both in runs.values() for run in both]
     same = all(found == tokens for found in others_tokens)
-    drafted, accepted = (sum(getattr(made, name) for made in runs[True][0]) for name in ("drafted", "accepted"))
+    drafted, accepted = (
+        sum(getattr(made, name) for made in runs[True][0]) for name in ("drafted", "accepted")
+    )
     counts = {"tokens": sum(map(len, tokens)), "drafted": drafted, "accepted": accepted}
     more = {"threads": threads, "identical": same, **counts}
     seconds = {s: [[made.seconds for made in run] for run in found] for s, found in runs.items()}
@@ -154,12 +183,15 @@ def main(bundle: Path, others: tuple[Path, ...], reports: int, threads: int, rep
     records = [record(model.bundle.manifest.checkpoint.name, plain, fast, more)]
     for other in others:
         opened = open_bundle(other, check_hashes=False)
-        engine, text = open_engine(opened, EngineOptions("cpu", threads, context=1024)), opened.manifest.model.text
+        engine, text = (
+            open_engine(opened, EngineOptions("cpu", threads, context=1024)),
+            opened.manifest.model.text,
+        )
         twice: dict[bool, list[list[float]]] = {False: [], True: []}
         for _ in range(repetitions):
             for speculate in (False, True):
-                lookup = Lookup(model._tokenizer.numbers) if speculate else None
-                twice[speculate].append(replay(engine, text.eos[0], tokens, lookup))
+                ngrams = Ngrams(model.tokenizer.numbers) if speculate else None
+                twice[speculate].append(replay(engine, text.eos[0], tokens, ngrams))
         name = f"{text.layers} x {text.hidden}, {opened.manifest.precision.name}, the same reports replayed"
         plain, fast = (_medians(twice[s]) for s in (False, True))
         records.append(record(name, plain, fast, more))
@@ -175,10 +207,17 @@ def _medians(runs: list[list[float]]) -> list[float]:
 
 
 def rows_of(records: list[dict[str, Any]]) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = [("prompt lookup", "reports", "tokens the same", "accepted", "speedup", "least")]
+    rows: list[tuple[str, ...]] = [
+        ("prompt lookup", "reports", "tokens the same", "accepted", "speedup", "least")
+    ]
     for r in records:
         accepted = f"{r['accepted']} of {r['tokens']}"
-        cells = (str(r["reports"]), "yes" if r["identical"] else "NO", accepted, f"{r['speedup']:.2f}")
+        cells = (
+            str(r["reports"]),
+            "yes" if r["identical"] else "NO",
+            accepted,
+            f"{r['speedup']:.2f}",
+        )
         rows.append((r["name"], *cells, f"{r['least']:.2f}"))
     return rows
 

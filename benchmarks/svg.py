@@ -7,7 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # Okabe and Ito's
+COLOURS = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+    "#56b4e9",
+    "#000000",
+)  # Okabe and Ito's
 WIDTH, HEIGHT = 720, 340
 LEFT, RIGHT, TOP, BOTTOM = 70, 36, 28, 44
 ROW = 22  # pixels of a bar or a line of the legend
@@ -22,11 +30,16 @@ class Curve:
 class Axis:
     """Values to pixels, and round values to label."""
 
-    def __init__(self, values: Sequence[float], begin: float, end: float, log: bool = False) -> None:
+    def __init__(
+        self, values: Sequence[float], begin: float, end: float, log: bool = False
+    ) -> None:
         self._begin, self._end, self._log = begin, end, log
         low, high = min(values), max(values)
         if log:
-            self.low, self.high = 10 ** math.floor(math.log10(low)), 10 ** math.ceil(math.log10(high) + 1e-9)
+            self.low, self.high = (
+                10 ** math.floor(math.log10(low)),
+                10 ** math.ceil(math.log10(high) + 1e-9),
+            )
             count = round(math.log10(self.high / self.low))
             self.ticks = [self.low * 10.0**i for i in range(count + 1)]
         else:
@@ -78,7 +91,9 @@ def lines(curves: Sequence[Curve], x_label: str, y_label: str, x_names: Sequence
     y = Axis([p[1] for p in points], HEIGHT - BOTTOM, TOP)
     out = _grid(y)
     every = math.ceil(len(x_names) / 9) or 1
-    labels = [(i, n) for i, n in enumerate(x_names) if i % every == 0] or [(t, f"{t:,.6g}") for t in x.ticks]
+    labels = [(i, n) for i, n in enumerate(x_names) if i % every == 0] or [
+        (t, f"{t:,.6g}") for t in x.ticks
+    ]
     out += [_text(x(at), HEIGHT - BOTTOM + 16, label, "middle") for at, label in labels]
     out += [_text(WIDTH / 2, HEIGHT - 8, x_label, "middle"), _text(4, 12, y_label)]
     for index, curve in enumerate(curves):
@@ -93,21 +108,37 @@ def roofline(points: Sequence[tuple[str, float, float]], gemm: float, read: floa
     """(name, FLOP/byte, FLOP/s) under the roof min(gemm, read x intensity); both axes logarithmic."""
     ridge = gemm / read
     x = Axis([*(p[1] for p in points), ridge], LEFT, WIDTH - RIGHT, log=True)
-    y = Axis([*(p[2] for p in points), gemm, min(gemm, read * x.low)], HEIGHT - BOTTOM, TOP, log=True)
+    y = Axis(
+        [*(p[2] for p in points), gemm, min(gemm, read * x.low)], HEIGHT - BOTTOM, TOP, log=True
+    )
     roof = [(x.low, min(gemm, read * x.low)), (ridge, gemm), (x.high, gemm)]
     path = " ".join(f"{x(a)},{y(b)}" for a, b in roof)
-    out = [*_grid(y, 1e9), f'<polyline points="{path}" fill="none" stroke="#444" stroke-width="2"/>']
+    out = [
+        *_grid(y, 1e9),
+        f'<polyline points="{path}" fill="none" stroke="#444" stroke-width="2"/>',
+    ]
     out += [_text(x(t), HEIGHT - BOTTOM + 16, f"{t:g}", "middle") for t in x.ticks]
     out += [_text(WIDTH / 2, HEIGHT - 8, "FLOP per byte read", "middle"), _text(4, 12, "GFLOP/s")]
     for index, (name, intensity, speed) in enumerate(points):
-        out.append(_dot(x(intensity), y(speed), COLOURS[index % len(COLOURS)], f"{name}: {speed / 1e9:.4g} GFLOP/s"))
-    return _svg([*out, *_legend([name for name, *_ in points], HEIGHT)], HEIGHT + 8 + ROW * len(points))
+        out.append(
+            _dot(
+                x(intensity),
+                y(speed),
+                COLOURS[index % len(COLOURS)],
+                f"{name}: {speed / 1e9:.4g} GFLOP/s",
+            )
+        )
+    return _svg(
+        [*out, *_legend([name for name, *_ in points], HEIGHT)], HEIGHT + 8 + ROW * len(points)
+    )
 
 
 def _grid(y: Axis, unit: float = 1) -> list[str]:
     out = []
     for tick in y.ticks:
-        out.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(tick)}" y2="{y(tick)}" stroke="#ddd"/>')
+        out.append(
+            f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(tick)}" y2="{y(tick)}" stroke="#ddd"/>'
+        )
         out.append(_text(LEFT - 6, y(tick) + 4, f"{tick / unit:,.6g}", "end"))
     return out
 
@@ -116,13 +147,17 @@ def _legend(names: Sequence[str], top: float) -> list[str]:
     out = []
     for index, name in enumerate(names):
         y = top + ROW * index
-        out.append(f'<rect x="{LEFT}" y="{y}" width="12" height="12" fill="{COLOURS[index % len(COLOURS)]}"/>')
+        out.append(
+            f'<rect x="{LEFT}" y="{y}" width="12" height="12" fill="{COLOURS[index % len(COLOURS)]}"/>'
+        )
         out.append(_text(LEFT + 18, y + 11, name))
     return out
 
 
 def _dot(x: float, y: float, colour: str, title: str) -> str:
-    return f'<circle cx="{x}" cy="{y}" r="4" fill="{colour}"><title>{escape(title)}</title></circle>'
+    return (
+        f'<circle cx="{x}" cy="{y}" r="4" fill="{colour}"><title>{escape(title)}</title></circle>'
+    )
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start") -> str:

@@ -31,6 +31,8 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from pulse_edge.assets import RATE_QUESTION, REPORT_QUESTION
+
 SPREAD = 0.02  # standard deviation: Llama's initializer_range
 POOL = 1 << 24  # random numbers of a shard at most, 32 MB as they are stored
 ODD = 4099  # more of them, so that no row's length divides the pool's, and a matrix does not repeat row by row
@@ -39,10 +41,10 @@ AT_ONCE = 8  # shards being written: a file takes one writer
 SHARD = 5 * 10**9  # bytes: save_pretrained's limit, which gives the published three shards
 DTYPES = {"bfloat16": "BF16", "float16": "F16"}  # both take two bytes
 TOWER = "model.vision_tower.vision_tower.vision_model"
-TEXT = """\
+TEXT = f"""\
 A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, detailed, and \
 polite answers to the human's questions. USER: ASSISTANT:
-Please write a clinical report based on this ECG image. What is the heart rate? Is the rhythm regular? 0123456789"""
+{REPORT_QUESTION} {RATE_QUESTION} Is the rhythm regular? 0123456789"""
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,10 @@ def write(
     """Write the checkpoint directory. progress: called with the bytes written since the last call."""
     path.mkdir(parents=True, exist_ok=True)
     shards = list(_shards(sizes, shard))
-    names = [f"model-{number:05d}-of-{len(shards):05d}.safetensors" for number in range(1, len(shards) + 1)]
+    names = [
+        f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        for number in range(1, len(shards) + 1)
+    ]
     weight_map = {tensor: name for name, part in zip(names, shards, strict=True) for tensor in part}
     lock, stopped = threading.Lock(), threading.Event()
 
@@ -170,7 +175,9 @@ def write(
 
     with ThreadPoolExecutor(AT_ONCE) as executor:
         try:
-            for future in as_completed([executor.submit(work, number) for number in range(len(shards))]):
+            for future in as_completed(
+                [executor.submit(work, number) for number in range(len(shards))]
+            ):
                 future.result()
         except BaseException:  # an interruption too: nobody waits for the other shards then
             stopped.set()
@@ -204,7 +211,11 @@ def _shards(sizes: Sizes, limit: int) -> Iterator[dict[str, Shape]]:
 
 
 def _write_shard(
-    path: Path, part: dict[str, Shape], code: str, rng: np.random.Generator, progress: Callable[[int], object]
+    path: Path,
+    part: dict[str, Shape],
+    code: str,
+    rng: np.random.Generator,
+    progress: Callable[[int], object],
 ) -> None:
     """The safetensors format: length of the header, header, tensors one after the other."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
@@ -232,7 +243,9 @@ def _write_shard(
 
 def _pool(size: int, code: str, rng: np.random.Generator) -> NDArray[Any]:
     """Random numbers around zero, as they are stored."""
-    return np.concatenate([_drawn(min(BLOCK, size - at), 0, code, rng) for at in range(0, size, BLOCK)])
+    return np.concatenate(
+        [_drawn(min(BLOCK, size - at), 0, code, rng) for at in range(0, size, BLOCK)]
+    )
 
 
 def _drawn(count: int, centre: int, code: str, rng: np.random.Generator) -> NDArray[Any]:
@@ -244,7 +257,11 @@ def _drawn(count: int, centre: int, code: str, rng: np.random.Generator) -> NDAr
 
 def _stored(block: NDArray[np.float32], code: str) -> NDArray[Any]:
     """float32 as float16, or as bfloat16's bits: the upper half of each, which rounds towards zero."""
-    return block.astype("<f2") if code == "F16" else (block.view(np.uint32) >> np.uint32(16)).astype("<u2")
+    return (
+        block.astype("<f2")
+        if code == "F16"
+        else (block.view(np.uint32) >> np.uint32(16)).astype("<u2")
+    )
 
 
 def _json(path: Path, value: object) -> None:
@@ -254,7 +271,9 @@ def _json(path: Path, value: object) -> None:
 def size_options(command: Callable[..., None]) -> Callable[..., None]:
     """One option for each field of `Sizes`."""
     for field in reversed(dataclasses.fields(Sizes)):
-        option = click.option("--" + field.name.replace("_", "-"), default=field.default, show_default=True)
+        option = click.option(
+            "--" + field.name.replace("_", "-"), default=field.default, show_default=True
+        )
         command = option(command)
     return command
 
@@ -265,7 +284,12 @@ def size_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--dtype", type=click.Choice(list(DTYPES)), default="bfloat16")
 @click.option("--seed", default=0)
 @click.option("--shard-size", default=SHARD, help="Bytes a file holds at most.")
-@click.option("--tokenizer", "own", type=click.Path(path_type=Path, exists=True), help="A tokenizer.model to copy.")
+@click.option(
+    "--tokenizer",
+    "own",
+    type=click.Path(path_type=Path, exists=True),
+    help="A tokenizer.model to copy.",
+)
 def main(out: Path, dtype: str, seed: int, shard_size: int, own: Path | None, **sizes: int) -> None:
     """Write the checkpoint directory OUT."""
     wanted = Sizes(**sizes)
@@ -275,10 +299,14 @@ def main(out: Path, dtype: str, seed: int, shard_size: int, own: Path | None, **
     out.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(out).free
     if free < total:
-        raise click.ClickException(f"{total / 1e9:.1f} GB are needed at {out}, {free / 1e9:.1f} GB are free")
+        raise click.ClickException(
+            f"{total / 1e9:.1f} GB are needed at {out}, {free / 1e9:.1f} GB are free"
+        )
     with click.progressbar(length=total, label="writing", file=sys.stderr) as bar:
         write(out, wanted, dtype, seed, shard_size, own.read_bytes() if own else None, bar.update)
-    click.echo(f"{out}: {total / 2e6:,.1f} M parameters, {total / 1e9:.2f} GB, {dtype}, RANDOM weights")
+    click.echo(
+        f"{out}: {total / 2e6:,.1f} M parameters, {total / 1e9:.2f} GB, {dtype}, RANDOM weights"
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""pulse-edge: answers questions about ECG images from an optimized bundle of PULSE-7B or a model like it.
+"""pulse-edge: answers questions about ECG images, from a bundle of PULSE-7B or a model like it.
 
 Research use only: not a medical device.
 
-The names below are imported when they are first used, so that `import pulse_edge` costs no more than its errors.
+Names are imported when they are first used: `import pulse_edge` costs no more than its errors.
 """
 
 from __future__ import annotations
@@ -10,19 +10,76 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from pulse_edge.errors import PulseEdgeError
+from pulse_edge.errors import (
+    BundleError,
+    CheckpointError,
+    ContextError,
+    EngineError,
+    ExportError,
+    ImageError,
+    ParameterError,
+    PulseEdgeError,
+    RecordingError,
+    RegressionError,
+)
 
 if TYPE_CHECKING:
-    from pulse_edge.answer import Answer
-    from pulse_edge.model import Chat, Model, Stream, load
-    from pulse_edge.params import SamplingParams
+    from pulse_edge.answer import Answer, Stream, Timings, Usage
+    from pulse_edge.bundle.bundle import open_bundle
+    from pulse_edge.chat import Chat
+    from pulse_edge.ecg.drawing import draw_page
+    from pulse_edge.ecg.layout import PageStyle
+    from pulse_edge.ecg.readers.registry import read_recording
+    from pulse_edge.ecg.recording import Recording
+    from pulse_edge.engines.options import EngineOptions
+    from pulse_edge.model import Model, load
+    from pulse_edge.params import GenerationParams
 
     __version__: str
 
-__all__ = ["Answer", "Chat", "Model", "PulseEdgeError", "SamplingParams", "Stream", "__version__", "load"]
+__all__ = [
+    "Answer",
+    "BundleError",
+    "Chat",
+    "CheckpointError",
+    "ContextError",
+    "EngineError",
+    "EngineOptions",
+    "ExportError",
+    "GenerationParams",
+    "ImageError",
+    "Model",
+    "PageStyle",
+    "ParameterError",
+    "PulseEdgeError",
+    "Recording",
+    "RecordingError",
+    "RegressionError",
+    "Stream",
+    "Timings",
+    "Usage",
+    "__version__",
+    "draw_page",
+    "load",
+    "open_bundle",
+    "read_recording",
+]
 
-_HOMES = {"Answer": "answer", "Chat": "model", "Model": "model", "Stream": "model", "load": "model"} | {
-    "SamplingParams": "params"
+_HOMES = {
+    "Answer": "answer",
+    "Chat": "chat",
+    "EngineOptions": "engines.options",
+    "GenerationParams": "params",
+    "Model": "model",
+    "PageStyle": "ecg.layout",
+    "Recording": "ecg.recording",
+    "Stream": "answer",
+    "Timings": "answer",
+    "Usage": "answer",
+    "draw_page": "ecg.drawing",
+    "load": "model",
+    "open_bundle": "bundle.bundle",
+    "read_recording": "ecg.readers.registry",
 }
 
 

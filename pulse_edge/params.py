@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -11,15 +12,24 @@ from pulse_edge.errors import ParameterError
 
 
 @dataclass(frozen=True)
-class SamplingParams:
+class GenerationParams:
     """How to generate. Greedy by default, like ECGBench's evaluation.
 
-    temperature: 0 is greedy. top_k: 0 is off. top_p: 1 is off. repetition_penalty: 1 is off; it sees the tokens
-    generated so far, not the prompt (as upstream, which generates from embeddings). seed: of the sampler;
-    the same seed gives the same answer. stop: strings that end the answer and are not part of it. speculate: draft
-    from earlier text and verify (decode/), for fewer steps and, but for rounding (`Engine.step`), the same
-    answer. Off by default: what an earlier request wrote may then decide a tie.
-    Raises `ParameterError` for values out of range.
+    Args:
+        max_new_tokens: longest answer, from 1.
+        temperature: from 0 to 100; 0 is greedy.
+        top_p: sample from the likeliest tokens whose mass reaches this share; 1 is off.
+        top_k: sample from the k likeliest tokens; 0 is off.
+        repetition_penalty: over 0, up to 100; 1 is off. It sees the tokens generated so far and not
+            the prompt, as upstream, which generates from embeddings.
+        seed: of the sampler. The same seed gives the same answer.
+        stop: strings that end the answer and are not part of it.
+        speculate: draft from earlier text and verify the drafts (`decode/`). It takes fewer steps
+            and gives the same answer but for rounding (`Engine.step`). Off by default, because what
+            an earlier request wrote may then decide a tie.
+
+    Raises:
+        ParameterError: a value is out of range.
     """
 
     max_new_tokens: int = 1024
@@ -32,34 +42,53 @@ class SamplingParams:
     speculate: bool = False
 
     def __post_init__(self) -> None:
-        stop = (self.stop,) if isinstance(self.stop, str) or not isinstance(self.stop, Iterable) else tuple(self.stop)
+        single = isinstance(self.stop, str) or not isinstance(self.stop, Iterable)
+        stop = (self.stop,) if single else tuple(self.stop)
         object.__setattr__(self, "stop", stop)
-        for name, ok, wanted in (
-            ("max_new_tokens", _whole(self.max_new_tokens) and self.max_new_tokens >= 1, "a whole number from 1"),
-            ("temperature", _real(self.temperature) and 0 <= self.temperature <= 100, "from 0 to 100 (0 is greedy)"),
-            ("top_p", _real(self.top_p) and 0 < self.top_p <= 1, "over 0, up to 1"),
-            ("top_k", _whole(self.top_k) and self.top_k >= 0, "a whole number from 0 (0 is off)"),
-            ("repetition_penalty", _real(self.repetition_penalty) and 0 < self.repetition_penalty <= 100, "over 0"),
-            ("seed", _whole(self.seed) and self.seed >= 0, "a whole number from 0"),
+        for name, ok, legal in (
+            ("max_new_tokens", _whole(self.max_new_tokens, 1), "a whole number from 1"),
+            ("temperature", _real(self.temperature, 0, 100), "from 0 to 100 (0 is greedy)"),
+            ("top_p", _real(self.top_p, 0, 1) and self.top_p > 0, "over 0, up to 1"),
+            ("top_k", _whole(self.top_k, 0), "a whole number from 0 (0 is off)"),
+            (
+                "repetition_penalty",
+                _real(self.repetition_penalty, 0, 100) and self.repetition_penalty > 0,
+                "over 0",
+            ),
+            ("seed", _whole(self.seed, 0), "a whole number from 0"),
             ("stop", all(isinstance(s, str) and s for s in stop), "strings that are not empty"),
             ("speculate", isinstance(self.speculate, bool | np.bool_), "True or False"),
         ):
             if not ok:
-                raise ParameterError(f"{name} is {getattr(self, name)!r}, but must be {wanted}")
-        for name in ("max_new_tokens", "temperature", "top_p", "top_k", "repetition_penalty", "seed", "speculate"):
-            value = getattr(self, name)
+                raise ParameterError(f"{name} is {getattr(self, name)!r}, but must be {legal}")
+        for field in fields(self):
+            value = getattr(self, field.name)
             if isinstance(value, np.generic):  # provenance is JSON, which knows no numpy
-                object.__setattr__(self, name, value.item())
+                object.__setattr__(self, field.name, value.item())
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> GenerationParams:
+        """Parameters by name. Raises `ParameterError` also for a name that is none."""
+        legal = [field.name for field in fields(cls)]
+        unknown = sorted(options.keys() - set(legal))
+        if unknown:
+            names = ", ".join(unknown)
+            raise ParameterError(f"unknown parameter {names}; there are {', '.join(legal)}")
+        return cls(**options)
 
     @property
     def greedy(self) -> bool:
-        """Whether the likeliest token is all that sampling asks for."""
+        """Whether every token is the likeliest one."""
         return self.temperature == 0 and self.repetition_penalty == 1
 
 
-def _whole(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+def _whole(value: object, least: int) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        return False
+    return bool(value >= least)
 
 
-def _real(value: object) -> bool:
-    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+def _real(value: object, least: float, most: float) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        return False
+    return bool(least <= value <= most)

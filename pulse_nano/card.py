@@ -3,8 +3,9 @@
     pulse-edge eval bundle-fp32 bundle-int8 bundle-int4 --json > scores.json
     python -m pulse_nano.card scores.json
 
-Rewrites what lies between `<!-- NAME -->` and `<!-- /NAME -->` in README.md and pulse_nano/MODEL_CARD.md, and draws
-pulse_nano/curves.png from the training logs in pulse_nano/logs/ (needs matplotlib). Figures come from nowhere else.
+Rewrites what lies between `<!-- NAME -->` and `<!-- /NAME -->` in docs/results.md and
+pulse_nano/MODEL_CARD.md, and draws pulse_nano/curves.png from the training logs in pulse_nano/logs/
+(needs matplotlib). Figures come from nowhere else.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 import click
 
-from pulse_edge.evaluate.scoring import table
+from pulse_edge.evaluate.registry import make_task
 
 ROOT = Path(__file__).parent.parent
 LOGS = Path(__file__).parent / "logs"
@@ -24,14 +25,25 @@ LOGS = Path(__file__).parent / "logs"
 
 def confusion_table(names: list[str], counts: list[list[int]]) -> str:
     """Rows are what is true, columns what was said."""
-    lines = ["| true \\ said | " + " | ".join(names) + " | anything else |", "| --- |" + " --- |" * (len(names) + 1)]
-    lines += [f"| {name} | " + " | ".join(map(str, row)) + " |" for name, row in zip(names, counts, strict=True)]
+    lines = [
+        "| true \\ said | " + " | ".join(names) + " | anything else |",
+        "| --- |" + " --- |" * (len(names) + 1),
+    ]
+    lines += [
+        f"| {name} | " + " | ".join(map(str, row)) + " |"
+        for name, row in zip(names, counts, strict=True)
+    ]
     return "\n".join(lines)
 
 
 def label_rows(counts: dict[str, dict[str, int]]) -> str:
-    lines = ["| label | pages that show it | found | stated where absent |", "| --- | --- | --- | --- |"]
-    lines += [f"| {name} | {c['present']} | {c['found']} | {c['false']} |" for name, c in counts.items()]
+    lines = [
+        "| label | pages that show it | found | stated where absent |",
+        "| --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {name} | {c['present']} | {c['found']} | {c['false']} |" for name, c in counts.items()
+    ]
     return "\n".join(lines)
 
 
@@ -50,7 +62,10 @@ def fill(path: Path, name: str, text: str) -> None:
     """Replace what lies between the markers `name` of a file."""
     old = path.read_text()
     new, count = re.subn(
-        rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", lambda m: f"{m[1]}{text}\n{m[2]}", old, flags=re.S
+        rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)",
+        lambda m: f"{m[1]}{text}\n{m[2]}",
+        old,
+        flags=re.S,
     )
     if count != 1:
         raise click.ClickException(f"{path} has {count} places marked {name}, not one")
@@ -77,7 +92,9 @@ def draw_curves(out: Path) -> None:
     axes[0].set(title="stage A: training losses (weighted)", xlabel="step", yscale="log")
     for name in ("rhythm recall", "ectopy recall", "st recall", "first-degree AV block AUC",
                  "anterior ST elevation AUC", "rate within 5"):  # fmt: skip
-        axes[1].plot([r["step"] for r in scores], [r["valid"][name] for r in scores], marker=".", label=name)
+        axes[1].plot(
+            [r["step"] for r in scores], [r["valid"][name] for r in scores], marker=".", label=name
+        )
     axes[1].set(title="stage A: auxiliary heads, 400 held-out pages", xlabel="step", ylim=(0, 1))
     for axis, log, title in (
         (axes[2], "language", "stage L: findings told"),
@@ -102,8 +119,9 @@ def draw_curves(out: Path) -> None:
 def main(scores: Path) -> None:
     """Fill in the documents from SCORES, the output of `pulse-edge eval --json`."""
     report = json.loads(scores.read_text())
-    fill(ROOT / "README.md", "scores", table(report["scores"]))
-    fill(ROOT / "pulse_nano" / "MODEL_CARD.md", "scores", table(report["scores"]))
+    table = make_task("simulated", report["pages"], report["seed"]).table(report)
+    fill(ROOT / "docs" / "results.md", "scores", table)
+    fill(ROOT / "pulse_nano" / "MODEL_CARD.md", "scores", table)
     fill(ROOT / "pulse_nano" / "MODEL_CARD.md", "confusion", confusions(report))
     draw_curves(ROOT / "pulse_nano" / "curves.png")
 

@@ -18,10 +18,14 @@ SYSTEM = (
     "The assistant gives helpful, detailed, and polite answers to the human's questions."
 )
 GRIDS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
-NUMBERS = range(30, 341)  # rates and durations are one token each, so that their loss can know what is near
+NUMBERS = range(
+    30, 341
+)  # rates and durations are one token each, so that their loss can know what is near
 
 
-START = Path(__file__).parent / "start.safetensors"  # tower and heads after stage A, decoder after stage L, fp16
+START = (
+    Path(__file__).parent / "start.safetensors"
+)  # tower and heads after stage A, decoder after stage L, fp16
 
 
 def _trained(state: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -45,7 +49,11 @@ def save_start(state: Path, size: Size, path: Path = START) -> None:
 
     weights = load_start(state, size)
     sizes = {"tower": size.of_tower, "size": size.asdict()}
-    save_file({k: v.half().numpy() for k, v in weights.items()}, path, {k: json.dumps(v) for k, v in sizes.items()})
+    save_file(
+        {k: v.half().numpy() for k, v in weights.items()},
+        path,
+        {k: json.dumps(v) for k, v in sizes.items()},
+    )
 
 
 def load_start(state: Path, size: Size) -> dict[str, Any]:
@@ -113,7 +121,9 @@ def tensors(nano: Nano) -> dict[str, NDArray[np.float16]]:
     out: dict[str, Any] = {}
     vision = "model.vision_tower.vision_tower.vision_model."
     out[vision + "embeddings.class_embedding"] = tower.class_embedding
-    out[vision + "embeddings.patch_embedding.weight"] = tower.patch_embedding.weight.view(size.vision_width, 3, p, p)
+    out[vision + "embeddings.patch_embedding.weight"] = tower.patch_embedding.weight.view(
+        size.vision_width, 3, p, p
+    )
     out[vision + "embeddings.position_embedding.weight"] = tower.folded_positions()
     for name in ("weight", "bias"):
         out[f"{vision}pre_layrnorm.{name}"] = getattr(tower.pre_layrnorm, name)
@@ -130,7 +140,9 @@ def tensors(nano: Nano) -> dict[str, NDArray[np.float16]]:
             part = "self_attn." if attention else "mlp." if "_proj" in rest else ""
             name = f"layers.{number}.{part}{rest}"
         out[name if name.startswith("lm_head") else f"model.{name}"] = value
-    return {name: value.detach().to("cpu").numpy().astype(np.float16) for name, value in out.items()}
+    return {
+        name: value.detach().to("cpu").numpy().astype(np.float16) for name, value in out.items()
+    }
 
 
 def save(nano: Nano, folder: Path, tokenizer: Path) -> None:
@@ -138,7 +150,12 @@ def save(nano: Nano, folder: Path, tokenizer: Path) -> None:
     from safetensors.numpy import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    for name, value in (("config.json", config(nano.size)), ("vision_config.json", vision_config(nano.size))):
+    for name, value in (
+        ("config.json", config(nano.size)),
+        ("vision_config.json", vision_config(nano.size)),
+    ):
         (folder / name).write_text(json.dumps(value, indent=2) + "\n")
-    save_file({k: np.ascontiguousarray(v) for k, v in tensors(nano).items()}, folder / "model.safetensors")
+    save_file(
+        {k: np.ascontiguousarray(v) for k, v in tensors(nano).items()}, folder / "model.safetensors"
+    )
     (folder / "tokenizer.model").write_bytes(tokenizer.read_bytes())

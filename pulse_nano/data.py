@@ -17,8 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pulse_edge.simulation.pages import F32, SIDE, Page, Shard, compose, no_ecg, sample_look, views_of
+from pulse_edge.simulation.pages import no_ecg, sample_look
 from pulse_nano.model import DENSE, LOCAL, VIEWS
+from pulse_nano.shards import F32, SIDE, Page, Shard, compose, views_of
 from pulse_nano.targets import attribute_targets, dense_target
 
 T = TypeVar("T")
@@ -81,7 +82,9 @@ class Pages:
             order = np.random.default_rng([self.seed, epoch]).permutation(self.shards)
         window, within = divmod(at, WINDOW * self.shard_pages)
         group = order[window * WINDOW : (window + 1) * WINDOW]
-        shuffled = np.random.default_rng([self.seed, epoch, window, 1]).permutation(len(group) * self.shard_pages)
+        shuffled = np.random.default_rng([self.seed, epoch, window, 1]).permutation(
+            len(group) * self.shard_pages
+        )
         pick = int(shuffled[within])
         return self._shard(int(group[pick // self.shard_pages]))[pick % self.shard_pages]
 

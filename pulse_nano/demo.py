@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pulse_edge
+from pulse_edge.assets import RATE_QUESTION, REPORT_QUESTION, SAMPLE_PAGE
 
-SAMPLE = Path(pulse_edge.__file__).parent / "assets" / "sample.png"
+SAMPLE = SAMPLE_PAGE
 QUESTIONS = (
-    "What is the heart rate?",
+    RATE_QUESTION,
     "What is the rhythm?",
-    "Please write a clinical report based on this ECG image.",
+    REPORT_QUESTION,
 )
 STAGES = ("decode_image", "preprocess", "vision", "prefill", "ttft", "tpot", "total")
 
 
 def main() -> None:
     model = pulse_edge.load()
-    print(f"page: {SAMPLE.name} (simulated: sinus rhythm, 74 beats a minute, right bundle branch block)\n")
+    print(
+        f"page: {SAMPLE.name} (simulated: sinus rhythm, 74 beats a minute, right bundle branch block)\n"
+    )
     answers = [model.ask(SAMPLE, question) for question in QUESTIONS]
     for question, answer in zip(QUESTIONS, answers, strict=True):
         print(f"Q: {question}\nA: {answer.text}\n")
-    print(f"{'milliseconds':<16}" + "".join(f"{'question ' + str(n + 1):>14}" for n in range(len(answers))))
+    print(
+        f"{'milliseconds':<16}"
+        + "".join(f"{'question ' + str(n + 1):>14}" for n in range(len(answers)))
+    )
     for stage in STAGES:
         values = (getattr(answer.timings, stage) or 0.0 for answer in answers)
         print(f"{stage:<16}" + "".join(f"{1000 * value:>14.1f}" for value in values))

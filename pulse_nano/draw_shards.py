@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from pulse_edge.simulation.pages import write_shard
+from pulse_nano.shards import write_shard
 
 SHARD_PAGES = 200
 SETS = {"pages": 20261123, "valid": 5}  # folder -> seed; `evaluate.SEED` is a third one
@@ -32,7 +32,11 @@ def main(state: Path, shards: int, workers: int) -> None:
             for number in range(count):
                 path = state / name / f"{number:04d}.shard"
                 if not path.exists():
-                    jobs.append(pool.submit(write_shard, path, SETS[name], number * SHARD_PAGES, SHARD_PAGES))
+                    jobs.append(
+                        pool.submit(
+                            write_shard, path, SETS[name], number * SHARD_PAGES, SHARD_PAGES
+                        )
+                    )
         for job in jobs:
             job.result()
 

@@ -56,10 +56,15 @@ class Told(nn.Module):
                  self.embed.weight[at[4] + AXES.index(f.axis)], self.embed.weight[-2] * float(f.lvh)]  # fmt: skip
         values = torch.tensor([float(f.rate), float(f.pr or 0), float(f.qrs)])
         angle = values[:, None] * torch.pi / WAVES
-        numbers = self.number(torch.cat([angle.sin(), angle.cos()], 1)).view(3, 3, -1)[torch.arange(3), torch.arange(3)]
+        numbers = self.number(torch.cat([angle.sin(), angle.cos()], 1)).view(3, 3, -1)[
+            torch.arange(3), torch.arange(3)
+        ]
         known = torch.tensor([1.0, float(f.pr is not None), 1.0])[:, None]
         return (
-            torch.cat([torch.stack([word.expand(self.slot.shape[1]) for word in words]), numbers * known]) + self.slot
+            torch.cat(
+                [torch.stack([word.expand(self.slot.shape[1]) for word in words]), numbers * known]
+            )
+            + self.slot
         )
 
 
@@ -95,7 +100,9 @@ class Texts:
             findings.append(None if rng.random() < EMPTY else random_findings(rng))
             items.append(training_items(findings[-1], rng))
             places.append(rng.permutation(self.image_tokens)[:9])
-        return Text(findings, torch.tensor(np.stack(places)), pack(self.prompts, items, self.image_tokens))
+        return Text(
+            findings, torch.tensor(np.stack(places)), pack(self.prompts, items, self.image_tokens)
+        )
 
 
 class Speaking(nn.Module):
@@ -108,7 +115,9 @@ class Speaking(nn.Module):
 
 @click.command()
 @click.argument("state", type=click.Path(path_type=Path))
-@click.option("--steps", default=1200, show_default=True, help="Of the whole stage, over all calls.")
+@click.option(
+    "--steps", default=1200, show_default=True, help="Of the whole stage, over all calls."
+)
 @click.option("--minutes", type=float, help="Stop this call then; the next one goes on.")
 @click.option("--batch", default=16, show_default=True, help="Texts a step, of all workers.")
 @click.option("--peak", default=3e-3, show_default=True, help="Learning rate.")
@@ -133,10 +142,16 @@ def train(rank: int, workers: int, settings: dict[str, Any]) -> None:
     loop.resume()
 
     def loss(data: Text) -> Loss:
-        return text_loss(speaking.decoder, prompts, speaking.told(data.findings), data.packed, data.places)
+        return text_loss(
+            speaking.decoder, prompts, speaking.told(data.findings), data.packed, data.places
+        )
 
     image_tokens = VIEWS * size.grid**2
-    loop.run(Texts(prompts, settings["batch"] // workers, image_tokens, settings["seed"]), loss, lambda: None)
+    loop.run(
+        Texts(prompts, settings["batch"] // workers, image_tokens, settings["seed"]),
+        loss,
+        lambda: None,
+    )
 
 
 if __name__ == "__main__":

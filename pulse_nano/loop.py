@@ -48,11 +48,17 @@ def launch(workers: int, train: Callable[..., None], *args: Any) -> None:
         mp.spawn(_enter, (workers, f"file://{meeting}/ranks", train, args), nprocs=workers)
 
 
-def _enter(rank: int, workers: int, meeting: str, train: Callable[..., None], args: tuple[Any, ...]) -> None:
-    if sys.platform == "linux":  # die with the command: torch asks for SIGINT, which background jobs ignore
+def _enter(
+    rank: int, workers: int, meeting: str, train: Callable[..., None], args: tuple[Any, ...]
+) -> None:
+    if (
+        sys.platform == "linux"
+    ):  # die with the command: torch asks for SIGINT, which background jobs ignore
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", meeting, rank=rank, world_size=workers, timeout=timedelta(hours=6))
+    dist.init_process_group(
+        "gloo", meeting, rank=rank, world_size=workers, timeout=timedelta(hours=6)
+    )
     train(rank, workers, *args)
     dist.destroy_process_group()
 
@@ -73,7 +79,12 @@ def rate_at(step: int, steps: int, peak: float, restarts: tuple[int, ...] = ()) 
     end = min(at for at in (*restarts, steps) if at > step)
     progress = (step - begin) / (end - begin)
     warm = min(1.0, (step - begin + 1) / 150)
-    return peak * (0.5 if begin else 1.0) * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+    return (
+        peak
+        * (0.5 if begin else 1.0)
+        * warm
+        * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+    )
 
 
 def restart_option() -> Callable[[T], T]:
@@ -130,7 +141,9 @@ class Loop:
             return
         had = torch.load(self.saved, weights_only=True)
         if had["header"] != self.header:
-            raise ValueError(f"{self.saved} holds {had['header']}, not {self.header}; move it and its log away")
+            raise ValueError(
+                f"{self.saved} holds {had['header']}, not {self.header}; move it and its log away"
+            )
         self.module.load_state_dict(had["module"])
         for optimizer, state in zip(self.optimizers, had["optimizers"], strict=True):
             optimizer.load_state_dict(state)
@@ -139,7 +152,9 @@ class Loop:
     def note(self, row: dict[str, Any]) -> None:
         if self.rank == 0:
             with (self.folder / f"{self.name}.jsonl").open("a") as log:
-                log.write(json.dumps({"step": self.step, "spent": round(self.spent, 1), **row}) + "\n")
+                log.write(
+                    json.dumps({"step": self.step, "spent": round(self.spent, 1), **row}) + "\n"
+                )
 
     def save(self) -> None:
         if self.rank:
@@ -156,7 +171,9 @@ class Loop:
         os.replace(partial, self.saved)
         self.kept()
 
-    def run(self, pages: Source[T], loss: Callable[[T], Loss], validate: Callable[[], None]) -> None:
+    def run(
+        self, pages: Source[T], loss: Callable[[T], Loss], validate: Callable[[], None]
+    ) -> None:
         """Steps until they are done or the minutes are over. `loss` gives what to minimise, and what to log.
 
         `pages` has one worker's share of a batch. `validate` is called ten times, by rank 0; the log then also tells
@@ -178,7 +195,9 @@ class Loop:
             for name, value in shown.items():
                 self._sums[name] = self._sums.get(name, 0.0) + value.item()
             if count == LOG_STEPS:
-                self.note({"loss": {name: round(value / count, 4) for name, value in self._sums.items()}})
+                self.note(
+                    {"loss": {name: round(value / count, 4) for name, value in self._sums.items()}}
+                )
                 self._sums, count = {}, 0
             if time.time() - last_saved > SAVE_SECONDS:
                 self.save()
@@ -193,7 +212,9 @@ class Loop:
         if self.workers == 1:
             return over
         grads = [p.grad for p in self.module.parameters() if p.grad is not None]
-        flat = torch.cat([g.reshape(-1) for g in grads] + [torch.tensor([float(over and self.rank == 0)])])
+        flat = torch.cat(
+            [g.reshape(-1) for g in grads] + [torch.tensor([float(over and self.rank == 0)])]
+        )
         dist.all_reduce(flat)
         at = 0
         for grad in grads:

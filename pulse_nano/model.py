@@ -43,7 +43,9 @@ class Size:
 
     @property
     def of_tower(self) -> dict[str, Any]:
-        return {"patch": self.patch} | {k: v for k, v in asdict(self).items() if k.startswith("vision_")}
+        return {"patch": self.patch} | {
+            k: v for k, v in asdict(self).items() if k.startswith("vision_")
+        }
 
 
 VIEWS = 5  # of a page: the base view, then its tiles
@@ -115,7 +117,11 @@ class VisionLayer(nn.Module):
         y = self.layer_norm1(x)
         weight = torch.cat([self.q_proj.weight, self.k_proj.weight, self.v_proj.weight])
         bias = torch.cat([self.q_proj.bias, self.k_proj.bias, self.v_proj.bias])
-        q, k, v = F.linear(y, weight, bias).view(b, n, 3, self.heads, w // self.heads).permute(2, 0, 3, 1, 4)
+        q, k, v = (
+            F.linear(y, weight, bias)
+            .view(b, n, 3, self.heads, w // self.heads)
+            .permute(2, 0, 3, 1, 4)
+        )
         x = x + self.out_proj(attend(q, k, v).transpose(1, 2).reshape(b, n, w))
         y = self.fc1(self.layer_norm2(x))
         out: Tensor = x + self.fc2(y * torch.sigmoid(1.702 * y))
@@ -170,9 +176,16 @@ class Tower(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         views, g, p = pixels.shape[0], self.size.grid, self.size.patch
-        patches = pixels.view(views, 3, g, p, g, p).permute(0, 2, 4, 1, 3, 5).reshape(views, g * g, 3 * p * p)
+        patches = (
+            pixels.view(views, 3, g, p, g, p)
+            .permute(0, 2, 4, 1, 3, 5)
+            .reshape(views, g * g, 3 * p * p)
+        )
         x = self.patch_embedding(patches - self.sheet)
-        x = torch.cat([self.class_embedding.expand(views, 1, -1), x], dim=1) + self.position_embedding
+        x = (
+            torch.cat([self.class_embedding.expand(views, 1, -1), x], dim=1)
+            + self.position_embedding
+        )
         x = self.pre_layrnorm(x)
         for layer in list(self.layers)[:-1]:
             x = layer(x)
@@ -198,7 +211,8 @@ class Heads(nn.Module):
         self.asks = nn.ModuleList(nn.Linear(w, w) for _ in range(2))
         self.outs = nn.ModuleList(nn.Linear(w, w) for _ in range(2))
         self.mlps = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(w), nn.Linear(w, 2 * w), nn.GELU(), nn.Linear(2 * w, w)) for _ in range(2)
+            nn.Sequential(nn.LayerNorm(w), nn.Linear(w, 2 * w), nn.GELU(), nn.Linear(2 * w, w))
+            for _ in range(2)
         )
         self.norms = nn.ModuleList(nn.LayerNorm(w) for _ in range(3))
         self.answers = nn.ModuleDict({name: nn.Linear(2 * w, n) for name, n in HEADS.items()})
@@ -209,7 +223,9 @@ class Heads(nn.Module):
         b, n, w = features.shape
         x = self.norm(features)
         heads = w // 32
-        k1, v1, k2, v2 = self.kv(x + self.place).view(b, n, 4, heads, w // heads).permute(2, 0, 3, 1, 4)
+        k1, v1, k2, v2 = (
+            self.kv(x + self.place).view(b, n, 4, heads, w // heads).permute(2, 0, 3, 1, 4)
+        )
         q = self.query.expand(b, -1, -1)
         for ask, out, mlp, norm, k, v in zip(
             self.asks, self.outs, self.mlps, self.norms, (k1, k2), (v1, v2), strict=False
@@ -245,25 +261,39 @@ class DecoderLayer(nn.Module):
         w = size.width
         self.heads = size.heads
         self.input_layernorm, self.post_attention_layernorm = RMSNorm(w), RMSNorm(w)
-        self.q_proj, self.k_proj, self.v_proj, self.o_proj = (nn.Linear(w, w, bias=False) for _ in range(4))
+        self.q_proj, self.k_proj, self.v_proj, self.o_proj = (
+            nn.Linear(w, w, bias=False) for _ in range(4)
+        )
         self.gate_proj, self.up_proj = (nn.Linear(w, size.ffn, bias=False) for _ in range(2))
         self.down_proj = nn.Linear(size.ffn, w, bias=False)
 
     def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: list[Tensor] | None, first: int = 0
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        mask: Tensor | None,
+        cache: list[Tensor] | None,
+        first: int = 0,
     ) -> Tensor:
         """The positions before `first` are attended to, but have no output."""
         b, n, w = x.shape
         y = self.input_layernorm(x)
         weight = torch.cat([self.q_proj.weight, self.k_proj.weight, self.v_proj.weight])
-        q, k, v = F.linear(y, weight).view(b, n, 3, self.heads, w // self.heads).permute(2, 0, 3, 1, 4)
+        q, k, v = (
+            F.linear(y, weight).view(b, n, 3, self.heads, w // self.heads).permute(2, 0, 3, 1, 4)
+        )
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         if cache is not None:
             if cache:
                 k, v = torch.cat([cache[0], k], dim=2), torch.cat([cache[1], v], dim=2)
             cache[:] = [k, v]
         if first:
-            x, q, mask = x[:, first:], q[:, :, first:], None if mask is None else mask[..., first:, :]
+            x, q, mask = (
+                x[:, first:],
+                q[:, :, first:],
+                None if mask is None else mask[..., first:, :],
+            )
         y = attend(q, k, v) if mask is None else attend_causal(q, k, v, mask)
         x = x + self.o_proj(y.transpose(1, 2).reshape(b, n - first, w))
         y = self.post_attention_layernorm(x)
@@ -306,7 +336,9 @@ class Decoder(nn.Module):
         cos, sin = angle.cos(), angle.sin()
         for number, layer in enumerate(self.layers):
             last = number == len(self.layers) - 1
-            x = layer(x, cos, sin, mask, None if caches is None else caches[number], first if last else 0)
+            x = layer(
+                x, cos, sin, mask, None if caches is None else caches[number], first if last else 0
+            )
         out: Tensor = self.norm(x)
         return out
 
@@ -315,7 +347,9 @@ class Projector(nn.Sequential):
     """`mlp2x_gelu`: parameters 0.* and 2.*."""
 
     def __init__(self, size: Size) -> None:
-        super().__init__(nn.Linear(size.vision_width, size.width), nn.GELU(), nn.Linear(size.width, size.width))
+        super().__init__(
+            nn.Linear(size.vision_width, size.width), nn.GELU(), nn.Linear(size.width, size.width)
+        )
 
 
 class Nano(nn.Module):

@@ -20,7 +20,9 @@ def orthogonalise(wide: Tensor) -> Tensor:
     x = wide / (wide.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(5):
         gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=-4.775, alpha=2.0315), x, beta=3.4445)
+        x = torch.baddbmm(
+            x, torch.baddbmm(gram, gram, gram, beta=-4.775, alpha=2.0315), x, beta=3.4445
+        )
     return x
 
 
@@ -33,7 +35,9 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            alike: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = {}  # matrices of one shape go together
+            alike: dict[
+                tuple[int, ...], list[tuple[Tensor, Tensor]]
+            ] = {}  # matrices of one shape go together
             for p in group["params"]:
                 if p.grad is not None:
                     velocity = self.state[p].setdefault("momentum", torch.zeros_like(p))
@@ -48,10 +52,18 @@ class Muon(torch.optim.Optimizer):
                     weight.add_(update, alpha=-group["lr"] * 0.2 * math.sqrt(max(shape)))
 
 
-HIDDEN = ("layers.", "kv.", "asks.", "outs.", "mlps.")  # modules whose matrices map activations to activations
+HIDDEN = (
+    "layers.",
+    "kv.",
+    "asks.",
+    "outs.",
+    "mlps.",
+)  # modules whose matrices map activations to activations
 
 
-def make_optimizers(parts: Iterable[tuple[nn.Module, float]], lr: float) -> list[torch.optim.Optimizer]:
+def make_optimizers(
+    parts: Iterable[tuple[nn.Module, float]], lr: float
+) -> list[torch.optim.Optimizer]:
     """Muon and AdamW for modules with their share of the learning rate; the patch filters learn at a fifth of it.
 
     Muon takes the patch filters as well: 90 steps from one checkpoint on the same batches left every loss lower than
@@ -71,7 +83,10 @@ def make_optimizers(parts: Iterable[tuple[nn.Module, float]], lr: float) -> list
             else:
                 adam.append({"params": [p], "weight_decay": 0.02 * (p.dim() > 1), "share": share})
         muon += [{"params": hidden, "share": share}, {"params": filters, "share": 0.2 * share}]
-    return [torch.optim.AdamW(adam, lr=lr, betas=(0.9, 0.98)), Muon([g for g in muon if g["params"]], lr)]
+    return [
+        torch.optim.AdamW(adam, lr=lr, betas=(0.9, 0.98)),
+        Muon([g for g in muon if g["params"]], lr),
+    ]
 
 
 def set_rate(optimizers: Iterable[torch.optim.Optimizer], rate: float) -> None:

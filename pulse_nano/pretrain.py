@@ -27,7 +27,10 @@ from pulse_nano.model import SHEET, Heads, Seen, Size, Tower
 from pulse_nano.optim import make_optimizers
 from pulse_nano.targets import losses
 
-HARD = ("sinus arrhythmia", "premature atrial contractions")  # what needs distances between beats compared
+HARD = (
+    "sinus arrhythmia",
+    "premature atrial contractions",
+)  # what needs distances between beats compared
 
 
 def auc(score: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
@@ -37,7 +40,9 @@ def auc(score: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
     rank = np.empty(len(score))
     rank[np.argsort(score)] = np.arange(1, len(score) + 1)
     positive = int(truth.sum())
-    return float((rank[truth].sum() - positive * (positive + 1) / 2) / (positive * (len(score) - positive)))
+    return float(
+        (rank[truth].sum() - positive * (positive + 1) / 2) / (positive * (len(score) - positive))
+    )
 
 
 @torch.no_grad()
@@ -57,17 +62,28 @@ def score_heads(seeing: nn.Module, pages: Pages, batches: int) -> dict[str, floa
     want["glance"] = want["rhythm"]
     real = np.isfinite(want["rate"][:, 0])
     scores: dict[str, float] = {}
-    for name, classes in (("rhythm", RHYTHMS), ("glance", RHYTHMS), ("ectopy", ECTOPY), ("st", ST_CHANGES)):
+    for name, classes in (
+        ("rhythm", RHYTHMS),
+        ("glance", RHYTHMS),
+        ("ectopy", ECTOPY),
+        ("st", ST_CHANGES),
+    ):
         best, right = got[name][real].argmax(1), want[name][real, 0].astype(int)
         recalls = {
-            label: float((best[right == c] == c).mean()) for c, label in enumerate(classes) if (right == c).any()
+            label: float((best[right == c] == c).mean())
+            for c, label in enumerate(classes)
+            if (right == c).any()
         }
         scores[f"{name} recall"] = float(np.mean(list(recalls.values())))
         if name in ("rhythm", "ectopy"):
-            scores |= {f"{label} recall": value for label, value in recalls.items() if label in HARD}
+            scores |= {
+                f"{label} recall": value for label, value in recalls.items() if label in HARD
+            }
     scores["axis accuracy"] = float((got["axis"][real].argmax(1) == want["axis"][real, 0]).mean())
     for index, label in enumerate(CONDUCTION):
-        scores[f"{label} AUC"] = auc(got["conduction"][real, index], want["conduction"][real, index] > 0.5)
+        scores[f"{label} AUC"] = auc(
+            got["conduction"][real, index], want["conduction"][real, index] > 0.5
+        )
     st = got["st"][real] - np.log(np.exp(got["st"][real]).sum(1, keepdims=True))
     for index, label in list(enumerate(ST_CHANGES))[1:]:
         scores[f"{label} AUC"] = auc(st[:, index], want["st"][real, 0] == index)
@@ -99,7 +115,9 @@ class Seeing(nn.Module):
 
 @click.command()
 @click.argument("state", type=click.Path(path_type=Path))
-@click.option("--steps", default=7600, show_default=True, help="Of the whole stage, over all calls.")
+@click.option(
+    "--steps", default=7600, show_default=True, help="Of the whole stage, over all calls."
+)
 @restart_option()
 @click.option("--minutes", type=float, help="Stop this call then; the next one goes on.")
 @click.option("--shards", default=300, show_default=True, help="Shards of 200 pages to train on.")
@@ -130,7 +148,9 @@ def train(rank: int, workers: int, settings: dict[str, Any]) -> None:
 
     def validate() -> None:
         if shard_path(state / "valid", 1).exists():
-            loop.note({"valid": {k: round(v, 4) for k, v in score_heads(seeing, valid, 20).items()}})
+            loop.note(
+                {"valid": {k: round(v, 4) for k, v in score_heads(seeing, valid, 20).items()}}
+            )
 
     loop.run(Pages(state / "pages", settings["shards"], batch, size.patch, seed), loss, validate)
 

@@ -11,16 +11,23 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pulse_edge.simulation.pages import CANVAS, EVENT_COLUMNS, LONE_P, P_WAVE, SIDE, SPIKE, Page
 from pulse_edge.simulation.simulator import AXES, CONDUCTION, ECTOPY, RHYTHMS, ST_CHANGES
 from pulse_nano.model import BINS, CLASSES, DENSE, LOCAL, VIEWS, Seen
+from pulse_nano.shards import CANVAS, EVENT_COLUMNS, LONE_P, P_WAVE, SIDE, SPIKE, Page
 
 F32 = NDArray[np.float32]
 PR, RR = EVENT_COLUMNS.index("pr_s"), EVENT_COLUMNS.index("rr_s")
 UNITS = np.array([2.0, 0.1], np.float32)  # of LOCAL: what a target of 1 means
 MAPS = sum(BINS.values())
-FIRST_CLASS = dict(zip(CLASSES, (MAPS + np.cumsum([0, *CLASSES.values()])[:-1]).tolist(), strict=True))
-SPARSE = {1: "pvc", 2: "pac", SPIKE: "spike", LONE_P: "lone"}  # kinds of events with a map of their own
+FIRST_CLASS = dict(
+    zip(CLASSES, (MAPS + np.cumsum([0, *CLASSES.values()])[:-1]).tolist(), strict=True)
+)
+SPARSE = {
+    1: "pvc",
+    2: "pac",
+    SPIKE: "spike",
+    LONE_P: "lone",
+}  # kinds of events with a map of their own
 
 
 def class_at(name: str, value: float) -> float:
@@ -80,7 +87,9 @@ def dense_target(page: Page, patch: int) -> F32:
     small = events.copy()
     small[:, 0] /= CANVAS / SIDE
     small[:, 1] = (small[:, 1] - page.top) * SIDE / page.ink.shape[0]
-    return np.concatenate([_view_targets(small, SIDE, patch), _view_targets(hide_far(events, SIDE), CANVAS, patch)])
+    return np.concatenate(
+        [_view_targets(small, SIDE, patch), _view_targets(hide_far(events, SIDE), CANVAS, patch)]
+    )
 
 
 def _view_targets(events: F32, side: int, patch: int) -> F32:
@@ -115,7 +124,9 @@ def _view_targets(events: F32, side: int, patch: int) -> F32:
         for name, column in (("pr", PR), ("rr", RR), ("turn", -1)):
             if np.isfinite(event[column]):
                 first_class = FIRST_CLASS[name]
-                out[index, first_class : first_class + CLASSES[name]] = classes(name, float(event[column]))
+                out[index, first_class : first_class + CLASSES[name]] = classes(
+                    name, float(event[column])
+                )
         if not wave and kind != SPIKE:
             out[index, -len(LOCAL) :] = event[columns] / UNITS
     return out
@@ -183,21 +194,32 @@ def losses(seen: Seen, dense_t: Tensor, heads_t: dict[str, Tensor]) -> dict[str,
     of_views = {name: glance.flatten(0, 1) for name, glance in seen.glances.items()}
     repeated = {name: target.repeat_interleave(VIEWS, 0) for name, target in heads_t.items()}
     glances = torch.stack(list(attribute_losses(of_views, repeated).values())).sum()
-    return dense_losses(seen.dense, dense_t) | attribute_losses(seen.answers, heads_t) | {"glance": GLANCE * glances}
+    return (
+        dense_losses(seen.dense, dense_t)
+        | attribute_losses(seen.answers, heads_t)
+        | {"glance": GLANCE * glances}
+    )
 
 
 def dense_losses(dense: Tensor, dense_t: Tensor) -> dict[str, Tensor]:
     out: dict[str, Tensor] = {}
     pages, split = dense.shape[0], MAPS + sum(CLASSES.values())
     maps = dense_t[..., :MAPS]
-    each = F.binary_cross_entropy_with_logits(dense[..., :MAPS], maps, 1 + 7 * maps, reduction="sum")
+    each = F.binary_cross_entropy_with_logits(
+        dense[..., :MAPS], maps, 1 + 7 * maps, reduction="sum"
+    )
     out["events"] = each / (pages * EVENT_UNITS)
     for name, count in CLASSES.items():
         part = slice(FIRST_CLASS[name], FIRST_CLASS[name] + count)
         wanted, said = dense_t[..., part], F.log_softmax(dense[..., part], -1)
-        out[f"{name} classes"] = CLASS_WEIGHTS[name] * -(wanted * said).sum() / wanted.sum().clamp(min=1)
+        out[f"{name} classes"] = (
+            CLASS_WEIGHTS[name] * -(wanted * said).sum() / wanted.sum().clamp(min=1)
+        )
     local, real = dense_t[..., split:], torch.isfinite(dense_t[..., split:])
-    error = F.smooth_l1_loss(dense[..., split:], torch.nan_to_num(local), beta=0.1, reduction="none") * real
+    error = (
+        F.smooth_l1_loss(dense[..., split:], torch.nan_to_num(local), beta=0.1, reduction="none")
+        * real
+    )
     scale = torch.tensor([2.0, 1.0])
     out["local"] = (error.sum((0, 1)) / real.sum((0, 1)).clamp(min=1) * scale).sum()
     return out

@@ -49,7 +49,10 @@ class Prompts:
 
     def question(self, item: Item) -> tuple[list[int], list[int]]:
         """Ids after the image up to "ASSISTANT:", and ids of the answer with its end."""
-        return list(self.sp.encode(f"\n{item.question} ASSISTANT:")), [*self.sp.encode(item.answer), EOS]
+        return list(self.sp.encode(f"\n{item.question} ASSISTANT:")), [
+            *self.sp.encode(item.answer),
+            EOS,
+        ]
 
     def _near(self) -> Tensor:
         """(vocab, vocab) target distributions: numbers spread over their neighbours, everything else is one-hot."""
@@ -100,7 +103,9 @@ def pack(prompts: Prompts, items: list[list[Item]], image_tokens: int) -> Packed
         rows.append((ids, positions, block, labels, letters))
     n = max(len(row[0]) for row in rows)
     fills = (0, 0, -1, IGNORE, False)
-    padded = [[[*row[k], *[fill] * (n - len(row[0]))] for row in rows] for k, fill in enumerate(fills)]
+    padded = [
+        [[*row[k], *[fill] * (n - len(row[0]))] for row in rows] for k, fill in enumerate(fills)
+    ]
     return Packed(*(torch.tensor(value) for value in padded))
 
 
@@ -113,7 +118,9 @@ def packed_mask(block: Tensor, prefix: int) -> Tensor:
     return torch.where(causal & same, 0.0, -1e9)[:, None]
 
 
-def text_loss(decoder: Decoder, prompts: Prompts, image: Tensor, packed: Packed, places: Tensor | None = None) -> Loss:
+def text_loss(
+    decoder: Decoder, prompts: Prompts, image: Tensor, packed: Packed, places: Tensor | None = None
+) -> Loss:
     """Soft cross-entropy over the answers, letters weighted by LETTER. To log: the same without weights, and the share
     of answer tokens, and of letters alone, whose greedy choice is right (of all tokens, in a batch without letters).
 
@@ -127,7 +134,9 @@ def text_loss(decoder: Decoder, prompts: Prompts, image: Tensor, packed: Packed,
     slot = prefix + (torch.arange(n).expand(b, -1) if places is None else places)
     positions = torch.cat([torch.arange(prefix).expand(b, -1), slot, packed.positions], dim=1)
     with autocast():
-        hidden = decoder(x, positions, packed_mask(packed.block, prefix + n), first=prefix + n).float()
+        hidden = decoder(
+            x, positions, packed_mask(packed.block, prefix + n), first=prefix + n
+        ).float()
     known = packed.labels != IGNORE
     logits, target = decoder.lm_head(hidden[known]), packed.labels[known]
     each = F.cross_entropy(logits, prompts.near[target], reduction="none")
@@ -143,7 +152,8 @@ def items_of(batch: Batch, seed: int) -> list[list[Item]]:
     """The questions of a batch; they depend on the seed, the batch's number and the slot."""
     return [
         training_items(
-            None if labels is None else Findings.of(labels), np.random.default_rng([seed, batch.number, slot, 3])
+            None if labels is None else Findings.of(labels),
+            np.random.default_rng([seed, batch.number, slot, 3]),
         )
         for slot, labels in enumerate(batch.labels)
     ]
@@ -152,23 +162,34 @@ def items_of(batch: Batch, seed: int) -> list[list[Item]]:
 def make_tokenizer(path: Path, vocab: int) -> None:
     if path.exists():
         return
-    rng = np.random.default_rng([20261124, 4])  # one for every training: the seed is of the weights and pages
+    rng = np.random.default_rng(
+        [20261124, 4]
+    )  # one for every training: the seed is of the weights and pages
     texts = [f"{SYSTEM} USER:"] * 1500  # often enough that its words become pieces
     for number in range(1500):
         findings = random_findings(rng) if number % 20 else None
-        texts += [f"{item.question} ASSISTANT: {item.answer}" for item in training_items(findings, rng)]
+        texts += [
+            f"{item.question} ASSISTANT: {item.answer}" for item in training_items(findings, rng)
+        ]
     train_tokenizer(path, texts, vocab)
 
 
 @click.command()
 @click.argument("state", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--steps", default=2600, show_default=True, help="Of the whole stage, over all calls.")
+@click.option(
+    "--steps", default=2600, show_default=True, help="Of the whole stage, over all calls."
+)
 @restart_option()
 @click.option("--minutes", type=float, help="Stop this call then; the next one goes on.")
 @click.option("--shards", default=300, show_default=True, help="Shards of 200 pages to train on.")
 @click.option("--batch", default=8, show_default=True, help="Pages a step, of all workers.")
-@click.option("--peak", default=3e-3, show_default=True, help="Learning rate; tower 0.3 of it, heads and decoder half.")
+@click.option(
+    "--peak",
+    default=3e-3,
+    show_default=True,
+    help="Learning rate; tower 0.3 of it, heads and decoder half.",
+)
 @click.option("--seed", default=20261124)
 @click.option("--workers", default=2, show_default=True, help="Processes of one thread.")
 def main(workers: int, **settings: Any) -> None:
@@ -186,7 +207,8 @@ def train(rank: int, workers: int, settings: dict[str, Any]) -> None:
     tokenizer = state / "tokenizer.model"
     prompts = Prompts(tokenizer)
     optimizers = make_optimizers(
-        [(nano.tower, 0.3), (nano.heads, 0.5), (nano.projector, 1.0), (nano.decoder, 0.5)], settings["peak"]
+        [(nano.tower, 0.3), (nano.heads, 0.5), (nano.projector, 1.0), (nano.decoder, 0.5)],
+        settings["peak"],
     )
     header = {"size": size.asdict(), "workers": workers}
     loop = Loop("joint", state, nano, optimizers, header, settings["steps"], settings["peak"], settings["minutes"],
@@ -203,7 +225,14 @@ def train(rank: int, workers: int, settings: dict[str, Any]) -> None:
         return 3 * text + 0.25 * aside, {**shown, "aside": aside}
 
     # From the last shard on: the tower knows those best that it began with.
-    pages = Pages(state / "pages", settings["shards"], settings["batch"] // workers, size.patch, seed, backwards=True)
+    pages = Pages(
+        state / "pages",
+        settings["shards"],
+        settings["batch"] // workers,
+        size.patch,
+        seed,
+        backwards=True,
+    )
     loop.run(pages, loss, lambda: None)
 
 

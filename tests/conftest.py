@@ -20,7 +20,9 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Checkpoints:
     def make(**options: Any) -> Path:
         key = repr(sorted(options.items()))
         if key not in made:
-            made[key] = tiny.make_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny", **options)
+            made[key] = tiny.make_checkpoint(
+                tmp_path_factory.mktemp("checkpoint") / "tiny", **options
+            )
         return made[key]
 
     return make

@@ -1,9 +1,10 @@
-"""CUDA's runtime and TensorRT without a GPU: stand-ins that keep the rules which their manuals state.
+"""Stand-ins for CUDA's runtime and TensorRT that need no GPU and keep the rules of their manuals.
 
-The device's memory is the host's; a stream is a list of work that is done when somebody waits for it, so whoever
-reads too early, or overwrites what was not yet copied, gets wrong numbers. Fresh memory is full of NaN. An engine is
-the ONNX graph that its plan names, run by ONNX Runtime's CPU provider on that memory. A broken rule is an
-`AssertionError` where the real thing has undefined behaviour, and a status where it has one.
+The device's memory is the host's. A stream is a list of work that is done when somebody waits for
+it, so whoever reads too early, or overwrites what was not yet copied, gets wrong numbers. Fresh
+memory is full of NaN. An engine is the ONNX graph that its plan names, run by ONNX Runtime's CPU
+provider on that memory. Breaking a rule gives a status if the real library does, and an
+`AssertionError` if it has undefined behaviour.
 """
 
 from __future__ import annotations
@@ -98,7 +99,9 @@ class Cuda:
     @property
     def live(self) -> int:
         """Things that were not given back."""
-        return sum(map(len, (self.device, self.pinned, self.streams, self.graphs, self.executables)))
+        return sum(
+            map(len, (self.device, self.pinned, self.streams, self.graphs, self.executables))
+        )
 
     def handle(self) -> int:
         self.handles += 1
@@ -160,9 +163,13 @@ class Cuda:
         self.streams[stream].put(lambda: self.view(address, size, self.device).fill(value))
         return (OK,)
 
-    def cudaMemcpyAsync(self, to: int, source: int, size: int, kind: cudaMemcpyKind, stream: int) -> Any:
+    def cudaMemcpyAsync(
+        self, to: int, source: int, size: int, kind: cudaMemcpyKind, stream: int
+    ) -> Any:
         pools = (
-            (self.device, self.pinned) if kind == cudaMemcpyKind.cudaMemcpyHostToDevice else (self.pinned, self.device)
+            (self.device, self.pinned)
+            if kind == cudaMemcpyKind.cudaMemcpyHostToDevice
+            else (self.pinned, self.device)
         )
 
         def copy() -> None:
@@ -218,16 +225,19 @@ class Cuda:
         return (OK,)
 
 
-# --- TensorRT --------------------------------------------------------------------------------------------------------
+# --- TensorRT -------------------------------------------------------------------------------------
 
 
 def plan(graph: Path, profiles: list[dict[str, tuple[int, int]]]) -> bytes:
-    """A plan of this TensorRT: profiles give the least and the largest of each dynamic dimension, by its name."""
+    """A plan of this TensorRT. profiles: (least, largest) of each dynamic dimension, by name."""
     return json.dumps({"graph": str(graph), "profiles": profiles}).encode()
 
 
 class Library:
-    """The module `tensorrt`, or with `rtx` `tensorrt_rtx`. `refuse`: methods that fail by returning None or False."""
+    """The module `tensorrt`, or with `rtx` `tensorrt_rtx`.
+
+    `refuse`: methods that fail by returning None or False.
+    """
 
     IKVCacheUpdateLayer = object
     ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="user", STATIC="static")
@@ -242,7 +252,9 @@ class Library:
         self.fail_after: int | None = None  # runs that are still accepted
         self.contexts: list[Context] = []
         if rtx:
-            self.DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager", LAZY="lazy")
+            self.DynamicShapesKernelSpecializationStrategy = SimpleNamespace(
+                EAGER="eager", LAZY="lazy"
+            )
 
     def Runtime(self, log: Any) -> Runtime:
         return Runtime(self, log)
@@ -258,7 +270,11 @@ class Runtime:
         return method in self.library.refuse
 
     def deserialize_cuda_engine(self, content: Any) -> Engine | None:
-        return None if self.refused("deserialize_cuda_engine") else Engine(self, json.loads(bytes(content)))
+        return (
+            None
+            if self.refused("deserialize_cuda_engine")
+            else Engine(self, json.loads(bytes(content)))
+        )
 
 
 class Engine:
@@ -269,7 +285,9 @@ class Engine:
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        self.session = ort.InferenceSession(content["graph"], options, providers=["CPUExecutionProvider"])
+        self.session = ort.InferenceSession(
+            content["graph"], options, providers=["CPUExecutionProvider"]
+        )
         self.inputs = {v.name: v for v in self.session.get_inputs()}
         self.outputs = {v.name: v for v in self.session.get_outputs()}
         self.num_io_tensors = len(self.inputs) + len(self.outputs)
@@ -282,8 +300,12 @@ class Engine:
 
     def create_runtime_config(self) -> Any:
         assert self.runtime.library.rtx
-        config = SimpleNamespace(dynamic_shapes_kernel_specialization_strategy="lazy", strategy="static")
-        config.set_execution_context_allocation_strategy = lambda strategy: setattr(config, "strategy", strategy)
+        config = SimpleNamespace(
+            dynamic_shapes_kernel_specialization_strategy="lazy", strategy="static"
+        )
+        config.set_execution_context_allocation_strategy = lambda strategy: setattr(
+            config, "strategy", strategy
+        )
         config.create_runtime_cache = object
         config.cache = None
 
@@ -322,7 +344,9 @@ class Context:
     def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
         """Raises where others return False, as the bindings do (pyCore.cpp)."""
         assert stream in self.cuda.streams
-        if not 0 <= profile < len(self.engine.profiles) or self.runtime.refused("set_optimization_profile_async"):
+        if not 0 <= profile < len(self.engine.profiles) or self.runtime.refused(
+            "set_optimization_profile_async"
+        ):
             raise RuntimeError("Error in set optimization profile async.")
         self.profile = profile
         return True
@@ -361,30 +385,42 @@ class Context:
             if left == 0:
                 return False
         capturing = self.cuda.streams[stream].capture is not None
-        assert self.settled or not capturing, "captured before the first run after a change of shapes"
+        assert self.settled or not capturing, (
+            "captured before the first run after a change of shapes"
+        )
         assert self.addresses.keys() == self.engine.inputs.keys() | self.engine.outputs.keys()
         self.settled = True
         shapes, addresses = dict(self.shapes), dict(self.addresses)
 
         def run() -> None:
-            assert shapes == self.shapes, "a graph was launched after its context's shapes had changed"
+            assert shapes == self.shapes, (
+                "a graph was launched after its context's shapes had changed"
+            )
             self._run(shapes, addresses)
 
         self.cuda.streams[stream].put(run)
         return True
 
     def _run(self, shapes: dict[str, tuple[int, ...]], addresses: dict[str, int]) -> None:
-        self.cuda.view(*self.memory, self.cuda.device)[:] = 0xA5  # scratch: nobody else's is safe there
+        self.cuda.view(*self.memory, self.cuda.device)[:] = (
+            0xA5  # scratch: nobody else's is safe there
+        )
         binding = self.engine.session.io_binding()
         for name, value in self.engine.inputs.items():
-            shape = tuple(value.shape) if all(isinstance(d, int) for d in value.shape) else shapes[name]
+            shape = (
+                tuple(value.shape) if all(isinstance(d, int) for d in value.shape) else shapes[name]
+            )
             binding.bind_ortvalue_input(name, self._tensor(value, shape, addresses[name]))
         sizes = {
-            d: n for name, shape in shapes.items() for d, n in zip(self.engine.inputs[name].shape, shape, strict=True)
+            d: n
+            for name, shape in shapes.items()
+            for d, n in zip(self.engine.inputs[name].shape, shape, strict=True)
         }
         for name, value in self.engine.outputs.items():
             aliased = self.engine.get_aliased_input_tensor(name)
-            assert aliased is None or addresses[name] == addresses[aliased], f"{name} is not where {aliased} is"
+            assert aliased is None or addresses[name] == addresses[aliased], (
+                f"{name} is not where {aliased} is"
+            )
             shape = tuple(sizes.get(d, d) for d in value.shape)
             binding.bind_ortvalue_output(name, self._tensor(value, shape, addresses[name]))
         self.engine.session.run_with_iobinding(binding)

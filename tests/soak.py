@@ -23,7 +23,11 @@ import pulse_edge
 
 BAR = 5.0  # MB
 SIZES = ((220, 170), (165, 128), (300, 100), (70, 140), (56, 56), (5000, 10), (1, 1), (640, 480))
-QUESTIONS = ("What is the rate?", "Is the rhythm regular?", "Please write a clinical report based on this ECG image.")
+QUESTIONS = (
+    "What is the rate?",
+    "Is the rhythm regular?",
+    "Please write a clinical report based on this ECG image.",
+)
 
 
 def resident() -> float:
@@ -53,7 +57,13 @@ def one_round(model: pulse_edge.Model, rng: np.random.Generator) -> int:
     for question in rng.choice(QUESTIONS, 2):
         model.ask(image, str(question), max_new_tokens=int(rng.integers(1, 40)))
     model.ask(
-        image, QUESTIONS[0], max_new_tokens=20, temperature=1.0, top_p=0.9, seed=int(rng.integers(1000)), stop=("e",)
+        image,
+        QUESTIONS[0],
+        max_new_tokens=20,
+        temperature=1.0,
+        top_p=0.9,
+        seed=int(rng.integers(1000)),
+        stop=("e",),
     )
     with model.stream(image, QUESTIONS[2]) as stream:
         next(stream, None)
@@ -98,7 +108,9 @@ def main() -> int:
             bundle = export(checkpoint, Path(scratch) / "bundle", precision="int8").path
         seconds = arguments.minutes * 60
         before, after, done = soak(pulse_edge.load(bundle), seconds * 0.9, seconds * 0.1)
-    print(f"{done} requests in {arguments.minutes:g} min: {before:.1f} MB after warm-up, {after:.1f} MB at the end")
+    print(
+        f"{done} requests in {arguments.minutes:g} min: {before:.1f} MB after warm-up, {after:.1f} MB at the end"
+    )
     return int(after - before >= BAR)
 
 

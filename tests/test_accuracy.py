@@ -15,6 +15,7 @@ pytest.importorskip("onnxruntime", "1.25", reason="ONNX Runtime 1.24 has no Tens
 
 from benchmarks import accuracy, report
 from pulse_edge.bundle.bundle import open_bundle
+from pulse_edge.evaluate.scoring import MEAN
 from pulse_export.quantize.calibrate import Recipe
 
 
@@ -38,7 +39,9 @@ def test_a_table_of_a_tiny_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
     assert open_bundle(tmp_path / "int8-kv8").manifest.precision.kv_cache == "int8"
 
 
-def test_what_is_appended_is_in_the_report(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_appended_is_in_the_report(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(accuracy, "RESULTS", tmp_path / "results" / "accuracy.jsonl")
     command = [str(checkpoint), "--rows", "int4", "--pages", "0", "--logit-pages", "1", "--append"]
     done = CliRunner().invoke(accuracy.main, command, catch_exceptions=False)
@@ -54,12 +57,27 @@ def test_the_gate(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     noise, so what it loses is set here."""
     monkeypatch.setattr(accuracy, "RESULTS", tmp_path / "results" / "accuracy.jsonl")
     monkeypatch.setattr(accuracy, "points_lost", lambda *_: 0.75)
-    command = [str(checkpoint), "--rows", "int8", "--pages", "1", "--logit-pages", "0", "--workers", "1", "--append"]
+    command = [
+        str(checkpoint),
+        "--rows",
+        "int8",
+        "--pages",
+        "1",
+        "--logit-pages",
+        "0",
+        "--workers",
+        "1",
+        "--append",
+    ]
     kept = ["--keep", str(tmp_path / "kept")]
-    done = CliRunner().invoke(accuracy.main, [*command, *kept, "--fail-over", "1"], catch_exceptions=False)
+    done = CliRunner().invoke(
+        accuracy.main, [*command, *kept, "--fail-over", "1"], catch_exceptions=False
+    )
     assert done.exit_code == 0
     assert "mean of the tasks" in done.stdout
-    done = CliRunner().invoke(accuracy.main, [*command, *kept, "--fail-over", "0.5"], catch_exceptions=False)
+    done = CliRunner().invoke(
+        accuracy.main, [*command, *kept, "--fail-over", "0.5"], catch_exceptions=False
+    )
     assert done.exit_code == 9
     assert "int8 loses 0.75 points on the mean of the tasks, over 0.5" in done.stderr
     lines = [json.loads(line) for line in accuracy.RESULTS.read_text().splitlines()]
@@ -68,7 +86,7 @@ def test_the_gate(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_points_lost() -> None:
-    tasks = {"fp32": {accuracy.MEAN: {"value": 0.5}}, "w8a8": {accuracy.MEAN: {"value": 0.49}}}
+    tasks = {"fp32": {MEAN: {"value": 0.5}}, "w8a8": {MEAN: {"value": 0.49}}}
     assert accuracy.points_lost(tasks, "w8a8") == pytest.approx(1)
 
 
@@ -84,7 +102,13 @@ def test_the_comparison_of_logits() -> None:
     assert (same.positions, same.top1, same.kl_mean) == (2, 1.0, 0.0)
     assert same.cosine_min == pytest.approx(1)
     got = accuracy.compare([expected[:1], expected[1:]], [expected[:1], expected[:1]])
-    p = 1 / (1 + math.exp(-2))  # of the second row's first token; the other distribution gives it 1 / (1 + e)
+    p = 1 / (
+        1 + math.exp(-2)
+    )  # of the second row's first token; the other distribution gives it 1 / (1 + e)
     kl = p * math.log(p * (1 + math.e)) + (1 - p) * math.log((1 - p) * (1 + math.exp(-1)))
     assert got.kl_mean == pytest.approx(kl / 2, rel=1e-6)
-    assert (got.top1, got.cosine_mean, got.cosine_min) == (0.5, pytest.approx(0.5), pytest.approx(0))
+    assert (got.top1, got.cosine_mean, got.cosine_min) == (
+        0.5,
+        pytest.approx(0.5),
+        pytest.approx(0),
+    )

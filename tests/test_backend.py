@@ -1,23 +1,31 @@
-"""The engine's contract (`engines.engine.Engine`) as ONNX Runtime keeps it, and what it says when it cannot run."""
+"""`Engine`'s contract, kept by ONNX Runtime, and its messages when it cannot run."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import mmap
 import os
+import platform
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 from fixture_types import Bundles
 
 import pulse_edge
 from pulse_edge.bundle.bundle import open_bundle
-from pulse_edge.bundle.manifest import DECODER_GRAPH, VISION_GRAPH
-from pulse_edge.engines import engine as backends
-from pulse_edge.engines import onnxruntime as ort
+from pulse_edge.bundle.manifest import DECODER_GRAPH, EMBEDDINGS, VISION_GRAPH
+from pulse_edge.decode.speculation import DRAFTS
+from pulse_edge.engines import cuda_driver
+from pulse_edge.engines.engine import likeliest
+from pulse_edge.engines.onnxruntime import OnnxRuntimeEngine
+from pulse_edge.engines.onnxruntime_providers import PROVIDERS, choose_attention
+from pulse_edge.engines.onnxruntime_runs import GRAPH_ROWS, TowerRun
+from pulse_edge.engines.onnxruntime_tensors import DeviceTensor, lazy_zeros
 from pulse_edge.engines.options import EngineOptions
 from pulse_edge.engines.registry import open_engine
 from pulse_edge.errors import EngineError, ParameterError
@@ -25,14 +33,14 @@ from pulse_edge.errors import EngineError, ParameterError
 HIDDEN, VOCAB = 64, 512
 
 
-def opened(bundle: Path, **options: Any) -> ort.OrtEngine:
+def opened(bundle: Path, **options: Any) -> OnnxRuntimeEngine:
     engine = open_engine(open_bundle(bundle), EngineOptions(**{"threads": 1} | options))
-    assert isinstance(engine, ort.OrtEngine)
+    assert isinstance(engine, OnnxRuntimeEngine)
     return engine
 
 
 @pytest.fixture
-def engine(bundle: Path) -> ort.OrtEngine:
+def engine(bundle: Path) -> OnnxRuntimeEngine:
     return opened(bundle)
 
 
@@ -41,13 +49,16 @@ def embeds(count: int, seed: int = 0) -> np.ndarray:
 
 
 def same(got: np.ndarray, expected: np.ndarray, tolerance: float = 1e-5) -> bool:
-    return got.shape == expected.shape and float(np.abs(got - expected).max() / np.abs(expected).max()) < tolerance
+    return (
+        got.shape == expected.shape
+        and float(np.abs(got - expected).max() / np.abs(expected).max()) < tolerance
+    )
 
 
-# --- prefill, step, rewind ---------------------------------------------------------------------------------------
+# --- prefill, step, rewind ------------------------------------------------------------------------
 
 
-def test_several_rows_are_as_many_single_steps(engine: ort.OrtEngine) -> None:
+def test_several_rows_are_as_many_single_steps(engine: OnnxRuntimeEngine) -> None:
     x = embeds(20)
     engine.prefill(x[:12])
     together = engine.step(x[12:]).copy()
@@ -60,7 +71,7 @@ def test_several_rows_are_as_many_single_steps(engine: ort.OrtEngine) -> None:
     assert same(engine.prefill(x), together[-1])  # only the last row's, as one row
 
 
-def test_rewinding_forgets(engine: ort.OrtEngine) -> None:
+def test_rewinding_forgets(engine: OnnxRuntimeEngine) -> None:
     x, other = embeds(10), embeds(10, seed=1)
     first = engine.prefill(x).copy()
     engine.rewind(4)
@@ -72,7 +83,7 @@ def test_rewinding_forgets(engine: ort.OrtEngine) -> None:
 
 
 @pytest.mark.parametrize("length", [-1, 11])
-def test_rewinding_to_where_the_cache_never_was(engine: ort.OrtEngine, length: int) -> None:
+def test_rewinding_to_where_the_cache_never_was(engine: OnnxRuntimeEngine, length: int) -> None:
     engine.prefill(embeds(10))
     with pytest.raises(ValueError, match=f"10 to {length}"):
         engine.rewind(length)
@@ -90,27 +101,27 @@ def test_a_prompt_in_chunks_is_the_prompt(bundle: Path, chunk: int) -> None:
     assert sum(done for _, done, _ in told) == 100
 
 
-def test_the_cache_is_written_in_place_and_never_moves(engine: ort.OrtEngine) -> None:
-    """Position by position: what was written stays, only the new row changes, in the memory that was allocated."""
-    where = {name: value.data_ptr() for name, value in engine._cache.items()}
-    key = engine._cache["1.key"].numpy()  # [1, heads, capacity, head size]
+def test_the_cache_is_written_in_place_and_never_moves(engine: OnnxRuntimeEngine) -> None:
+    """A step changes only its own position, in the memory that was allocated at the start."""
+    where = {name: value.data_ptr() for name, value in engine.cache.values.items()}
+    key = engine.cache.values["1.key"].numpy()  # [1, heads, capacity, head size]
     assert key.shape[2] == engine.capacity == 512
     engine.prefill(embeds(5))
-    before = engine._cache["1.key"].numpy().copy()
+    before = engine.cache.values["1.key"].numpy().copy()
     assert before[:, :, :5].any()
     assert not before[:, :, 5:].any()
     for row in embeds(3, seed=1):
         engine.step(row[None])
-    after = engine._cache["1.key"].numpy()
+    after = engine.cache.values["1.key"].numpy()
     assert np.array_equal(after[:, :, :5], before[:, :, :5])
     assert after[:, :, 5:8].any(axis=(0, 1, 3)).all()
     assert not after[:, :, 8:].any()
-    assert {name: value.data_ptr() for name, value in engine._cache.items()} == where
+    assert {name: value.data_ptr() for name, value in engine.cache.values.items()} == where
 
 
 def test_the_cache_takes_memory_as_it_fills() -> None:
-    """One row of each head, as a token writes them: a page each, not the two megabytes of a huge one."""
-    cache = ort._untouched([1, 8, 4096, 128], np.float32)  # a head is 2 MB
+    """A token writes one row of each head, which takes 4 kB of memory, not a huge page of 2 MB."""
+    cache = lazy_zeros([1, 8, 4096, 128], np.float32)  # a head is 2 MB
     before = resident()
     cache[:, :, 0] = 1
     assert resident() - before < 1 << 20
@@ -159,7 +170,7 @@ def test_a_prefill_that_fails_midway_leaves_the_length(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, HIDDEN + 1), (1, 3, 56, 56, 1)])
-def test_input_of_the_wrong_shape(engine: ort.OrtEngine, shape: tuple[int, ...]) -> None:
+def test_input_of_the_wrong_shape(engine: OnnxRuntimeEngine, shape: tuple[int, ...]) -> None:
     if len(shape) == 2:
         with pytest.raises((EngineError, ValueError)):
             engine.step(np.zeros(shape, np.float32))
@@ -169,7 +180,7 @@ def test_input_of_the_wrong_shape(engine: ort.OrtEngine, shape: tuple[int, ...])
             engine.encode(np.zeros(shape, np.float32))
 
 
-def test_views_do_not_see_each_other(engine: ort.OrtEngine) -> None:
+def test_views_do_not_see_each_other(engine: OnnxRuntimeEngine) -> None:
     pixels = np.random.default_rng(0).normal(size=(5, 3, 56, 56)).astype(np.float32)
     features = engine.encode(pixels)
     assert features.shape == (5, 16, HIDDEN)
@@ -177,21 +188,26 @@ def test_views_do_not_see_each_other(engine: ort.OrtEngine) -> None:
         assert same(engine.encode(view[None])[0], feature)
 
 
-def test_a_binding_owns_what_it_reads(engine: ort.OrtEngine) -> None:
-    """The arrays behind the bound inputs live as long as the run: ONNX Runtime itself keeps none of them alive."""
+def test_a_binding_owns_what_it_reads(engine: OnnxRuntimeEngine) -> None:
+    """The arrays behind bound inputs live as long as the run; ONNX Runtime keeps none alive."""
     engine.step(embeds(1))
-    run = engine._steps[1]
-    tensors = [v for v in vars(run).values() if isinstance(v, ort._Tensor)]
+    run = engine.step_run(1)
+    tensors = run.tensors()
     assert len(tensors) == 6  # embeds, lengths, total, position, rows of logits, logits
     assert all(t.value.data_ptr() == t.array.ctypes.data for t in tensors)
-    assert run._wanted.array.tolist() == [0]
+    assert [0] in [t.array.tolist() for t in tensors]  # the row of logits
 
 
 def test_options_reach_the_session(bundle: Path) -> None:
     engine = opened(bundle, threads=2, context=100)
-    assert engine._decoder.get_session_options().intra_op_num_threads == 2
+    assert engine.session.get_session_options().intra_op_num_threads == 2
     told = engine.describe()
-    assert (told["engine"], told["threads"], told["context"], told["device"]) == ("onnxruntime", 2, 100, "cpu")
+    assert (told["engine"], told["threads"], told["context"], told["device"]) == (
+        "onnxruntime",
+        2,
+        100,
+        "cpu",
+    )
     assert opened(bundle, context=10**6).capacity == 512  # the model's own
 
 
@@ -212,7 +228,7 @@ def test_options_out_of_range(options: dict[str, Any]) -> None:
         EngineOptions(**options)
 
 
-# --- devices -----------------------------------------------------------------------------------------------------
+# --- devices --------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -226,37 +242,56 @@ def test_unknown_device(bundle: Path) -> None:
 
 
 def test_a_cpu_bundle_does_not_run_on_cuda(bundle: Path) -> None:
-    with pytest.raises(EngineError, match=r"exported for cpu .* --target cuda, or use --device cpu"):
+    with pytest.raises(
+        EngineError, match=r"exported for cpu .* --target cuda, or use --device cpu"
+    ):
         opened(bundle, device="cuda")
 
 
 @pytest.mark.parametrize(
     ("installed", "message"),
     [
-        ({"onnxruntime"}, r"needs the GPU build.*pip uninstall -y onnxruntime && pip install 'pulse-edge\[gpu\]'"),
-        ({"onnxruntime", "onnxruntime-gpu"}, r"both installed.*pip uninstall -y onnxruntime onnxruntime-gpu &&"),
+        (
+            {"onnxruntime"},
+            r"needs the GPU build.*pip uninstall -y onnxruntime && pip install 'pulse-edge\[gpu\]'",
+        ),
+        (
+            {"onnxruntime", "onnxruntime-gpu"},
+            r"both installed.*pip uninstall -y onnxruntime onnxruntime-gpu &&",
+        ),
         ({"onnxruntime-gpu"}, r"has no CUDAExecutionProvider; it has CPUExecutionProvider"),
     ],
 )
 def test_cuda_without_its_provider(
     cuda_bundle: Path, monkeypatch: pytest.MonkeyPatch, installed: set[str], message: str
 ) -> None:
-    monkeypatch.setattr(ort.ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    monkeypatch.setattr(ort, "_installed", installed.__contains__)
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
+
+    def version(package: str) -> str:
+        if package not in installed:
+            raise importlib.metadata.PackageNotFoundError(package)
+        return "1"
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
     for device in ("auto", "cuda"):
         with pytest.raises(EngineError, match=message):
             opened(cuda_bundle, device=device)
 
 
 def test_what_suits_a_device(bundle: Path, cuda_bundle: Path, bundles: Bundles) -> None:
-    assert [opened(bundle, prefill_chunk=n).describe()["prefill_chunk"] for n in (None, 7, 0)] == [512, 7, 0]
+    assert [opened(bundle, prefill_chunk=n).describe()["prefill_chunk"] for n in (None, 7, 0)] == [
+        512,
+        7,
+        0,
+    ]
     here = opened(bundle)
     assert (here.rows(tokens(2)).dtype, here.row_cost) == (np.float32, 0.4)
     assert opened(cuda_bundle, device="cpu").rows(tokens(2)).dtype == np.int64
 
 
-# --- table and page on the device --------------------------------------------------------------------------------
-# The CPU provider runs the graphs that are made for CUDA: half precision, rows gathered and tokens chosen in the graph.
+# --- table and page on the device -----------------------------------------------------------------
+# The CPU provider runs the graphs that are made for CUDA: half precision, rows gathered and tokens
+# chosen in the graph.
 
 
 def tokens(count: int, seed: int = 0) -> np.ndarray:
@@ -268,7 +303,7 @@ def pixels(views: int, seed: int = 0) -> np.ndarray:
 
 
 def test_a_cuda_bundle_runs_on_the_cpu_when_told_to(cuda_bundle: Path, bundle: Path) -> None:
-    """A prompt with a page in it, steps and choices: the numbers of the fp32 bundle, to half precision."""
+    """A prompt with a page and steps give the fp32 bundle's numbers, to half precision."""
     got, seen = [], pixels(2)
     for engine in (opened(cuda_bundle, device="cpu"), opened(bundle)):
         assert engine.table_rows == VOCAB
@@ -280,42 +315,51 @@ def test_a_cuda_bundle_runs_on_the_cpu_when_told_to(cuda_bundle: Path, bundle: P
 
 
 def test_the_likeliest_tokens(cuda_bundle: Path, bundle: Path) -> None:
-    """Of a graph that chooses and of one whose logits are read: those of `step`, one row or several."""
+    """`choose` agrees with `step`, in graphs that choose and in those whose logits are read."""
     for engine in (opened(cuda_bundle, device="cpu"), opened(bundle)):
         engine.prefill(engine.rows(tokens(10)))
-        for count in (1, 5, 1, ort.GRAPH_ROWS + 1):
+        for count in (1, 5, 1, GRAPH_ROWS + 1):
             rows, length = engine.rows(tokens(count, seed=count)), engine.length
             chosen = engine.choose(rows)
-            assert (chosen.dtype, chosen.shape, engine.length) == (np.int64, (count,), length + count)
+            assert (chosen.dtype, chosen.shape, engine.length) == (
+                np.int64,
+                (count,),
+                length + count,
+            )
             engine.rewind(length)
             assert np.array_equal(engine.step(rows).argmax(axis=1), chosen)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_row_without_finite_logits_has_no_likeliest_token(
-    cuda_bundle: Path, bundle: Path, bad: float, monkeypatch: pytest.MonkeyPatch
+    cuda_bundle: Path, bundle: Path, bad: float, tmp_path: Path
 ) -> None:
-    """Overflow shows as a NaN or an infinity: in the graph as on the host."""
+    """Overflow shows as a NaN or an infinity, in the graph and on the host."""
     for path in (cuda_bundle, bundle):
-        engine = opened(path, device="cpu")
-        if engine._there is not None:
-            engine._there._whole[7] = bad  # a token's embedding
-        else:
-            table = np.array(engine._table._table)
-            table[7] = bad
-            monkeypatch.setattr(engine._table, "_table", table)
+        copy = tmp_path / path.name
+        shutil.copytree(path, copy)
+        dtype = np.float16 if path == cuda_bundle else np.float32
+        table = np.memmap(copy / EMBEDDINGS, dtype, "r+").reshape(VOCAB, HIDDEN)
+        table[7] = bad  # a token's embedding
+        table.base.flush()  # type: ignore[union-attr]
+        altered = open_bundle(copy, check_hashes=False)
+        engine = open_engine(altered, EngineOptions("cpu", threads=1))
         assert engine.choose(engine.rows(np.array([7]))).tolist() == [-1]
         engine.rewind(0)
         assert engine.choose(engine.rows(np.array([8])))[0] >= 0
 
 
+def test_drafts_of_every_length_fit_a_kept_step() -> None:
+    assert 1 + max(DRAFTS) <= GRAPH_ROWS
+
+
 def test_likeliest_on_the_host() -> None:
     logits = np.array([[1, 3, 3], [np.nan, 1, 2], [1, np.inf, 2], [-np.inf, 4, 1]], np.float32)
-    assert backends.likeliest(logits).tolist() == [1, -1, -1, 1]
+    assert likeliest(logits).tolist() == [1, -1, -1, 1]
 
 
 def test_the_device_keeps_one_page(cuda_bundle: Path) -> None:
-    """The last page's features; rows of an earlier one are refused, not taken from another page."""
+    """Rows of an earlier page are refused, not taken from the last one."""
     engine, numbers = opened(cuda_bundle, device="cpu"), VOCAB + np.arange(16)
     first = engine.encode(pixels(1))
     features = np.asarray(first, np.float32)
@@ -337,27 +381,29 @@ def test_the_device_keeps_one_page(cuda_bundle: Path) -> None:
 def test_a_question_after_another_page_was_not_seen_to_its_end(
     cuda_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The tower writes over the features of the page before: they are computed again, the answer is the same."""
+    """A failed page has overwritten the last one's features, so they are computed again."""
     model = pulse_edge.load(cuda_bundle, device="cpu")
     pages = [np.random.default_rng(n).integers(0, 255, (80, 120, 3), np.uint8) for n in range(2)]
     expected = model.ask(pages[0], "Normal?", max_new_tokens=8).token_ids
-    real = ort._Look.__call__
+    real = TowerRun.__call__
 
     def fails(look: Any, *rest: Any) -> None:
         real(look, *rest)
         raise RuntimeError("out of luck")
 
     with monkeypatch.context() as patch:
-        patch.setattr(ort._Look, "__call__", fails)
+        patch.setattr(TowerRun, "__call__", fails)
         with pytest.raises(EngineError, match="vision graph failed: out of luck"):
             model.ask(pages[1], "Normal?", max_new_tokens=8)
-    model._cached = []  # as after a question without a page
-    model._engine.rewind(0)
+    model._sequence.rewind(0)  # as after a question without a page
     assert model.ask(pages[0], "Normal?", max_new_tokens=8).token_ids == expected
 
 
 def test_rows_of_the_wrong_kind(cuda_bundle: Path, bundle: Path) -> None:
-    for engine, rows in ((opened(cuda_bundle, device="cpu"), embeds(3)), (opened(bundle), tokens(3))):
+    for engine, rows in (
+        (opened(cuda_bundle, device="cpu"), embeds(3)),
+        (opened(bundle), tokens(3)),
+    ):
         for run in (engine.prefill, engine.step, engine.choose):
             with pytest.raises(ValueError, match=r"rows are of shape"):
                 run(rows)
@@ -365,34 +411,49 @@ def test_rows_of_the_wrong_kind(cuda_bundle: Path, bundle: Path) -> None:
 
 
 def test_a_bundle_of_before(cuda_bundle: Path, bundle: Path, tmp_path: Path) -> None:
-    """Whose decoder takes embeddings: it says what to do."""
+    """Its decoder takes embeddings; the message says what to do."""
     shutil.copytree(bundle, tmp_path / "old")
     opened_bundle = open_bundle(tmp_path / "old")
     old = replace(opened_bundle, manifest=replace(opened_bundle.manifest, target="cuda"))
-    with pytest.raises(EngineError, match="exported by an older pulse-edge; export the checkpoint again"):
+    with pytest.raises(
+        EngineError, match="exported by an older pulse-edge; export the checkpoint again"
+    ):
         open_engine(old, EngineOptions(device="cpu"))
 
 
-def test_the_whole_prompt_where_memory_allows(cuda_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_whole_prompt_where_memory_allows(
+    cuda_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gb = 10**9
-    monkeypatch.setitem(ort.PROVIDERS, "cpu", replace(ort.PROVIDERS["cpu"], prefill_chunk=None))
+    monkeypatch.setitem(PROVIDERS, "cpu", replace(PROVIDERS["cpu"], prefill_chunk=None))
     for free, chunk in ((gb, 0), (0, 512), (None, 2048)):
-        monkeypatch.setattr(ort.driver, "memory", lambda free=free: None if free is None else (free, 2 * gb))
+        monkeypatch.setattr(
+            cuda_driver, "gpu_memory", lambda free=free: None if free is None else (free, 2 * gb)
+        )
         assert opened(cuda_bundle, device="cpu").describe()["prefill_chunk"] == chunk
     assert opened(cuda_bundle, device="cpu", prefill_chunk=7).describe()["prefill_chunk"] == 7
 
 
-def test_a_gpu_that_the_wheel_has_no_code_for(cuda_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ort.ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
-    monkeypatch.setattr(ort.driver, "compute_capability", lambda: 100)
-    monkeypatch.setattr(ort.platform, "machine", lambda: "x86_64")
+def test_a_gpu_that_the_wheel_has_no_code_for(
+    cuda_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(cuda_driver, "compute_capability", lambda: 100)
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     with pytest.raises(EngineError, match=r"compute capability 10\.0"):
         opened(cuda_bundle, device="cuda")
 
 
 @pytest.mark.parametrize(
     ("capability", "own", "expected"),
-    [(90, None, "0"), (120, None, "0"), (89, None, None), (75, None, None), (None, None, None), (90, "1", "1")],
+    [
+        (90, None, "0"),
+        (120, None, "0"),
+        (89, None, None),
+        (75, None, None),
+        (None, None, None),
+        (90, "1", "1"),
+    ],
 )
 def test_attention_kernels_by_gpu(
     capability: int | None, own: str | None, expected: str | None, monkeypatch: pytest.MonkeyPatch
@@ -401,20 +462,20 @@ def test_attention_kernels_by_gpu(
     monkeypatch.setenv("ORT_ENABLE_XQA", own or "")
     if own is None:
         monkeypatch.delenv("ORT_ENABLE_XQA")
-    ort.choose_attention(capability)
+    choose_attention(capability)
     assert os.environ.get("ORT_ENABLE_XQA") == expected
 
 
 def test_a_provider_s_session_options(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = {"session.intra_op.allow_spinning": "0"}
-    monkeypatch.setitem(ort.PROVIDERS, "cpu", replace(ort.PROVIDERS["cpu"], config=entry))
-    settings = opened(bundle)._decoder.get_session_options()
+    monkeypatch.setitem(PROVIDERS, "cpu", replace(PROVIDERS["cpu"], config=entry))
+    settings = opened(bundle).session.get_session_options()
     assert settings.get_session_config_entry("session.intra_op.allow_spinning") == "0"
 
 
-# --- a device's own memory, and graphs ---------------------------------------------------------------------------
-# Nothing here has a GPU. The CPU provider with tensors that are copied, and graphs that it does not capture, runs all
-# but the capture itself.
+# --- a device's own memory, and graphs ------------------------------------------------------------
+# No GPU is needed. The CPU provider, with tensors that are copied and graphs that it does not
+# capture, runs all but the capture itself.
 
 
 class Recorded:
@@ -423,10 +484,10 @@ class Recorded:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls: list[Any] = []
         for name in ("upload", "download"):
-            monkeypatch.setattr(ort._Tensor, name, self.counting(getattr(ort._Tensor, name)))
+            monkeypatch.setattr(DeviceTensor, name, self.counting(getattr(DeviceTensor, name)))
 
     def counting(self, method: Any) -> Any:
-        def wrapped(tensor: ort._Tensor) -> None:
+        def wrapped(tensor: DeviceTensor) -> None:
             self.calls.append((method.__name__, tensor.array.nbytes))
             method(tensor)
 
@@ -437,15 +498,15 @@ class Recorded:
 def remote(monkeypatch: pytest.MonkeyPatch) -> Recorded:
     """The CPU as a device with memory of its own that takes graphs."""
     graphs = {"a.graph": "1"}
-    monkeypatch.setitem(ort.PROVIDERS, "cpu", replace(ort.PROVIDERS["cpu"], shared=False, graphs=graphs))
-    monkeypatch.setattr(ort.ort, "preload_dlls", lambda: None)
-    made = ort.ort.InferenceSession
+    monkeypatch.setitem(PROVIDERS, "cpu", replace(PROVIDERS["cpu"], shared=False, graphs=graphs))
+    monkeypatch.setattr(ort, "preload_dlls", lambda: None)
+    made = ort.InferenceSession
 
     def session(path: str, settings: Any, providers: Any) -> Any:
         assert providers[0][1] in ({}, graphs)
         return made(path, settings, providers=["CPUExecutionProvider"])
 
-    monkeypatch.setattr(ort.ort, "InferenceSession", session)
+    monkeypatch.setattr(ort, "InferenceSession", session)
     return Recorded(monkeypatch)
 
 
@@ -454,13 +515,15 @@ def quantized(request: pytest.FixtureRequest, bundles: Bundles) -> Path:
     return bundles(request.param)
 
 
-def test_a_device_s_numbers_are_the_host_s(quantized: Path, remote: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also with the total length that a captured step has."""
+def test_a_device_s_numbers_are_the_host_s(
+    quantized: Path, remote: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also with the total length that a captured step states."""
     x, away = embeds(40), opened(quantized, prefill_chunk=16)
     monkeypatch.undo()
     here = opened(quantized, prefill_chunk=16)
     for engine in (away, here):
-        assert engine._provider.shared is (engine is here)
+        assert ("cuda_graphs" in engine.describe()) is (engine is away)
     assert same(away.prefill(x[:20]), here.prefill(x[:20]))
     for rows in (1, 1, 4, 1, 9, 4):
         part = x[away.length : away.length + rows]
@@ -473,16 +536,17 @@ def test_a_device_s_numbers_are_the_host_s(quantized: Path, remote: Recorded, mo
 
 
 def test_a_reset_clears_a_device_s_cache(bundle: Path, remote: Recorded) -> None:
-    """Also beyond its length: what lies there is multiplied with 0, and a NaN stays one."""
+    """Also beyond its length: attention multiplies it with 0, and a NaN stays a NaN."""
     engine = opened(bundle)
-    assert not any(value.numpy().any() for value in engine._cache.values())  # what a device's memory held before
+    # A new cache is cleared too, because a device's memory holds what others left.
+    assert not any(value.numpy().any() for value in engine.cache.values.values())
     engine.prefill(embeds(5))
     engine.rewind(2)
-    for value in engine._cache.values():
+    for value in engine.cache.values.values():
         value.update_inplace(np.full(value.shape(), np.nan, np.float32))
     engine.reset()
     assert engine.length == 0
-    assert not any(value.numpy().any() for value in engine._cache.values())
+    assert not any(value.numpy().any() for value in engine.cache.values.values())
     assert np.isfinite(engine.prefill(embeds(5))).all()
 
 
@@ -496,80 +560,96 @@ def test_a_step_copies_a_row_a_length_and_the_logits(bundle: Path, remote: Recor
 
 def test_steps_of_a_size_are_one_graph_and_prompts_none(bundle: Path, remote: Recorded) -> None:
     engine = opened(bundle)
-    ran, run = [], engine._decoder.run_with_iobinding
+    ran, run = [], engine.session.run_with_iobinding
 
     def record(binding: Any, options: Any) -> None:
-        step = next((rows for rows, kept in engine._steps.items() if kept._binding is binding), None)
-        total = engine._steps[step]._total.array if step else None
-        ran.append((options.get_run_config_entry("gpu_graph_id"), None if total is None else int(total)))
+        ran.append(options.get_run_config_entry("gpu_graph_id"))
         run(binding, options)
 
-    engine._decoder.run_with_iobinding = record
+    engine.session.run_with_iobinding = record
     engine.prefill(embeds(20))
-    for rows in (1, 4, 1, ort.GRAPH_ROWS + 1):
+    for rows in (1, 4, 1, GRAPH_ROWS + 1):
         engine.step(embeds(rows))
-    assert ran == [("-1", None), ("1", 512), ("4", 512), ("1", 512), ("-1", None)]
+    assert ran == ["-1", "1", "4", "1", "-1"]
+    assert [engine.step_run(rows).total for rows in (1, 4)] == [512, 512]
     assert engine.describe()["cuda_graphs"] is True
 
 
-def test_without_capture_where_the_provider_refuses_it(cuda_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the options that the CUDA provider is given."""
-    asked, made = [], ort.ort.InferenceSession
+def test_without_capture_where_the_provider_refuses_it(
+    cuda_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also checks the options that the CUDA provider gets."""
+    asked, made = [], ort.InferenceSession
 
     def session(path: str, settings: Any, providers: Any) -> Any:
         ((name, options),) = providers
         asked.append((Path(path).name, options))
         if "enable_cuda_graph" in options:
-            raise RuntimeError("This session cannot use the graph capture feature as requested by the user")
+            raise RuntimeError(
+                "This session cannot use the graph capture feature as requested by the user"
+            )
         loaded = made(path, settings, providers=["CPUExecutionProvider"])
         monkeypatch.setattr(loaded, "get_providers", lambda: [name])
         return loaded
 
-    monkeypatch.setattr(ort.ort, "InferenceSession", session)
-    monkeypatch.setattr(ort.ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
-    monkeypatch.setattr(ort.ort, "preload_dlls", lambda: None)
-    here = ort.ort.OrtValue.ortvalue_from_shape_and_type
+    monkeypatch.setattr(ort, "InferenceSession", session)
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(ort, "preload_dlls", lambda: None)
+    here = ort.OrtValue.ortvalue_from_shape_and_type
     monkeypatch.setattr(
-        ort.ort.OrtValue, "ortvalue_from_shape_and_type", lambda shape, kind, device, number: here(shape, kind)
+        ort.OrtValue,
+        "ortvalue_from_shape_and_type",
+        lambda shape, kind, device, number: here(shape, kind),
     )
     engine = opened(cuda_bundle)
-    plain = {"arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "DEFAULT",
-             "cudnn_conv_use_max_workspace": "0"}  # fmt: skip
+    plain = {
+        "arena_extend_strategy": "kSameAsRequested",
+        "cudnn_conv_algo_search": "DEFAULT",
+        "cudnn_conv_use_max_workspace": "0",
+    }
     assert asked == [
-        (VISION_GRAPH, plain), (DECODER_GRAPH, plain | {"enable_cuda_graph": "1"}), (DECODER_GRAPH, plain)
-    ]  # fmt: skip
+        (VISION_GRAPH, plain),
+        (DECODER_GRAPH, plain | {"enable_cuda_graph": "1"}),
+        (DECODER_GRAPH, plain),
+    ]
     assert engine.describe()["cuda_graphs"] is False
     engine.step(engine.rows(tokens(1)))
-    assert int(engine._steps[1]._total.array) == 1
+    assert engine.step_run(1).total == 1
 
 
 def test_a_device_without_memory_says_what_to_lower(
     bundle: Path, remote: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine, made = opened(bundle), ort.ort.OrtValue.ortvalue_from_shape_and_type
+    engine, made = opened(bundle), ort.OrtValue.ortvalue_from_shape_and_type
 
     def full(*_: Any) -> Any:
         raise RuntimeError("Failed to allocate memory for requested buffer of size 4194304")
 
-    monkeypatch.setattr(ort.ort.OrtValue, "ortvalue_from_shape_and_type", full)
-    with pytest.raises(EngineError, match=r"no memory for 40 tokens at a time .*lower --prefill-chunk"):
+    monkeypatch.setattr(ort.OrtValue, "ortvalue_from_shape_and_type", full)
+    with pytest.raises(
+        EngineError, match=r"no memory for 40 tokens at a time .*lower --prefill-chunk"
+    ):
         engine.prefill(embeds(40))
     with pytest.raises(EngineError, match=r"no memory for a cache of 512 tokens .*lower --context"):
         opened(bundle)
-    monkeypatch.setattr(ort.ort.OrtValue, "ortvalue_from_shape_and_type", made)
+    monkeypatch.setattr(ort.OrtValue, "ortvalue_from_shape_and_type", made)
     assert engine.length == 0
     engine.prefill(embeds(40))
 
 
 @pytest.mark.parametrize("graph", [VISION_GRAPH, DECODER_GRAPH])
 @pytest.mark.parametrize("damage", ["cut", "text", "empty"])
-def test_a_damaged_graph_is_an_engine_error(bundle: Path, tmp_path: Path, graph: str, damage: str) -> None:
-    """What gets past an integrity check that was switched off."""
+def test_a_damaged_graph_is_an_engine_error(
+    bundle: Path, tmp_path: Path, graph: str, damage: str
+) -> None:
+    """With the integrity check switched off, damage reaches ONNX Runtime."""
     copy = tmp_path / "copy"
     shutil.copytree(bundle, copy)
     good = open_bundle(copy)
     file = copy / graph
     content = file.read_bytes()
-    file.write_bytes({"cut": content[: len(content) // 2], "text": b"x" * len(content), "empty": b""}[damage])
+    file.write_bytes(
+        {"cut": content[: len(content) // 2], "text": b"x" * len(content), "empty": b""}[damage]
+    )
     with pytest.raises(EngineError, match=rf"{graph}: ONNX Runtime cannot load it \(.+\)$"):
         open_engine(good, EngineOptions(threads=1))

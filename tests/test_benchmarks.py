@@ -22,10 +22,11 @@ from fixture_types import Bundles
 import pulse_edge
 from benchmarks import report, synthetic
 from benchmarks.svg import Axis, Curve, bars, lines, roofline
+from pulse_edge.assets import RATE_QUESTION, SAMPLE_PAGE
 from pulse_edge.bundle.manifest import NOTICE
 from pulse_edge.engines.options import EngineOptions
 from pulse_edge.errors import CheckpointError
-from pulse_edge.measure import bench
+from pulse_edge.measure import bench, sweep
 
 ROOT = Path(__file__).parents[1]
 SMALL = {
@@ -101,7 +102,7 @@ def test_synthetic_weights_export_and_answer(small: Path, tmp_path: Path) -> Non
     assert len(seen) == len(source.names)
     export(small, tmp_path / "bundle", precision="int8")
     answer = pulse_edge.load(tmp_path / "bundle", threads=1).ask(
-        bench.PAGE, "What is the heart rate?", max_new_tokens=4
+        SAMPLE_PAGE, RATE_QUESTION, max_new_tokens=4
     )
     assert answer.usage.image_tokens == 5 * 16
     # as many as with Llama's tokenizer, roughly: 57 for the template and this question
@@ -119,14 +120,24 @@ def test_synthetic_options(small: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "fp16/config.json").read_text())["torch_dtype"] == "float16"
     own = tmp_path / "tokenizer.model"
     own.write_bytes((small / "tokenizer.model").read_bytes())
-    done = run("synthetic", tmp_path / "own", *size_arguments(**SMALL), "--tokenizer", own, "--dtype", "float16")
+    done = run(
+        "synthetic",
+        tmp_path / "own",
+        *size_arguments(**SMALL),
+        "--tokenizer",
+        own,
+        "--dtype",
+        "float16",
+    )
     assert done.returncode == 0, done.stderr
     done = run("synthetic", small, *size_arguments(**SMALL))
     assert done.returncode == 2
     assert "exists" in done.stderr
 
 
-def test_an_interrupted_synthetic_checkpoint_does_not_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_synthetic_checkpoint_does_not_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from pulse_export.checkpoint import Checkpoint
 
     def stop(done: int) -> None:
@@ -152,10 +163,14 @@ def test_synthetic_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert sum(written) == 2 * sum(math.prod(s) for _, s in synthetic.tensors(sizes)) > 32e6
     assert peak < 4 * 4 * synthetic.BLOCK
     values = np.memmap(next(tmp_path.glob("*.safetensors")), np.uint8, "r")
-    assert len(np.unique(values[-2_000_000:].view(np.uint16))) > 1000  # the last block is no copy of zeros
+    assert (
+        len(np.unique(values[-2_000_000:].view(np.uint16))) > 1000
+    )  # the last block is no copy of zeros
 
 
-def test_a_synthetic_matrix_goes_round_its_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_synthetic_matrix_goes_round_its_pool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Values repeat after the pool's length; no two rows are the same, and none begins where another tensor's does."""
     from pulse_export.checkpoint import Checkpoint
 
@@ -187,7 +202,7 @@ def test_a_shard_that_fails_stops_the_others(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def records(bundle: Path) -> list[dict[str, Any]]:
     """One real record; a later, slower one of the same series; one of another series on a device without peaks."""
-    settings = bench.Settings(1, 0, 4, (16, 64), (0, 32), quick=True)
+    settings = sweep.Settings(1, 0, 4, (16, 64), (0, 32), quick=True)
     first = json.loads(json.dumps(bench.run(bundle, EngineOptions(threads=1), settings)))
     later, other = copy.deepcopy(first), copy.deepcopy(first)
     later |= {"time": "2031-01-01T00:00:00Z", "commit": "abcdef012345"}
@@ -225,7 +240,11 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.count[tag] = self.count.get(tag, 0) + 1
-        self.links += [value for name, value in attrs if name in ("href", "src", "xlink:href", "srcset", "data")]
+        self.links += [
+            value
+            for name, value in attrs
+            if name in ("href", "src", "xlink:href", "srcset", "data")
+        ]
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -249,9 +268,16 @@ def test_the_report(results: Path, records: list[dict[str, Any]], tmp_path: Path
     assert page.links == []
     assert not re.search(r"url\(|@import|https?:", text)
     assert page.count.keys() & {"script", "link", "img", "iframe", "b"} == set()
-    assert page.count["svg"] == 4 + 2 + 4 + 1  # stages and latencies, pp and tg, history, one roofline
+    assert (
+        page.count["svg"] == 4 + 2 + 4 + 1
+    )  # stages and latencies, pp and tg, history, one roofline
     for svg in re.findall(r"<svg.*?</svg>", text, re.S):
-        numbers = [float(n) for e in ElementTree.fromstring(svg).iter() for n in (e.get("x"), e.get("cx")) if n]
+        numbers = [
+            float(n)
+            for e in ElementTree.fromstring(svg).iter()
+            for n in (e.get("x"), e.get("cx"))
+            if n
+        ]
         assert all(0 <= n <= 720 for n in numbers)
     assert NOTICE in page.text
     assert "457 ms" in page.text  # the series' last record, whatever the order of the files
@@ -266,7 +292,12 @@ def test_the_report(results: Path, records: list[dict[str, Any]], tmp_path: Path
 
 @pytest.mark.parametrize(
     ("line", "message"),
-    [("{", "not JSON"), ("{}", "not a record"), ('{"kind": "other"}', "not a record"), (None, "no results")],
+    [
+        ("{", "not JSON"),
+        ("{}", "not a record"),
+        ('{"kind": "other"}', "not a record"),
+        (None, "no results"),
+    ],
 )
 def test_results_that_are_none(tmp_path: Path, line: str | None, message: str) -> None:
     if line is not None:
@@ -284,15 +315,23 @@ def test_charts_place_values_where_they_are() -> None:
     log = Axis([0.2, 50], 0, 300, log=True)
     assert log.ticks == pytest.approx([0.1, 1, 10, 100])
     assert log(1) == 100
-    drawn = ElementTree.fromstring(bars({"a": [("x", 1.0), ("y", 3.0)], "b": [("x", 2.0), ("y", 0.0)]}))
+    drawn = ElementTree.fromstring(
+        bars({"a": [("x", 1.0), ("y", 3.0)], "b": [("x", 2.0), ("y", 0.0)]})
+    )
     widths = [float(e.get("width", 0)) for e in drawn.iter("rect")][:4]
     assert widths[1] == pytest.approx(3 * widths[0], abs=0.2)
     assert widths[2] == pytest.approx(2 * widths[0], abs=0.2)
-    dots = list(ElementTree.fromstring(lines([Curve("c", [(1, 5), (2, 10)])], "x", "y")).iter("circle"))
+    dots = list(
+        ElementTree.fromstring(lines([Curve("c", [(1, 5), (2, 10)])], "x", "y")).iter("circle")
+    )
     assert float(dots[0].get("cy", 0)) > float(dots[1].get("cy", 0))
-    roof = ElementTree.fromstring(roofline([("p", 0.5, 4e9)], gemm=1e11, read=1e10)).find("polyline")
+    roof = ElementTree.fromstring(roofline([("p", 0.5, 4e9)], gemm=1e11, read=1e10)).find(
+        "polyline"
+    )
     assert roof is not None
-    (_, low), (ridge, top), (_, flat) = (map(float, p.split(",")) for p in roof.get("points", "").split())
+    (_, low), (ridge, top), (_, flat) = (
+        map(float, p.split(",")) for p in roof.get("points", "").split()
+    )
     assert low > top == flat
     assert 70 < ridge < 684
 
@@ -310,7 +349,19 @@ def test_latency_takes_the_options_of_bench(bundle: Path, tmp_path: Path) -> Non
 def test_reports_replayed_with_drafts(bundle: Path, tmp_path: Path) -> None:
     """Tokens with and without drafts are the same, and so are those of another model's engine; then the report."""
     out = tmp_path / "speculation.jsonl"
-    done = run("speculation", "--model", bundle, "--replay", bundle, "--reports", 2, "-r", 1, "--append", out)
+    done = run(
+        "speculation",
+        "--model",
+        bundle,
+        "--replay",
+        bundle,
+        "--reports",
+        2,
+        "-r",
+        1,
+        "--append",
+        out,
+    )
     assert done.returncode == 0, done.stderr
     own, replayed = (json.loads(line) for line in out.read_text().splitlines())
     assert own["identical"]
@@ -325,10 +376,15 @@ def test_predictions_are_compared_with_measurements(bundles: Bundles, tmp_path: 
     out = tmp_path / "predictions.jsonl"
     few = ("--prompt-lengths", 16, "--depths", 8, "-n", 2, "-r", 1, "--views", 2, "--threads", 1)
     done = run("predictions", bundles("int8"), *few, "--append", out)
-    assert done.returncode in (0, 1), done.stderr  # a tiny model is not what the roofline was calibrated on
+    assert done.returncode in (0, 1), (
+        done.stderr
+    )  # a tiny model is not what the roofline was calibrated on
     record = json.loads(out.read_text())
     assert list(record["points"]) == ["pp16", "tg2 @ d8", "vision2"]
-    assert all(p["off"] == pytest.approx(p["predicted"] / p["measured"] - 1) for p in record["points"].values())
+    assert all(
+        p["off"] == pytest.approx(p["predicted"] / p["measured"] - 1)
+        for p in record["points"].values()
+    )
     assert done.returncode == any(abs(p["off"]) > 0.25 for p in record["points"].values())
     (rows,) = report.other_tables(tmp_path)
     assert [row[1] for row in rows[1:]] == list(record["points"])

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pulse_edge.bundle import bundle as module
-from pulse_edge.bundle.bundle import open_bundle, opening
+from pulse_edge.bundle.bundle import open_bundle, open_while_hashing
 from pulse_edge.bundle.manifest import MANIFEST, SCHEMA_VERSION, WEIGHTS, Manifest, loads
 from pulse_edge.bundle.sealed_json import dumps
 from pulse_edge.errors import BundleError
@@ -97,7 +97,9 @@ def test_manifest_round_trip(raw: bytes) -> None:
     renamed = dataclasses.replace(manifest, target="cuda").sealed()
     assert renamed.seal != manifest.seal
     assert loads(dumps(renamed)) == renamed
-    assert reseal(json.loads(raw)) == raw  # the helper of these tests makes what the format asks for
+    assert (
+        reseal(json.loads(raw)) == raw
+    )  # the helper of these tests makes what the format asks for
 
 
 def test_progress_adds_up(bundle: Path) -> None:
@@ -145,12 +147,20 @@ def test_every_byte_of_the_manifest_counts(raw: bytes) -> None:
         assert one_line(caught.value)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
-def test_inserted_removed_and_doubled_bytes_of_the_manifest(raw: bytes, data: st.DataObject) -> None:
+def test_inserted_removed_and_doubled_bytes_of_the_manifest(
+    raw: bytes, data: st.DataObject
+) -> None:
     at = data.draw(st.integers(0, len(raw)))
     end = data.draw(st.integers(at, min(len(raw), at + 40)))
-    piece = data.draw(st.one_of(st.just(raw[at:end] * 2), st.binary(max_size=3), st.sampled_from([b" ", b"\n", b"0"])))
+    piece = data.draw(
+        st.one_of(
+            st.just(raw[at:end] * 2), st.binary(max_size=3), st.sampled_from([b" ", b"\n", b"0"])
+        )
+    )
     changed = raw[:at] + piece + raw[end:]
     if changed == raw:
         return
@@ -215,45 +225,63 @@ def flip(path: Path, name: str) -> None:
     (path / name).write_bytes(content)
 
 
-def test_what_is_parsed_is_checked_before_what_is_only_read_meanwhile(bundle: Path, tmp_path: Path) -> None:
+def test_what_is_parsed_is_checked_before_what_is_only_read_meanwhile(
+    bundle: Path, tmp_path: Path
+) -> None:
     """A flipped bit in any file: the body runs only where no parser can meet it; the bundle is refused even then."""
     names = [f.path for f in open_bundle(bundle).manifest.files]
-    assert {n for n in names if n.endswith(WEIGHTS)} == {"decoder.onnx.data", "vision.onnx.data", "embeddings.bin"}
+    assert {n for n in names if n.endswith(WEIGHTS)} == {
+        "decoder.onnx.data",
+        "vision.onnx.data",
+        "embeddings.bin",
+    }
     for name in names:
         copy, begun = tmp_path / name.replace(".", "-"), False
         shutil.copytree(bundle, copy)
         flip(copy, name)
-        with pytest.raises(BundleError, match=rf"{name}: altered"), opening(copy):
+        with pytest.raises(BundleError, match=rf"{name}: altered"), open_while_hashing(copy):
             begun = True
         assert begun == name.endswith(WEIGHTS)
 
 
 def test_a_body_that_fails_of_altered_weights_says_so(copy: Path) -> None:
     flip(copy, "decoder.onnx.data")
-    with pytest.raises(BundleError, match=r"decoder\.onnx\.data: altered"), opening(copy):
+    with (
+        pytest.raises(BundleError, match=r"decoder\.onnx\.data: altered"),
+        open_while_hashing(copy),
+    ):
         raise RuntimeError("no such weights")
-    with pytest.raises(RuntimeError, match="another reason"), opening(copy, check_hashes=False):
+    with (
+        pytest.raises(RuntimeError, match="another reason"),
+        open_while_hashing(copy, check_hashes=False),
+    ):
         raise RuntimeError("another reason")
 
 
 def test_a_body_that_fails_of_its_own_says_that(bundle: Path) -> None:
-    with pytest.raises(RuntimeError, match="out of memory"), opening(bundle):
+    with pytest.raises(RuntimeError, match="out of memory"), open_while_hashing(bundle):
         raise RuntimeError("out of memory")
 
 
-def test_weights_are_checked_while_the_body_runs(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_checked_while_the_body_runs(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     running, hash_file = threading.Event(), module.sha256_file
 
     def late(path: Path, progress: Callable[[int], None] | None = None) -> str:
-        assert not path.name.endswith(WEIGHTS) or running.wait(10), "hashed before the body, or instead of it"
+        assert not path.name.endswith(WEIGHTS) or running.wait(10), (
+            "hashed before the body, or instead of it"
+        )
         return hash_file(path, progress)
 
     monkeypatch.setattr(module, "sha256_file", late)
-    with opening(bundle):
+    with open_while_hashing(bundle):
         running.set()
 
 
-def test_ctrl_c_does_not_wait_for_the_rest_of_the_check(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_does_not_wait_for_the_rest_of_the_check(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     started = threading.Event()
 
     def endless(path: Path, progress: Callable[[int], None]) -> str:
@@ -265,7 +293,7 @@ def test_ctrl_c_does_not_wait_for_the_rest_of_the_check(bundle: Path, monkeypatc
 
     open_files = open_bundle(bundle).manifest.files
     monkeypatch.setattr(module, "sha256_file", endless)
-    with pytest.raises(KeyboardInterrupt), opening(bundle):
+    with pytest.raises(KeyboardInterrupt), open_while_hashing(bundle):
         raise KeyboardInterrupt if started.wait(10) else AssertionError
 
 
@@ -300,7 +328,13 @@ def test_links_that_lead_nowhere_or_to_something_endless(copy: Path) -> None:
 def paths(value: Any, at: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
     """Every place in a manifest."""
     yield at
-    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    children = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for key, child in children:
         yield from paths(child, (*at, key))
 
@@ -334,7 +368,10 @@ def test_a_missing_field_is_named(raw: bytes) -> None:
 
 def test_an_unknown_field_is_named(raw: bytes) -> None:
     data = json.loads(raw)
-    objects = [(), *(p for p in paths(data) if p and p[0] != "tools" and isinstance(_at(data, p), dict))]
+    objects = [
+        (),
+        *(p for p in paths(data) if p and p[0] != "tools" and isinstance(_at(data, p), dict)),
+    ]
     assert len(objects) > 10
     for at in objects:
         with pytest.raises(BundleError, match="unknown field 'colour'") as caught:
@@ -348,7 +385,9 @@ def _at(data: Any, path: tuple[str | int, ...]) -> Any:
     return data
 
 
-@pytest.mark.parametrize("wrong", [None, True, 1.5, 3, "x", [], [1], {}, {"a": 1}, [[]], "\ud800", "\n", -1, 10**400])
+@pytest.mark.parametrize(
+    "wrong", [None, True, 1.5, 3, "x", [], [1], {}, {"a": 1}, [[]], "\ud800", "\n", -1, 10**400]
+)
 def test_a_field_of_the_wrong_type_is_refused_where_it_stands(raw: bytes, wrong: Any) -> None:
     """Every place takes every kind of value; those of the right type pass and are not this test's concern."""
     data = json.loads(raw)
@@ -376,7 +415,17 @@ def test_another_schema_version_says_both(copy: Path, version: Any) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["../copy/embeddings.bin", "/etc/passwd", "./embeddings.bin", "sub/embeddings.bin", "..", ".", "", "a\0b", "\n"],
+    [
+        "../copy/embeddings.bin",
+        "/etc/passwd",
+        "./embeddings.bin",
+        "sub/embeddings.bin",
+        "..",
+        ".",
+        "",
+        "a\0b",
+        "\n",
+    ],
 )
 def test_a_file_name_that_leads_elsewhere(copy: Path, name: str) -> None:
     (copy / "sub").mkdir()
@@ -386,7 +435,9 @@ def test_a_file_name_that_leads_elsewhere(copy: Path, name: str) -> None:
         assert "not a plain file name" in refused(copy, check_hashes=check_hashes)
 
 
-@pytest.mark.parametrize("name", ["decoder.onnx", "embeddings.bin", "tokenizer.model", "vision.onnx"])
+@pytest.mark.parametrize(
+    "name", ["decoder.onnx", "embeddings.bin", "tokenizer.model", "vision.onnx"]
+)
 def test_a_manifest_that_does_not_list_a_part(copy: Path, name: str) -> None:
     edited(copy, lambda m: m.update(files=[f for f in m["files"] if f["path"] != name]))
     assert f"lists no {name}" in refused(copy)
@@ -409,7 +460,11 @@ def test_a_manifest_that_is_none(copy: Path, content: bytes) -> None:
 def test_deep_nesting_is_refused_at_every_depth(left: bytes, right: bytes) -> None:
     for depth in (*range(10, 1100, 45), 5_000, 200_000):
         deep = left * depth + b"1" + right * depth
-        for raw in (deep, b'{"schema_version": 1, "model": ' + deep + b"}", b'{"schema_version": ' + deep + b"}"):
+        for raw in (
+            deep,
+            b'{"schema_version": 1, "model": ' + deep + b"}",
+            b'{"schema_version": ' + deep + b"}",
+        ):
             with pytest.raises(BundleError) as caught:
                 loads(raw)
             assert one_line(caught.value)

@@ -1,4 +1,4 @@
-"""The int8 KV cache: what is in it, that it may be rewound, verified in and filled in pieces, and what it costs."""
+"""The int8 KV cache: its contents, rewinding, verification, chunks, and what it costs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pulse_edge.bundle.bundle import Bundle, open_bundle
 from pulse_edge.bundle.manifest import DECODER_GRAPH
-from pulse_edge.engines import onnxruntime as ort
+from pulse_edge.engines.onnxruntime import OnnxRuntimeEngine
 from pulse_edge.engines.options import EngineOptions
 from pulse_edge.engines.registry import open_engine
 from pulse_edge.errors import ExportError
@@ -24,9 +24,9 @@ from pulse_export.quantize import cache
 Floats = NDArray[np.float32]
 
 
-def opened(path: Path, chunk: int = 0) -> ort.OrtEngine:
+def opened(path: Path, chunk: int = 0) -> OnnxRuntimeEngine:
     engine = open_engine(open_bundle(path), EngineOptions(threads=1, prefill_chunk=chunk))
-    assert isinstance(engine, ort.OrtEngine)
+    assert isinstance(engine, OnnxRuntimeEngine)
     return engine
 
 
@@ -48,12 +48,16 @@ def both(bundles: Bundles) -> tuple[Path, Path]:
 
 
 def test_it_holds_the_float_caches_keys_and_values(both: tuple[Path, Path]) -> None:
-    """Position by position and channel by channel, to half a step, where the layers before are the same."""
+    """Codes are right to half a step in layer 0, whose input is the same in both bundles."""
     plain, small = (opened(path) for path in both)
     for engine in (plain, small):
         engine.prefill(embeds(both[0], 50))
     model = onnx.load(both[1] / DECODER_GRAPH, load_external_data=False)
-    scales = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.name.startswith("scale.")}
+    scales = {
+        t.name: onnx.numpy_helper.to_array(t)
+        for t in model.graph.initializer
+        if t.name.startswith("scale.")
+    }
     assert len(scales) == 4
     for part in ("0.key", "0.value"):
         expected, codes = plain.cached()[part], small.cached()[part]
@@ -61,7 +65,9 @@ def test_it_holds_the_float_caches_keys_and_values(both: tuple[Path, Path]) -> N
         assert codes.shape == expected.shape == (1, 4, 50, 16)
         assert np.abs(codes).max() > 60, "scales that waste a bit"
         held = np.clip(expected, -127 * scales[f"scale.{part}"], 127 * scales[f"scale.{part}"])
-        assert (np.abs(codes * scales[f"scale.{part}"] - held) <= 0.5001 * scales[f"scale.{part}"]).all()
+        assert (
+            np.abs(codes * scales[f"scale.{part}"] - held) <= 0.5001 * scales[f"scale.{part}"]
+        ).all()
 
 
 def test_it_costs_little_and_something(both: tuple[Path, Path]) -> None:
@@ -71,7 +77,7 @@ def test_it_costs_little_and_something(both: tuple[Path, Path]) -> None:
 
 
 def test_rewinding_verifying_and_pieces(both: tuple[Path, Path]) -> None:
-    """Rows are rounded as they are written, whatever they are written with: all ways to one cache are the same."""
+    """Rows are rounded one by one, so all ways to fill a cache give the same contents."""
     x, engine = embeds(both[0], 80), opened(both[1])
     every = engine.step(x).copy()
     written = {name: held.copy() for name, held in engine.cached().items()}
@@ -88,7 +94,9 @@ def test_rewinding_verifying_and_pieces(both: tuple[Path, Path]) -> None:
 
 
 def test_a_quarter_of_the_memory(both: tuple[Path, Path]) -> None:
-    plain, small = (sum(v.numpy().nbytes for v in opened(path)._cache.values()) for path in both)
+    plain, small = (
+        sum(v.numpy().nbytes for v in opened(path).cache.values.values()) for path in both
+    )
     assert plain == 4 * small == 2 * 2 * 4 * 512 * 16 * 4
 
 
@@ -102,19 +110,27 @@ def test_the_rest_of_the_bundle_is_the_same(both: tuple[Path, Path]) -> None:
 def test_scales_have_room_and_pairs_share_them() -> None:
     peaks = np.array([[1, 2, 3, 0], [8, 0, 0, 0]], np.float32)
     step = np.float32(cache.ROOM / cache.CODES)
-    np.testing.assert_allclose(cache._scale(peaks, "0.key")[0, :, 0], np.maximum([[3, 2] * 2, [8, 8e-6] * 2], 0) * step)
-    np.testing.assert_allclose(cache._scale(peaks, "0.value")[0, 0, 0], np.array([1, 2, 3, 8e-6]) * step)
-    assert (cache._scale(0 * peaks, "0.key") > 0).all()
+    keys = cache.scales_of_peaks(peaks, "0.key")[0, :, 0]
+    np.testing.assert_allclose(keys, np.maximum([[3, 2] * 2, [8, 8e-6] * 2], 0) * step)
+    np.testing.assert_allclose(
+        cache.scales_of_peaks(peaks, "0.value")[0, 0, 0], np.array([1, 2, 3, 8e-6]) * step
+    )
+    assert (cache.scales_of_peaks(0 * peaks, "0.key") > 0).all()
 
 
 def test_only_for_the_cpu(checkpoint: Path, tmp_path: Path) -> None:
     for options in ({"target": "cuda", "cache": "int8", "precision": "fp16"}, {"cache": "int4"}):
-        with pytest.raises(ExportError, match=re.escape("is not one of float, int8, of which int8 needs target cpu")):
+        with pytest.raises(
+            ExportError,
+            match=re.escape("is not one of float, int8, of which int8 needs target cpu"),
+        ):
             export(checkpoint, tmp_path / "out", **options)  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()
 
 
-def test_a_context_shorter_than_the_calibration(checkpoint: Path, bundles: Bundles, tmp_path: Path) -> None:
+def test_a_context_shorter_than_the_calibration(
+    checkpoint: Path, bundles: Bundles, tmp_path: Path
+) -> None:
     """What is seen is cut to what the cache holds."""
     short = bundles(cache="int8", context=32)
     assert open_bundle(short).manifest.precision.kv_cache == "int8"
@@ -128,6 +144,8 @@ def test_grouped_heads(bundles: Bundles) -> None:
 
 
 def test_what_it_reads_is_the_checkpoint(checkpoint: Path, both: tuple[Path, Path]) -> None:
-    peaks = cache._peaks(Bundle(both[0], open_bundle(both[0]).manifest), Checkpoint(checkpoint))
+    peaks = cache.cache_peaks(
+        Bundle(both[0], open_bundle(both[0]).manifest), Checkpoint(checkpoint)
+    )
     assert peaks.keys() == {f"{layer}.{part}" for layer in range(2) for part in ("key", "value")}
     assert all(p.shape == (4, 16) and p.min() > 0 for p in peaks.values())

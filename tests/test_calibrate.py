@@ -32,15 +32,14 @@ from pulse_export.checkpoint import Checkpoint, Tensors
 from pulse_export.graph import Graph
 from pulse_export.network.decoder import write_decoder
 from pulse_export.network.vision import write_vision
-from pulse_export.network.writer import Net
+from pulse_export.network.writer import NetworkWriter
 from pulse_export.pipeline import export
 from pulse_export.quantize.calibrate import Calibration, Recipe, calibrate
 from pulse_export.quantize.precision import PRECISIONS
 from pulse_export.quantize.samples import Sample, read_samples
 from pulse_export.quantize.smooth import Smoothed, sites
 from pulse_export.quantize.weights import quantize
-from pulse_export.targets import onnxruntime as contrib
-from pulse_export.targets import tensorrt as standard
+from pulse_export.targets import onnxruntime, tensorrt
 
 Floats = NDArray[np.float32]
 
@@ -60,7 +59,9 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def record(source: Checkpoint, pages: Path, samples: int = 3, alpha: float = 0.5) -> Calibration:
-    return calibrate(source.path, source.spec, source.tensor, Recipe(pages, samples=samples, alpha=alpha))
+    return calibrate(
+        source.path, source.spec, source.tensor, Recipe(pages, samples=samples, alpha=alpha)
+    )
 
 
 def sample_of(source: Checkpoint, pages: Path) -> Sample:
@@ -87,11 +88,13 @@ def features_by(
     return reference.project(np.stack(views), spec, tensors, linear)
 
 
-def logits_by(embeds: reference.Array, spec: ModelSpec, tensors: Tensors, linear: reference.Linear) -> reference.Array:
+def logits_by(
+    embeds: reference.Array, spec: ModelSpec, tensors: Tensors, linear: reference.Linear
+) -> reference.Array:
     for i in range(spec.text.layers):
         embeds = reference.decoder_layer(embeds, i, spec, tensors, None, linear)
     normed = reference.rms_norm(embeds, tensors("norm.weight").astype(embeds.dtype), spec.text.eps)
-    return reference.linear(normed, tensors, "lm_head")
+    return reference.linear_layer(normed, tensors, "lm_head")
 
 
 # -- what is measured
@@ -103,7 +106,9 @@ def seen_by_onnx_runtime(path: Path, feeds: dict[str, Any]) -> dict[str, Floats]
     reads = {n.input[0] for n in model.graph.node if n.op_type == "MatMul"}
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in sorted(reads))
     onnx.save(model, path.with_name("observed.onnx"))
-    session = ort.InferenceSession(str(path.with_name("observed.onnx")), providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(
+        str(path.with_name("observed.onnx")), providers=["CPUExecutionProvider"]
+    )
     for value in session.get_inputs():
         if value.name.startswith("past."):
             feeds[value.name] = np.zeros(value.shape, np.float32)
@@ -125,30 +130,46 @@ def test_peaks_are_what_the_graphs_compute(
     spec, got = source.spec, record(source, noise, samples=1)
     sample = sample_of(source, noise)
     for file, write in ((VISION_GRAPH, write_vision), (DECODER_GRAPH, write_decoder)):
-        graph = Graph(tmp_path / file, standard.FULL.opsets)
-        write(Net(graph, standard.FULL, PRECISIONS["fp32"], 0, source.tensor), spec)
+        graph = Graph(tmp_path / file, tensorrt.FULL.opsets)
+        write(NetworkWriter(graph, tensorrt.FULL, PRECISIONS["fp32"], 0, source.tensor), spec)
         graph.save()
     pixels = images.preprocess(sample.page, spec)
     expected = seen_by_onnx_runtime(tmp_path / VISION_GRAPH, {"pixels": pixels})
     newline = source.tensor("image_newline") if spec.image.merge == "spatial_unpad" else None
     features = reference.vision_features(pixels, spec, source.tensor)
-    embeds = reference.splice(sample.ids, reference.merge(features, sample.page.size, spec, newline), source.tensor)
-    feeds = {"inputs_embeds": embeds[None], "logit_rows": np.arange(len(embeds)), "position": np.zeros(1, np.int64)}
+    embeds = reference.splice(
+        sample.ids,
+        reference.merge_features(features, sample.page.size, spec, newline),
+        source.tensor,
+    )
+    feeds = {
+        "inputs_embeds": embeds[None],
+        "logit_rows": np.arange(len(embeds)),
+        "position": np.zeros(1, np.int64),
+    }
     expected |= seen_by_onnx_runtime(tmp_path / DECODER_GRAPH, feeds)
     checked = 0
     for site in sites(spec):
         for reader in site.readers:
             if reader in expected:
-                np.testing.assert_allclose(got.inputs[reader], expected[reader], rtol=1e-3, atol=1e-5)
+                np.testing.assert_allclose(
+                    got.inputs[reader], expected[reader], rtol=1e-3, atol=1e-5
+                )
                 checked += 1
-            np.testing.assert_array_equal(got.weights[reader], np.abs(source.tensor(f"{reader}.weight")).max(0))
-    assert checked == 6 * spec.vision.feature_layers + 2 + 5 * spec.text.layers  # k and v of the decoder are part of q
+            np.testing.assert_array_equal(
+                got.weights[reader], np.abs(source.tensor(f"{reader}.weight")).max(0)
+            )
+    assert (
+        checked == 6 * spec.vision.feature_layers + 2 + 5 * spec.text.layers
+    )  # k and v of the decoder are part of q
 
 
 def test_peaks_are_the_largest_of_all_samples(checkpoint: Path, noise: Path) -> None:
     source = Checkpoint(checkpoint)
     together, first = record(source, noise, samples=3), record(source, noise, samples=1)
-    grown = [(together.inputs[name] >= first.inputs[name] * (1 - 1e-6)).all() for name in first.inputs]
+    grown = [
+        (together.inputs[name] >= first.inputs[name] * (1 - 1e-6)).all() for name in first.inputs
+    ]
     assert all(grown)
     assert any((together.inputs[name] > first.inputs[name]).any() for name in first.inputs)
 
@@ -157,7 +178,9 @@ def test_memory_does_not_grow_with_the_layers(tmp_path: Path, noise: Path) -> No
     """One layer's weights and the samples' states are held, whatever the number of layers."""
     peaks = []
     for layers in (2, 8):
-        made = tiny.make_checkpoint(tmp_path / str(layers), layers=layers, vision_layers=layers, ffn=1024, hidden=128)
+        made = tiny.make_checkpoint(
+            tmp_path / str(layers), layers=layers, vision_layers=layers, ffn=1024, hidden=128
+        )
         source = Checkpoint(made)
         record(source, noise, samples=1)  # imports
         tracemalloc.start()
@@ -199,7 +222,7 @@ def test_the_smoothed_model_is_the_same_model(
         if factor is not None:
             explicit.add(name)
             x = x * factor
-        return reference.linear(x, tensor, name)
+        return reference.linear_layer(x, tensor, name)
 
     rng = np.random.default_rng(0)
     pixels, embeds = rng.normal(size=(2, 3, 56, 56)), rng.normal(size=(20, 64))
@@ -208,11 +231,17 @@ def test_the_smoothed_model_is_the_same_model(
     expected = reference.logits(embeds, source.spec, source.tensor)
     assert relative(logits_by(embeds, source.spec, smoothed, linear), expected) < 1e-6
     depth = source.spec.projector_depth
-    last = {f"vision.encoder.layers.{i}.mlp.fc2" for i in range(2)} | {f"projector.{2 * d}" for d in range(depth)}
+    last = {f"vision.encoder.layers.{i}.mlp.fc2" for i in range(2)} | {
+        f"projector.{2 * d}" for d in range(depth)
+    }
     assert explicit == (last if alpha else set())
     changed = [n for n in source.names if not np.array_equal(smoothed(n), source.tensor(n))]
     assert bool(changed) == bool(alpha)
-    assert not {n for n in changed if "embed" in n or n in ("norm.weight", "lm_head.weight", "image_newline")}
+    assert not {
+        n
+        for n in changed
+        if "embed" in n or n in ("norm.weight", "lm_head.weight", "image_newline")
+    }
 
 
 def test_smoothed_channels_are_balanced(checkpoint: Path, noise: Path) -> None:
@@ -230,7 +259,9 @@ def test_smoothed_channels_are_balanced(checkpoint: Path, noise: Path) -> None:
 def test_parts_that_are_not_asked_for_stay_as_they_are(checkpoint: Path, noise: Path) -> None:
     source = Checkpoint(checkpoint)
     smoothed = Smoothed(source.tensor, source.spec, record(source, noise), ["decoder"])
-    changed = {n.split(".")[0] for n in source.names if not np.array_equal(smoothed(n), source.tensor(n))}
+    changed = {
+        n.split(".")[0] for n in source.names if not np.array_equal(smoothed(n), source.tensor(n))
+    }
     assert changed == {"layers"}
 
 
@@ -242,9 +273,13 @@ def test_a_dead_channel_is_left_alone(checkpoint: Path, noise: Path) -> None:
     inputs[:3] = 0
     dead = replace(calibration, inputs=calibration.inputs | {name: inputs})
     smoothed = Smoothed(source.tensor, source.spec, dead)
-    np.testing.assert_array_equal(smoothed(f"{name}.weight")[:, :3], source.tensor(f"{name}.weight")[:, :3])
+    np.testing.assert_array_equal(
+        smoothed(f"{name}.weight")[:, :3], source.tensor(f"{name}.weight")[:, :3]
+    )
     assert all(np.isfinite(smoothed(n)).all() for n in source.names)
-    nothing = replace(calibration, inputs={n: np.zeros_like(v) for n, v in calibration.inputs.items()})
+    nothing = replace(
+        calibration, inputs={n: np.zeros_like(v) for n, v in calibration.inputs.items()}
+    )
     assert Smoothed(source.tensor, source.spec, nothing).scale(name) > 0
 
 
@@ -259,15 +294,24 @@ def simulated(smoothed: Smoothed, exact: bool = False, dynamic: bool = False) ->
         factor = smoothed.factor(name)
         x = (x if factor is None else x * factor).astype(np.float32)
         if not exact:
-            scale = np.abs(x).max(axis=-1, keepdims=True) / 127 if dynamic else np.float32(smoothed.scale(name))
+            scale = (
+                np.abs(x).max(axis=-1, keepdims=True) / 127
+                if dynamic
+                else np.float32(smoothed.scale(name))
+            )
             x = np.clip(np.rint(x / scale), -128, 127) * scale
         weight = np.asarray(tensor(f"{name}.weight"), np.float32)
-        return x @ quantize(weight, 7 if dynamic else 8, weight.shape[1], signed=dynamic).dequantize().T
+        return (
+            x
+            @ quantize(weight, 7 if dynamic else 8, weight.shape[1], signed=dynamic).dequantize().T
+        )
 
     return linear
 
 
-def test_the_graphs_compute_the_simulated_model(checkpoints: Checkpoints, tmp_path: Path, noise: Path) -> None:
+def test_the_graphs_compute_the_simulated_model(
+    checkpoints: Checkpoints, tmp_path: Path, noise: Path
+) -> None:
     """In fp32, against numpy that rounds as the graph says. A sum's last bit can tip a code, so they are only close;
     what the rounding of activations does is several times as much."""
     source = Checkpoint(checkpoints(kv_heads=2))
@@ -275,28 +319,38 @@ def test_the_graphs_compute_the_simulated_model(checkpoints: Checkpoints, tmp_pa
     smoothed = Smoothed(source.tensor, spec, record(source, noise))
     sample = sample_of(source, noise)
     pixels = images.preprocess(sample.page, spec)
-    embeds = reference.splice(sample.ids, reference.vision_features(pixels, spec, source.tensor)[0], source.tensor)
+    embeds = reference.splice(
+        sample.ids, reference.vision_features(pixels, spec, source.tensor)[0], source.tensor
+    )
     row = replace(PRECISIONS["w8a8"], head="fp32")
     results = {}
     for file, write in ((VISION_GRAPH, write_vision), (DECODER_GRAPH, write_decoder)):
-        graph = Graph(tmp_path / file, standard.FULL.opsets)
-        write(Net(graph, standard.FULL, row, 0, smoothed, smoothed), spec)
+        graph = Graph(tmp_path / file, tensorrt.FULL.opsets)
+        write(NetworkWriter(graph, tensorrt.FULL, row, 0, smoothed, smoothed), spec)
         graph.save()
         onnx.checker.check_model(str(tmp_path / file), full_check=True)
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        session = ort.InferenceSession(str(tmp_path / file), options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(
+            str(tmp_path / file), options, providers=["CPUExecutionProvider"]
+        )
         feeds: dict[str, Any] = {"pixels": pixels}
         if file == DECODER_GRAPH:
             rows = {"logit_rows": np.arange(len(embeds)), "position": np.zeros(1, np.int64)}
-            past = {i.name: np.zeros(i.shape, np.float32) for i in session.get_inputs() if i.name.startswith("past.")}
+            past = {
+                i.name: np.zeros(i.shape, np.float32)
+                for i in session.get_inputs()
+                if i.name.startswith("past.")
+            }
             feeds = {"inputs_embeds": embeds[None]} | rows | past
         results[file] = session.run(None if file == VISION_GRAPH else ["logits"], feeds)[0]
     for got, run, x in (
         (results[VISION_GRAPH], features_by, pixels),
         (results[DECODER_GRAPH], logits_by, embeds),
     ):
-        rounded, floats = (run(x, spec, smoothed, simulated(smoothed, exact)) for exact in (False, True))
+        rounded, floats = (
+            run(x, spec, smoothed, simulated(smoothed, exact)) for exact in (False, True)
+        )
         error = float(np.linalg.norm(got - rounded) / np.linalg.norm(rounded))
         effect = float(np.linalg.norm(floats - rounded) / np.linalg.norm(rounded))
         assert error < 0.2 * effect, (error, effect)
@@ -305,39 +359,65 @@ def test_the_graphs_compute_the_simulated_model(checkpoints: Checkpoints, tmp_pa
 def test_a_target_that_scales_at_run_time_takes_the_smoothing_alone(
     checkpoint: Path, tmp_path: Path, noise: Path
 ) -> None:
-    """Folded weights and explicit factors come from `Net`; no scale of an activation is in the graph."""
+    """Folded weights and explicit factors come from `NetworkWriter`; no scale of an activation is in the graph."""
     source = Checkpoint(checkpoint)
     smoothed = Smoothed(source.tensor, source.spec, record(source, noise))
-    graph = Graph(tmp_path / VISION_GRAPH, contrib.CPU.opsets)
-    write_vision(Net(graph, contrib.CPU, PRECISIONS["w8a8"], 0, smoothed, smoothed), source.spec)
+    graph = Graph(tmp_path / VISION_GRAPH, onnxruntime.CPU.opsets)
+    write_vision(
+        NetworkWriter(graph, onnxruntime.CPU, PRECISIONS["w8a8"], 0, smoothed, smoothed),
+        source.spec,
+    )
     graph.save()
     session = ort.InferenceSession(str(tmp_path / VISION_GRAPH), providers=["CPUExecutionProvider"])
     pixels = images.preprocess(page(5), source.spec)
     got = session.run(["features"], {"pixels": pixels})[0]
     rounded, floats = (
-        features_by(pixels, source.spec, smoothed, simulated(smoothed, exact, dynamic=True)) for exact in (False, True)
+        features_by(pixels, source.spec, smoothed, simulated(smoothed, exact, dynamic=True))
+        for exact in (False, True)
     )
     assert np.linalg.norm(got - rounded) < 0.2 * np.linalg.norm(floats - rounded)
 
 
 def kinds(path: Path) -> dict[str, int]:
     nodes = onnx.load(path, load_external_data=False).graph.node
-    return {kind: sum(n.op_type == kind for n in nodes) for kind in ("QuantizeLinear", "DequantizeLinear", "MatMul")}
+    return {
+        kind: sum(n.op_type == kind for n in nodes)
+        for kind in ("QuantizeLinear", "DequantizeLinear", "MatMul")
+    }
 
 
 @pytest.fixture(scope="module")
 def w8a8(checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory, noise: Path) -> Path:
     out = tmp_path_factory.mktemp("w8a8") / "bundle"
-    export(checkpoints(), out, precision="w8a8", target="standard", calibration=Recipe(noise, samples=2))
+    export(
+        checkpoints(),
+        out,
+        precision="w8a8",
+        target="standard",
+        calibration=Recipe(noise, samples=2),
+    )
     return out
 
 
 def test_what_is_quantized(w8a8: Path) -> None:
     """Four activations a layer, the projector's two; every weight but the patch embedding's. The head: weights only."""
-    assert kinds(w8a8 / DECODER_GRAPH) == {"QuantizeLinear": 8, "DequantizeLinear": 8 + 11, "MatMul": 11}
-    assert kinds(w8a8 / VISION_GRAPH) == {"QuantizeLinear": 10, "DequantizeLinear": 10 + 14, "MatMul": 15}
+    assert kinds(w8a8 / DECODER_GRAPH) == {
+        "QuantizeLinear": 8,
+        "DequantizeLinear": 8 + 11,
+        "MatMul": 11,
+    }
+    assert kinds(w8a8 / VISION_GRAPH) == {
+        "QuantizeLinear": 10,
+        "DequantizeLinear": 10 + 14,
+        "MatMul": 15,
+    }
     made = open_bundle(w8a8).manifest.precision
-    assert (made.decoder, made.head, made.vision, made.embeddings) == ("w8a8", "int8", "w8a8", "fp16")
+    assert (made.decoder, made.head, made.vision, made.embeddings) == (
+        "w8a8",
+        "int8",
+        "w8a8",
+        "fp16",
+    )
     assert made.activations == "int8, static, per tensor"
 
 
@@ -346,7 +426,9 @@ def test_int8_products_are_float32(w8a8: Path) -> None:
     model = onnx.load(w8a8 / DECODER_GRAPH)
     scales = {t.name: t.data_type for t in model.graph.initializer}
     made_by = {o: n for n in model.graph.node for o in n.output}
-    products = [n for n in model.graph.node if n.op_type == "MatMul" and n.name.endswith(".product")]
+    products = [
+        n for n in model.graph.node if n.op_type == "MatMul" and n.name.endswith(".product")
+    ]
     assert len(products) == 10
     for node in products:
         for factor in node.input:
@@ -357,10 +439,15 @@ def test_int8_products_are_float32(w8a8: Path) -> None:
 def test_it_answers(w8a8: Path, bundle: Path) -> None:
     """From the bundle, through ONNX Runtime; and its logits are near fp32's, on inputs that go beyond the scales which
     two pages of noise have given."""
-    answer = pulse_edge.load(w8a8, device="cpu", threads=1).ask(page(9), "What is the rate?", max_new_tokens=4)
+    answer = pulse_edge.load(w8a8, device="cpu", threads=1).ask(
+        page(9), "What is the rate?", max_new_tokens=4
+    )
     assert answer.usage.new_tokens == 4
     x = np.random.default_rng(0).normal(size=(40, 64)).astype(np.float32)
-    got, expected = (open_engine(open_bundle(path), EngineOptions("cpu", threads=1)).step(x) for path in (w8a8, bundle))
+    got, expected = (
+        open_engine(open_bundle(path), EngineOptions("cpu", threads=1)).step(x)
+        for path in (w8a8, bundle)
+    )
     assert 0 < np.linalg.norm(got - expected) / np.linalg.norm(expected) < 0.15
 
 
@@ -375,7 +462,9 @@ def test_smoothing_saves_a_model_with_outliers(tmp_path: Path, noise: Path) -> N
         tensor = source.tensor(name)
         if name.startswith("layers.") and "norm" in name:
             return tensor * loud
-        if name.startswith("layers.") and any(p in name for p in ("q_proj", "k_proj", "v_proj", "gate_", "up_")):
+        if name.startswith("layers.") and any(
+            p in name for p in ("q_proj", "k_proj", "v_proj", "gate_", "up_")
+        ):
             return tensor / loud
         return tensor
 
@@ -383,7 +472,9 @@ def test_smoothing_saves_a_model_with_outliers(tmp_path: Path, noise: Path) -> N
     expected = reference.logits(embeds, source.spec, source.tensor)
     errors = []
     for alpha in (0, 0.5):
-        calibration = calibrate(source.path, source.spec, tensors, Recipe(noise, samples=2, alpha=alpha))
+        calibration = calibrate(
+            source.path, source.spec, tensors, Recipe(noise, samples=2, alpha=alpha)
+        )
         smoothed = Smoothed(tensors, source.spec, calibration)
         got = logits_by(embeds, source.spec, smoothed, simulated(smoothed))
         errors.append(float(np.linalg.norm(got - expected) / np.linalg.norm(expected)))

@@ -74,7 +74,9 @@ def test_every_layout_gives_the_tensors_that_went_in(
         np.testing.assert_array_equal(source.tensor(name), weights[stored], strict=True)
     assert source.architecture == json.loads((path / "config.json").read_text())["architectures"][0]
     # Layers behind the feature layer, and buffers, are there but not read.
-    assert not [n for n in source.names if "layers.2." in n or "position_ids" in n or "post_layernorm" in n]
+    assert not [
+        n for n in source.names if "layers.2." in n or "position_ids" in n or "post_layernorm" in n
+    ]
     assert sum(map(source.elements, source.names)) == source.info().parameters
     assert source.size == 4 * source.info().parameters
 
@@ -119,7 +121,11 @@ def test_half_precisions_are_exact(checkpoints: Callable[..., Path], dtype: str)
 
 def test_grouped_query_attention(checkpoints: Callable[..., Path]) -> None:
     source = Checkpoint(checkpoints(kv_heads=2))
-    assert (source.spec.text.heads, source.spec.text.kv_heads, source.spec.text.head_size) == (4, 2, 16)
+    assert (source.spec.text.heads, source.spec.text.kv_heads, source.spec.text.head_size) == (
+        4,
+        2,
+        16,
+    )
     assert source.tensor("layers.0.self_attn.k_proj.weight").shape == (32, 64)
 
 
@@ -128,27 +134,38 @@ def test_tied_embeddings(checkpoints: Callable[..., Path], layout: str) -> None:
     source = Checkpoint(checkpoints(layout=layout, tied=True))
     assert source.tied
     assert "lm_head.weight" not in source.names
-    np.testing.assert_array_equal(source.tensor("lm_head.weight"), source.tensor("embed_tokens.weight"))
+    np.testing.assert_array_equal(
+        source.tensor("lm_head.weight"), source.tensor("embed_tokens.weight")
+    )
     assert source.stored_size("lm_head.weight") == 0
 
 
-def test_a_tied_checkpoint_may_store_its_head_too(checkpoints: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_tied_checkpoint_may_store_its_head_too(
+    checkpoints: Callable[..., Path], tmp_path: Path
+) -> None:
     path = Path(shutil.copytree(checkpoints(), tmp_path / "copy"))
     edit(path, tie_word_embeddings=True)
     source = Checkpoint(path)
-    np.testing.assert_array_equal(source.tensor("lm_head.weight"), source.tensor("embed_tokens.weight"))
+    np.testing.assert_array_equal(
+        source.tensor("lm_head.weight"), source.tensor("embed_tokens.weight")
+    )
 
 
 def test_one_layer_projector(checkpoints: Callable[..., Path]) -> None:
     source = Checkpoint(checkpoints(projector="linear"))
     assert source.spec.projector_depth == 1
     np.testing.assert_array_equal(
-        source.tensor("projector.0.bias"), tiny.llava_weights(projector="linear")["model.mm_projector.bias"]
+        source.tensor("projector.0.bias"),
+        tiny.llava_weights(projector="linear")["model.mm_projector.bias"],
     )
 
 
-@pytest.mark.parametrize(("aspect", "grids"), [("pad", ()), ("square", ()), ("anyres", tiny.Geometry.grids)])
-def test_aspects(checkpoints: Callable[..., Path], aspect: str, grids: tuple[tuple[int, int], ...]) -> None:
+@pytest.mark.parametrize(
+    ("aspect", "grids"), [("pad", ()), ("square", ()), ("anyres", tiny.Geometry.grids)]
+)
+def test_aspects(
+    checkpoints: Callable[..., Path], aspect: str, grids: tuple[tuple[int, int], ...]
+) -> None:
     image = Checkpoint(checkpoints(aspect=aspect)).spec.image
     assert (image.aspect, image.grids) == (aspect, grids)
 
@@ -156,7 +173,9 @@ def test_aspects(checkpoints: Callable[..., Path], aspect: str, grids: tuple[tup
 # -- identity
 
 
-def test_identity_depends_on_the_weights_not_on_the_files(checkpoints: Callable[..., Path], tmp_path: Path) -> None:
+def test_identity_depends_on_the_weights_not_on_the_files(
+    checkpoints: Callable[..., Path], tmp_path: Path
+) -> None:
     whole, sharded = Checkpoint(checkpoints()).info(), Checkpoint(checkpoints(shards=4)).info()
     assert whole == sharded
     assert Checkpoint(checkpoints(position_ids=True)).info().sha256 == whole.sha256
@@ -164,7 +183,10 @@ def test_identity_depends_on_the_weights_not_on_the_files(checkpoints: Callable[
     assert Checkpoint(checkpoints(dtype="float16")).info().sha256 != whole.sha256
     path = Path(shutil.copytree(checkpoints(), tmp_path / "renamed"))
     assert Checkpoint(path).info().sha256 == whole.sha256
-    rewrite(path, lambda t: t["model.norm.weight"].__setitem__(0, np.nextafter(t["model.norm.weight"][0], 9)))
+    rewrite(
+        path,
+        lambda t: t["model.norm.weight"].__setitem__(0, np.nextafter(t["model.norm.weight"][0], 9)),
+    )
     assert Checkpoint(path).info().sha256 != whole.sha256
     rewrite(path, lambda t: None)
     assert Checkpoint(path).info().sha256 == whole.sha256
@@ -195,7 +217,9 @@ def test_pickled_weights_are_refused_with_the_command_that_converts(copy: Path) 
 def test_missing_surplus_and_misshapen_tensors_are_named(copy: Path) -> None:
     rewrite(copy, lambda t: t.pop("model.layers.1.mlp.up_proj.weight"))
     assert "missing tensors: layers.1.mlp.up_proj.weight" in refused(copy)
-    rewrite(copy, lambda t: t.update({"model.layers.0.self_attn.q_proj.bias": np.zeros(64, np.float32)}))
+    rewrite(
+        copy, lambda t: t.update({"model.layers.0.self_attn.q_proj.bias": np.zeros(64, np.float32)})
+    )
     assert "unknown tensors: model.layers.0.self_attn.q_proj.bias" in refused(copy)
     rewrite(copy, lambda t: t.update({"model.norm.weight": np.zeros(63, np.float32)}))
     assert "misshapen tensors: model.norm.weight is [63], config.json says [64]" in refused(copy)
@@ -211,7 +235,10 @@ def test_a_decoder_layer_more_or_less(copy: Path) -> None:
 
 
 def test_tower_layers_behind_the_feature_layer_may_be_left_out_not_before(copy: Path) -> None:
-    last, used = (f"model.vision_tower.vision_tower.vision_model.encoder.layers.{i}.layer_norm1.bias" for i in (2, 1))
+    last, used = (
+        f"model.vision_tower.vision_tower.vision_model.encoder.layers.{i}.layer_norm1.bias"
+        for i in (2, 1)
+    )
     rewrite(copy, lambda t: t.pop(last))
     Checkpoint(copy)
     rewrite(copy, lambda t: t.pop(used))
@@ -237,7 +264,11 @@ def test_truncated_weights(copy: Path, keep: float) -> None:
 
 def test_weights_that_are_no_safetensors(copy: Path) -> None:
     file = copy / "model.safetensors"
-    for content in (b"not at all" * 100, b"\x80\x02" + b"pickle" * 50, (1 << 62).to_bytes(8, "little") + b"{}"):
+    for content in (
+        b"not at all" * 100,
+        b"\x80\x02" + b"pickle" * 50,
+        (1 << 62).to_bytes(8, "little") + b"{}",
+    ):
         file.write_bytes(content)
         assert f"{file}: truncated or not safetensors" in refused(copy)
     file.unlink()
@@ -268,7 +299,8 @@ def test_shards(sharded: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "weight_map", [None, ..., [], {}, "x", 1, {"a": 1}, {"a": None}, {"a": ["b"]}, {"a": "a\0b"}, {"a": "../x"}]
+    "weight_map",
+    [None, ..., [], {}, "x", 1, {"a": 1}, {"a": None}, {"a": ["b"]}, {"a": "a\0b"}, {"a": "../x"}],
 )
 def test_an_index_that_is_none(sharded: Path, weight_map: Any) -> None:
     edit(sharded, INDEX, weight_map=weight_map)
@@ -310,18 +342,28 @@ def test_a_tokenizer_with_more_pieces_than_the_embedding(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-@pytest.mark.parametrize("name", ["model.embed_tokens.weight", "model.norm.weight", "model.mm_projector.2.weight"])
-def test_weights_that_are_no_numbers_are_refused(copy: Path, tmp_path: Path, name: str, value: float) -> None:
+@pytest.mark.parametrize(
+    "name", ["model.embed_tokens.weight", "model.norm.weight", "model.mm_projector.2.weight"]
+)
+def test_weights_that_are_no_numbers_are_refused(
+    copy: Path, tmp_path: Path, name: str, value: float
+) -> None:
     pipeline = pytest.importorskip("pulse_export.pipeline")
     rewrite(copy, lambda t: t[name].reshape(-1).__setitem__(3, value))
-    with pytest.raises(CheckpointError, match=r"tensor .* holds values that are not finite") as caught:
+    with pytest.raises(
+        CheckpointError, match=r"tensor .* holds values that are not finite"
+    ) as caught:
         pipeline.export(copy, tmp_path / "out", precision="int8")
     assert name.removeprefix("model.").replace("mm_projector", "projector") in str(caught.value)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["copy"]
 
 
-@pytest.mark.parametrize("name", ["embed_tokens.weight", "layers.0.mlp.up_proj.weight", "norm.weight"])
-def test_weights_too_large_for_half_precision_are_refused(copy: Path, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["embed_tokens.weight", "layers.0.mlp.up_proj.weight", "norm.weight"]
+)
+def test_weights_too_large_for_half_precision_are_refused(
+    copy: Path, tmp_path: Path, name: str
+) -> None:
     """They would become infinite; only the embeddings are half precision in an int8 bundle for the CPU."""
     from pulse_export.pipeline import export
 

@@ -18,6 +18,7 @@ from PIL import Image
 
 from pulse_edge.bundle.manifest import MANIFEST, NOTICE
 from pulse_edge.cli import cli
+from pulse_edge.cli.main import COMMANDS
 
 Bundles = Callable[..., Path]
 PROGRAM = Path(sys.executable).parent / "pulse-edge"
@@ -42,7 +43,9 @@ def mistake(code: int, *arguments: object, **options: Any) -> str:
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "page.png"
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (170, 220, 3), dtype=np.uint8)).save(path)
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (170, 220, 3), dtype=np.uint8)).save(
+        path
+    )
     return path
 
 
@@ -56,7 +59,33 @@ def test_help(command: str) -> None:
     assert done.returncode == 0
     options = cli.commands[command].params if command else []
     for option in options:
-        assert (option.opts[0] if option.param_type_name == "option" else option.name.upper()) in done.stdout
+        assert (
+            option.opts[0] if option.param_type_name == "option" else option.name.upper()
+        ) in done.stdout
+
+
+def test_the_table_of_commands_is_the_group() -> None:
+    """Each row has a module with its command, and none is left out."""
+    assert list(cli.commands) == list(COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--build",), "--build goes with --target standard"),
+        (("--device", "t4"), "--device goes with --target tensorrt, or --build"),
+        (("--target", "tpu"), "'cpu', 'cuda', 'standard', 'tensorrt'"),
+        (("--context", "0"), "not in the range x>=1"),
+    ],
+)
+def test_options_of_an_export_that_make_no_sense(arguments: tuple[str, ...], message: str) -> None:
+    done = run("export", "checkpoint", "out", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+
+
+def test_an_engine_can_be_named(bundle: Path, page: Path) -> None:
+    assert "'none' is not one of auto" in mistake(2, "ask", page, "-m", bundle, "--engine", "none")
 
 
 def test_answer_on_the_terminal(bundle: Path, page: Path) -> None:
@@ -67,12 +96,26 @@ def test_answer_on_the_terminal(bundle: Path, page: Path) -> None:
     assert "fp32" in footer
     assert "onnxruntime" in footer
     assert footer.endswith(NOTICE + "\n")
-    whole = run("ask", page, "-m", bundle, "-q", "Is it regular?", "--max-new-tokens", 12, "--no-stream")
+    whole = run(
+        "ask", page, "-m", bundle, "-q", "Is it regular?", "--max-new-tokens", 12, "--no-stream"
+    )
     assert whole.stdout.rpartition("\n[")[0] == text
 
 
 def test_answer_as_json(bundle: Path, page: Path) -> None:
-    done = run("ask", page, "-m", bundle, "--json", "--max-new-tokens", 5, "--temperature", 0.5, "--seed", 3)
+    done = run(
+        "ask",
+        page,
+        "-m",
+        bundle,
+        "--json",
+        "--max-new-tokens",
+        5,
+        "--temperature",
+        0.5,
+        "--seed",
+        3,
+    )
     answer = json.loads(done.stdout)
     jsonschema.validate(answer, SCHEMA)
     assert answer["usage"]["new_tokens"] == len(answer["token_ids"]) <= 5
@@ -101,7 +144,9 @@ def test_info_and_verify(bundle: Path, checkpoint: Path) -> None:
 
 def test_verify_finds_a_bundle_of_another_checkpoint(bundles: Bundles) -> None:
     other = bundles(seed=7)
-    assert "their weights differ" in mistake(4, "verify", bundles(), "--against", Path(_source(other)))
+    assert "their weights differ" in mistake(
+        4, "verify", bundles(), "--against", Path(_source(other))
+    )
 
 
 def _source(bundle: Path) -> Path:
@@ -123,7 +168,9 @@ def test_export_says_what_it_wrote(checkpoint: Path, tmp_path: Path) -> None:
     assert json.loads(done.stdout)["precision"] == "int8"
 
 
-def test_mistakes_have_their_codes(bundle: Path, checkpoint: Path, page: Path, tmp_path: Path) -> None:
+def test_mistakes_have_their_codes(
+    bundle: Path, checkpoint: Path, page: Path, tmp_path: Path
+) -> None:
     text = tmp_path / "text.png"
     text.write_text("not an image")
     assert "cannot be read" in mistake(3, "ask", tmp_path / "none.png", "-m", bundle)
@@ -131,7 +178,9 @@ def test_mistakes_have_their_codes(bundle: Path, checkpoint: Path, page: Path, t
     assert "no bundle at" in mistake(4, "ask", page, "-m", tmp_path / "none")
     assert "looks like a checkpoint" in mistake(4, "info", checkpoint)
     assert "more" in mistake(5, "ask", page, "-m", bundle, "-q", "rate " * 2000)
-    assert "'npu' is not one of auto, cpu, cuda" in mistake(6, "ask", page, "-m", bundle, "--device", "npu")
+    assert "'npu' is not one of auto, cpu, cuda" in mistake(
+        6, "ask", page, "-m", bundle, "--device", "npu"
+    )
     assert "no checkpoint at" in mistake(7, "export", tmp_path / "none", tmp_path / "out")
     assert "exists" in mistake(8, "export", checkpoint, bundle)
     assert "top_p is 3.0" in mistake(2, "ask", page, "-m", bundle, "--top-p", 3)
@@ -139,14 +188,21 @@ def test_mistakes_have_their_codes(bundle: Path, checkpoint: Path, page: Path, t
     assert run("ask", page, "--no-such-option").returncode == 2
 
 
-def test_a_damaged_bundle_gives_one_line_and_no_answer(bundle: Path, page: Path, tmp_path: Path) -> None:
+def test_a_damaged_bundle_gives_one_line_and_no_answer(
+    bundle: Path, page: Path, tmp_path: Path
+) -> None:
     """One byte in each file; and the manifest's other ways to be wrong, through every command that opens a bundle."""
     copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
     for number, file in enumerate(sorted(copy.iterdir())):
         whole = file.read_bytes()
         at = len(whole) // 2
         file.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
-        commands = (("ask", page, "-m", copy), ("info", copy), ("verify", copy, "--json"), ("chat", page, "-m", copy))
+        commands = (
+            ("ask", page, "-m", copy),
+            ("info", copy),
+            ("verify", copy, "--json"),
+            ("chat", page, "-m", copy),
+        )
         assert str(file) in mistake(4, *commands[number % 4])
         file.write_bytes(whole)
     manifest = json.loads((copy / MANIFEST).read_text())
@@ -197,14 +253,26 @@ def test_missing_packages_are_named_with_the_command(
     recording = tmp_path / "recording.dcm"
     recording.write_bytes(b"\0" * 128 + b"DICM")
     (tmp_path / "sitecustomize.py").write_text(f"import sys; sys.modules[{blocked!r}] = None")
-    places = {"bundle": bundle, "checkpoint": checkpoint, "page": page, "out": tmp_path / "out", "recording": recording}
-    line = mistake(code, *(a.format(**places) for a in arguments), env=os.environ | {"PYTHONPATH": str(tmp_path)})
+    places = {
+        "bundle": bundle,
+        "checkpoint": checkpoint,
+        "page": page,
+        "out": tmp_path / "out",
+        "recording": recording,
+    }
+    line = mistake(
+        code,
+        *(a.format(**places) for a in arguments),
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+    )
     assert message in line
 
 
 def test_a_reader_that_leaves_is_no_error_to_talk_about(bundle: Path, page: Path) -> None:
     ask = f"{PROGRAM} ask {page} -m {bundle} --max-new-tokens 300 --json"
-    done = subprocess.run(["bash", "-c", f"{ask} | head -c 1"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        ["bash", "-c", f"{ask} | head -c 1"], capture_output=True, text=True, timeout=60
+    )
     assert done.stdout == "{"
     assert "Traceback" not in done.stderr
     assert "Exception" not in done.stderr
@@ -216,12 +284,12 @@ def test_interrupt_while_answering(bundle: Path, page: Path, tmp_path: Path) -> 
         "import os, signal\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job has it ignored
         "import pulse_edge.decode.loop as g\n"
-        "calls, after = [], g._Steps.after\n"
+        "calls, after = [], g.Verifier.after\n"
         "def call(self, token):\n"
         "    calls.append(1)\n"
         "    if len(calls) == 3: os.kill(os.getpid(), signal.SIGINT)\n"
         "    return after(self, token)\n"
-        "g._Steps.after = call\n"
+        "g.Verifier.after = call\n"
     )
     done = run("ask", page, "-m", bundle, env=os.environ | {"PYTHONPATH": str(tmp_path)})
     assert done.returncode == 130
@@ -230,7 +298,9 @@ def test_interrupt_while_answering(bundle: Path, page: Path, tmp_path: Path) -> 
 
 def test_chat(bundles: Bundles, page: Path) -> None:
     roomy = bundles("int8", context=2048)
-    done = run("chat", page, "-m", roomy, "--max-new-tokens", 6, input="What is the rate?\nAnd the axis?\n")
+    done = run(
+        "chat", page, "-m", roomy, "--max-new-tokens", 6, input="What is the rate?\nAnd the axis?\n"
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("[tiny int8") == 2
     assert done.stdout.count(NOTICE) == 2
@@ -246,4 +316,7 @@ def test_draw_and_ask_a_recording(bundle: Path, tmp_path: Path) -> None:
     assert Image.open(tmp_path / "page.png").size == (2200, 1700)
     assert "cannot be written" in mistake(1, "draw", recording, tmp_path / "page.nothing")
     answer = json.loads(run("ask", recording, "-m", bundle, "--json", "--max-new-tokens", 2).stdout)
-    assert (answer["provenance"]["image"]["width"], answer["provenance"]["image"]["height"]) == (2200, 1700)
+    assert (answer["provenance"]["image"]["width"], answer["provenance"]["image"]["height"]) == (
+        2200,
+        1700,
+    )

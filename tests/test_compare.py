@@ -49,9 +49,15 @@ def command(work: Path, run: str, out: Path, *more: object) -> list[str]:
     return [sys.executable, "-m", "benchmarks.compare", *map(str, options)]
 
 
-def run(work: Path, peers: str, out: Path, *more: object) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
-    done = subprocess.run(command(work, peers, out, *more), capture_output=True, text=True, timeout=120, cwd=ROOT)
-    return done, json.loads(out.read_text().splitlines()[-1]) if out.exists() and out.stat().st_size else {}
+def run(
+    work: Path, peers: str, out: Path, *more: object
+) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
+    done = subprocess.run(
+        command(work, peers, out, *more), capture_output=True, text=True, timeout=120, cwd=ROOT
+    )
+    return done, json.loads(
+        out.read_text().splitlines()[-1]
+    ) if out.exists() and out.stat().st_size else {}
 
 
 def calls(work: Path, variant: str) -> list[tuple[int, str]]:
@@ -70,13 +76,20 @@ def test_ours_next_to_a_fake_peer(work: Path, tmp_path: Path) -> None:
     ours, fake = record["entries"]
     assert list(ours["figures"]) == list(fake["figures"]) == CASES
     for entry in record["entries"]:
-        assert all(len(f["samples"]) == 2 and f["min"] <= f["p50"] <= f["max"] for f in entry["figures"].values())
+        assert all(
+            len(f["samples"]) == 2 and f["min"] <= f["p50"] <= f["max"]
+            for f in entry["figures"].values()
+        )
         assert entry["peak_memory"] > 5e6
         assert len(entry["load"]) == 1
     assert ours["engine"]["engine"] == "onnxruntime"
-    assert 50 < fake["figures"]["pp8"]["p50"] <= 100  # sleeps 10 ms a token, and a machine can only be slower
+    assert (
+        50 < fake["figures"]["pp8"]["p50"] <= 100
+    )  # sleeps 10 ms a token, and a machine can only be slower
     assert record["skipped"] == {}
-    (row,) = (line.split() for line in done.stdout.splitlines() if line.startswith("int8 / fake 100"))
+    (row,) = (
+        line.split() for line in done.stdout.splitlines() if line.startswith("int8 / fake 100")
+    )
     assert row[4:] == [f"{compare.ratio(ours, fake, case):.2f}" for case in CASES]
     page = report.page({}, report.read_kind(tmp_path, compare.KIND))
     assert "ours int8" in page
@@ -109,10 +122,23 @@ def test_rounds_alternate_and_begin_with_another_peer(work: Path, tmp_path: Path
     assert done.returncode == 0, done.stderr
     merged = sorted((at, peer, what) for peer in ("2000", "2001") for at, what in calls(work, peer))
     order = [peer for _, peer, what in merged if what == "feed 8 to 8"]
-    assert order == ["2000", "2001", "2001", "2000", "2000", "2001"]  # three rounds, the first one a warm-up
-    deep = [(peer, what) for _, peer, what in merged if (peer == "2000" and "to 16" in what) or "to 18" in what]
+    assert order == [
+        "2000",
+        "2001",
+        "2001",
+        "2000",
+        "2000",
+        "2001",
+    ]  # three rounds, the first one a warm-up
+    deep = [
+        (peer, what)
+        for _, peer, what in merged
+        if (peer == "2000" and "to 16" in what) or "to 18" in what
+    ]
     # 16 tokens are fed once, then every run goes back there
-    assert [what for peer, what in deep if peer == "2000"] == ["feed 16 to 16"] + 3 * ["feed 1 to 18"]
+    assert [what for peer, what in deep if peer == "2000"] == ["feed 16 to 16"] + 3 * [
+        "feed 1 to 18"
+    ]
 
 
 def test_one_at_a_time_loads_anew_each_round(work: Path, tmp_path: Path) -> None:
@@ -123,7 +149,10 @@ def test_one_at_a_time_loads_anew_each_round(work: Path, tmp_path: Path) -> None
     first, second = ([at for at, _ in calls(work, peer)] for peer in ("3000", "3001"))
     per_round = len(first) // 3
     assert first[per_round - 1] < second[0]  # the whole of a round, then the other's
-    assert second[2 * per_round - 1] < first[per_round] or second[per_round - 1] < second[per_round] < first[per_round]
+    assert (
+        second[2 * per_round - 1] < first[per_round]
+        or second[per_round - 1] < second[per_round] < first[per_round]
+    )
 
 
 @pytest.mark.parametrize(
@@ -136,7 +165,9 @@ def test_one_at_a_time_loads_anew_each_round(work: Path, tmp_path: Path) -> None
         ("fake-noise", "convert: the worker said 'not JSON', which is no JSON object"),
     ],
 )
-def test_a_peer_that_fails_is_skipped_with_the_reason(work: Path, tmp_path: Path, peer: str, reason: str) -> None:
+def test_a_peer_that_fails_is_skipped_with_the_reason(
+    work: Path, tmp_path: Path, peer: str, reason: str
+) -> None:
     done, record = run(work, f"{peer},fake:4000", tmp_path / "out.jsonl")
     assert done.returncode == 0, done.stderr
     name = peer.replace(":", " ") if ":" in peer else f"{peer} 1000"
@@ -181,7 +212,9 @@ def test_install_failures_say_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     entry = compare.Entry("missing", "1000")
     compare.prepare(entry, tmp_path, tmp_path / "checkpoint")
     assert entry.reason is not None
-    assert entry.reason.startswith("cannot be installed: install --disable-pip-version-check --no-index no-such-thing")
+    assert entry.reason.startswith(
+        "cannot be installed: install --disable-pip-version-check --no-index no-such-thing"
+    )
     assert "No matching distribution found for no-such-thing-here" in entry.reason
     assert not (tmp_path / "missing/venv/installed.json").exists()
 
@@ -189,7 +222,12 @@ def test_install_failures_say_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_environments_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(worker.PEERS, "empty", Kind("fake", ("1000",), ()))
     python = worker.python_of("empty", tmp_path)
-    assert subprocess.run([python, "-c", "import sys; sys.exit(sys.prefix == sys.base_prefix)"]).returncode == 0
+    assert (
+        subprocess.run(
+            [python, "-c", "import sys; sys.exit(sys.prefix == sys.base_prefix)"]
+        ).returncode
+        == 0
+    )
     made = python.lstat().st_mtime_ns
     assert worker.python_of("empty", tmp_path) == python
     assert python.lstat().st_mtime_ns == made
@@ -216,7 +254,9 @@ def test_a_gpu_s_memory_beside_the_host_s(work: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["x", None, True, [1]])
-def test_answers_of_the_wrong_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: object) -> None:
+def test_answers_of_the_wrong_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: object
+) -> None:
     with Worker("fake", Path(sys.executable), tmp_path / "log") as process:
         monkeypatch.setattr(Worker, "__call__", lambda *_, **__: {"seconds": value})
         with pytest.raises(PeerError, match="no number"):
@@ -252,11 +292,17 @@ def _children(pid: int) -> list[int]:
     if not Path("/proc/self/task").exists():
         pytest.skip("needs /proc")
     tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for task in tasks for child in task.read_text().split() if os.path.exists(f"/proc/{child}")]
+    return [
+        int(child)
+        for task in tasks
+        for child in task.read_text().split()
+        if os.path.exists(f"/proc/{child}")
+    ]
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("nobody", "not one of ours"), ("", "nothing to run"), ("fake,fake:1000", "twice")]
+    ("text", "message"),
+    [("nobody", "not one of ours"), ("", "nothing to run"), ("fake,fake:1000", "twice")],
 )
 def test_peers_that_are_none(text: str, message: str) -> None:
     with pytest.raises(click.BadParameter, match=message):

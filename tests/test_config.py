@@ -27,10 +27,14 @@ def copy(checkpoint: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def hf_copy(checkpoints: Callable[..., Path], tmp_path: Path) -> Path:
-    return Path(shutil.copytree(checkpoints(layout="hf_next", merge="spatial_unpad"), tmp_path / "copy"))
+    return Path(
+        shutil.copytree(checkpoints(layout="hf_next", merge="spatial_unpad"), tmp_path / "copy")
+    )
 
 
-@pytest.mark.parametrize("text", ["[[56, 112], [112, 56]]", "[(56, 112), (112, 56)]", " [(56,112),(112,56)]\n"])
+@pytest.mark.parametrize(
+    "text", ["[[56, 112], [112, 56]]", "[(56, 112), (112, 56)]", " [(56,112),(112,56)]\n"]
+)
 def test_grids_as_text(copy: Path, text: str) -> None:
     edit(copy, image_grid_pinpoints=text)
     assert Checkpoint(copy).spec.image.grids == ((56, 112), (112, 56))
@@ -59,7 +63,16 @@ def test_a_legacy_flag_that_is_none(copy: Path) -> None:
              "preprocessor_config.json", "model.safetensors.index.json"],
 )  # fmt: skip
 def test_json_that_is_none(copy: Path, file: str) -> None:
-    for content in (b"", b"{", b"[]", b"null", b"\xff\xfe\x00", b"[" * 100_000, b'{"a": 1}}', b"1" * 5000):
+    for content in (
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff\xfe\x00",
+        b"[" * 100_000,
+        b'{"a": 1}}',
+        b"1" * 5000,
+    ):
         (copy / file).write_bytes(content)
         assert str(copy / file) in refused(copy)
     (copy / file).unlink()
@@ -73,12 +86,18 @@ def test_json_that_is_none(copy: Path, file: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"architectures": ["MixtralForCausalLM"]}, "architecture 'MixtralForCausalLM' is not supported"),
+        (
+            {"architectures": ["MixtralForCausalLM"]},
+            "architecture 'MixtralForCausalLM' is not supported",
+        ),
         ({"architectures": ["Qwen2VL"]}, "LlavaLlamaForCausalLM"),  # says what is
         ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "RoPE scaling 'linear'"),
         ({"rope_scaling": {"rope_type": "llama3"}}, "RoPE scaling 'llama3'"),
         ({"rope_parameters": {"rope_type": "yarn"}}, "RoPE scaling 'yarn'"),
-        ({"mm_vision_select_feature": "cls_patch"}, "mm_vision_select_feature is 'cls_patch', supported is 'patch'"),
+        (
+            {"mm_vision_select_feature": "cls_patch"},
+            "mm_vision_select_feature is 'cls_patch', supported is 'patch'",
+        ),
         ({"mm_use_im_start_end": True}, "mm_use_im_start_end is True"),
         ({"mm_use_im_patch_token": True}, "mm_use_im_patch_token is True"),
         ({"mm_projector_type": "identity"}, "mm_projector_type 'identity'"),
@@ -106,7 +125,9 @@ def test_json_that_is_none(copy: Path, file: str) -> None:
         ({"hidden_size": None}, "no 'hidden_size'"),
     ],
 )
-def test_a_configuration_is_refused_by_name(copy: Path, fields: dict[str, Any], message: str) -> None:
+def test_a_configuration_is_refused_by_name(
+    copy: Path, fields: dict[str, Any], message: str
+) -> None:
     edit(copy, **fields)
     assert message in refused(copy)
 
@@ -114,17 +135,35 @@ def test_a_configuration_is_refused_by_name(copy: Path, fields: dict[str, Any], 
 @pytest.mark.parametrize(
     ("part", "fields", "message"),
     [
-        (None, {"vision_feature_select_strategy": "full"}, "vision_feature_select_strategy is 'full'"),
+        (
+            None,
+            {"vision_feature_select_strategy": "full"},
+            "vision_feature_select_strategy is 'full'",
+        ),
         (None, {"projector_hidden_act": "relu"}, "projector_hidden_act is 'relu'"),
         (None, {"vision_feature_layer": [-2, -5]}, "vision_feature_layer is [-2, -5]"),
-        ("text_config", {"model_type": "mistral"}, "text_config: model_type is 'mistral', supported is 'llama'"),
-        ("vision_config", {"model_type": "siglip_vision_model"}, "vision_config: model_type is 'siglip_vision_model'"),
+        (
+            "text_config",
+            {"model_type": "mistral"},
+            "text_config: model_type is 'mistral', supported is 'llama'",
+        ),
+        (
+            "vision_config",
+            {"model_type": "siglip_vision_model"},
+            "vision_config: model_type is 'siglip_vision_model'",
+        ),
         ("vision_config", {"patch_size": 15}, "does not divide"),
         ("vision_config", {"num_attention_heads": 5}, "does not divide"),
-        ("text_config", {"rope_scaling": {"rope_type": "dynamic"}}, "text_config: RoPE scaling 'dynamic'"),
+        (
+            "text_config",
+            {"rope_scaling": {"rope_type": "dynamic"}},
+            "text_config: RoPE scaling 'dynamic'",
+        ),
     ],
 )
-def test_a_conversion_is_refused_by_name(hf_copy: Path, part: str | None, fields: dict[str, Any], message: str) -> None:
+def test_a_conversion_is_refused_by_name(
+    hf_copy: Path, part: str | None, fields: dict[str, Any], message: str
+) -> None:
     if part:
         fields = {part: json.loads((hf_copy / "config.json").read_text())[part] | fields}
     edit(hf_copy, **fields)
@@ -142,7 +181,9 @@ def test_a_conversion_is_refused_by_name(hf_copy: Path, part: str | None, fields
         ({"image_std": [0.5, 0, 0.5]}, "image_std is [0.5, 0.0, 0.5], must be over 0"),
     ],
 )
-def test_preprocessing_is_refused_by_name(hf_copy: Path, fields: dict[str, Any], message: str) -> None:
+def test_preprocessing_is_refused_by_name(
+    hf_copy: Path, fields: dict[str, Any], message: str
+) -> None:
     edit(hf_copy, "preprocessor_config.json", **fields)
     assert message in refused(hf_copy)
 

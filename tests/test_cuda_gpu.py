@@ -1,4 +1,4 @@
-"""ONNX Runtime's CUDA provider on a real GPU, against the same graphs on the CPU. Skipped where there is none."""
+"""ONNX Runtime's CUDA provider on a real GPU, against the same graphs on the CPU."""
 
 from __future__ import annotations
 
@@ -23,8 +23,16 @@ from pulse_edge.engines.options import EngineOptions
 from pulse_edge.engines.registry import open_engine
 from pulse_edge.errors import EngineError
 
-GEOMETRY = {"hidden": 512, "heads": 4, "ffn": 1024, "vision_width": 512, "vision_heads": 8, "vision_mlp": 2048}
-# Largest difference to the CPU's provider, over the largest value: both round to fp16, after sums in other orders.
+GEOMETRY = {
+    "hidden": 512,
+    "heads": 4,
+    "ffn": 1024,
+    "vision_width": 512,
+    "vision_heads": 8,
+    "vision_mlp": 2048,
+}
+# Largest difference to the CPU's provider, over the largest value. Both round to fp16, after sums in
+# other orders.
 TOLERANCE = 2e-2
 
 
@@ -41,7 +49,10 @@ def why_not() -> str:
     return ""
 
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(bool(why_not()), reason=why_not() or "there is a GPU")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(bool(why_not()), reason=why_not() or "there is a GPU"),
+]
 
 
 @pytest.fixture(params=[("fp16", None), ("int8", None), ("int4", 32), ("int4", 128)], ids=str)
@@ -87,7 +98,7 @@ def test_numbers_of_the_same_graph_on_the_cpu(bundle: Bundle) -> None:
 
 
 def test_a_prompt_with_a_page(bundle: Bundle) -> None:
-    """Gathered from the table and the features on the device; a new page takes the last one's place."""
+    """The graph gathers from the table and the last page's features on the device."""
     numbers = np.concatenate([tokens(9), 512 + np.arange(32), tokens(5, seed=1)])
     logits = []
     for device in ("cuda", "cpu"):
@@ -100,7 +111,7 @@ def test_a_prompt_with_a_page(bundle: Bundle) -> None:
 
 @pytest.mark.parametrize("rows", [1, 4, 20])
 def test_tokens_chosen_on_the_device(bundle: Bundle, rows: int) -> None:
-    """Captured, replayed, and in a run that is not captured: the likeliest of the logits, but for equal ones."""
+    """`choose` takes a token of the largest logit, captured, replayed or neither."""
     engine, x = on("cuda", bundle), tokens(100)
     engine.prefill(x[:10])
     for repetition in range(4):
@@ -113,7 +124,7 @@ def test_tokens_chosen_on_the_device(bundle: Bundle, rows: int) -> None:
 
 
 def test_logits_that_are_not_finite(bundle: Bundle) -> None:
-    """Said on the device, where nobody reads the logits."""
+    """The device reports them, because nobody reads the logits."""
     engine = on("cuda", bundle)
     bad = np.full((2, 3, 56, 56), np.inf, np.float32)
     page = engine.encode(bad)
@@ -125,7 +136,7 @@ def test_logits_that_are_not_finite(bundle: Bundle) -> None:
 
 
 def test_memory_that_others_have_left(bundle: Bundle) -> None:
-    """Full of NaNs: a new cache is cleared, or attention would multiply them with 0."""
+    """A new cache is cleared, or attention would multiply others' NaNs with 0."""
     expected, call = run(on("cuda", bundle), tokens(60)), cuda.Cuda()
     gc.collect()
     size = int(call("cudaMemGetInfo")[0]) - (256 << 20)
@@ -160,7 +171,7 @@ def test_prefill_steps_rewind_and_verification(bundle: Bundle) -> None:
 
 
 def test_a_page_and_its_tokens(bundle: Bundle) -> None:
-    """A whole question, greedily: the same tokens each time, and the CPU's until a near tie may part them."""
+    """Greedy answers repeat, and start as the CPU's until a near tie may part them."""
     page = np.random.default_rng(3).integers(0, 255, (80, 120, 3), np.uint8)
     there, here = (pulse_edge.load(bundle.path, device=device) for device in ("cuda", "cpu"))
     for question in ("What is the rate?", "Normal?"):
@@ -204,7 +215,10 @@ def test_latency_table(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_memory_is_given_back(bundle: Bundle) -> None:
-    """After the first engine, which makes CUDA's context and loads kernels, none costs anything; of a GPU to itself."""
+    """The first engine makes CUDA's context and loads kernels; later ones leave nothing behind.
+
+    Nothing else may use the GPU meanwhile.
+    """
     call, left = cuda.Cuda(), []
     for _ in range(4):
         engine = on("cuda", bundle)
@@ -216,7 +230,7 @@ def test_memory_is_given_back(bundle: Bundle) -> None:
 
 
 def test_a_cache_that_does_not_fit_says_so(bundles: Bundles, tmp_path: Path) -> None:
-    """Asked of memory that another has taken."""
+    """With almost all of the GPU's memory taken."""
     opened, call = open_bundle(bundles("fp16", None, "cuda", **GEOMETRY)), cuda.Cuda()
     on("cuda", opened)  # CUDA's context, kernels
     gc.collect()

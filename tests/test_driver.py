@@ -4,6 +4,7 @@ has no code for."""
 from __future__ import annotations
 
 import ctypes
+import sys
 from typing import Any
 
 import pytest
@@ -68,7 +69,9 @@ class FakeLibrary:
         ctypes.cast(free, ctypes.POINTER(ctypes.c_size_t))[0] = 70 * 10**9
         ctypes.cast(total, ctypes.POINTER(ctypes.c_size_t))[0] = 85 * 10**9
 
-    def _cuMemsetD8_v2(self, address: ctypes.c_uint64, value: ctypes.c_ubyte, size: ctypes.c_size_t) -> None:
+    def _cuMemsetD8_v2(
+        self, address: ctypes.c_uint64, value: ctypes.c_ubyte, size: ctypes.c_size_t
+    ) -> None:
         assert self.current, "no context is current"
         self.cleared = address.value, value.value, size.value
 
@@ -81,7 +84,7 @@ class FakeLibrary:
 
 
 def put(monkeypatch: pytest.MonkeyPatch, library: FakeLibrary) -> FakeLibrary:
-    monkeypatch.setattr(driver, "_library", lambda: library)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
     return library
 
 
@@ -89,7 +92,7 @@ def test_what_the_driver_tells(monkeypatch: pytest.MonkeyPatch) -> None:
     library = put(monkeypatch, FakeLibrary())
     assert driver.compute_capability() == 90
     assert "cuDevicePrimaryCtxRetain" not in library.calls  # no context for an attribute
-    assert driver.memory() == (70 * 10**9, 85 * 10**9)
+    assert driver.gpu_memory() == (70 * 10**9, 85 * 10**9)
     assert (library.retained, library.current) == (0, [])
 
 
@@ -116,7 +119,7 @@ def test_a_call_that_fails(
     driver."""
     broken = FakeLibrary(missing=name) if missing else FakeLibrary({name: status})
     library = put(monkeypatch, broken)
-    assert driver.memory() is None
+    assert driver.gpu_memory() is None
     if name != "cuCtxPopCurrent_v2":
         assert library.current == []
     if name != "cuDevicePrimaryCtxRelease_v2":
@@ -133,9 +136,9 @@ def test_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> Any:
         raise OSError(f"{name}: cannot open shared object file")
 
-    monkeypatch.setattr(driver.ctypes, "CDLL", absent)
+    monkeypatch.setattr(ctypes, "CDLL", absent)
     assert driver.compute_capability() is None
-    assert driver.memory() is None
+    assert driver.gpu_memory() is None
 
 
 @pytest.mark.parametrize(
@@ -143,9 +146,16 @@ def test_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     [("linux", "libcuda.so.1"), ("win32", "nvcuda.dll")],
 )
 def test_the_library(monkeypatch: pytest.MonkeyPatch, platform: str, name: str) -> None:
-    monkeypatch.setattr(driver.ctypes, "CDLL", lambda asked: asked)
-    monkeypatch.setattr(driver.sys, "platform", platform)
-    assert driver._library() == name
+    asked = []
+
+    def library(name: str) -> FakeLibrary:
+        asked.append(name)
+        return FakeLibrary()
+
+    monkeypatch.setattr(ctypes, "CDLL", library)
+    monkeypatch.setattr(sys, "platform", platform)
+    assert driver.compute_capability() == 90
+    assert asked == [name]
 
 
 @pytest.mark.parametrize("capability", [*driver.WHEEL, 87, None])

@@ -16,7 +16,9 @@ from click.testing import CliRunner
 from fixture_types import Bundles
 
 pytest.importorskip("onnx", reason="exporting needs pulse-edge[export]")
-pytest.importorskip("tensorrt_rtx", reason="building engines needs TensorRT-RTX: pip install tensorrt-rtx")
+pytest.importorskip(
+    "tensorrt_rtx", reason="building engines needs TensorRT-RTX: pip install tensorrt-rtx"
+)
 
 import tensorrt_rtx as trt
 from test_tensorrt_build import GEOMETRY, KERNELS, complaints
@@ -24,10 +26,19 @@ from test_tensorrt_build import GEOMETRY, KERNELS, complaints
 from benchmarks import engines
 from pulse_edge.bundle.bundle import Bundle, open_bundle
 from pulse_edge.bundle.manifest import DECODER_GRAPH, VISION_GRAPH
-from pulse_edge.bundle.plans import DECODER_PLAN, PLANS, VISION_PLAN, PlanKey, error_log, open_plans, plan_directory
+from pulse_edge.bundle.plans import (
+    DECODER_PLAN,
+    PLANS,
+    VISION_PLAN,
+    PlanKey,
+    error_log,
+    open_plans,
+    plan_directory,
+)
 from pulse_edge.cli import cli
 from pulse_edge.errors import ExportError
-from pulse_export.plan import builder as engine
+from pulse_edge.measure.devices import PLAN_DEVICES
+from pulse_export.plan import builder as plan_builder
 
 pytestmark = pytest.mark.tensorrt
 
@@ -45,12 +56,18 @@ def opened(bundles: Bundles, precision: str, tmp_path: Path) -> Bundle:
     [("fp16", 2, 1, 1), ("int8", 3, 1, 2), ("w8a8", 2, 1, 1), ("int4", 3, 1, 2)],
 )
 def test_plans_hold_the_weights_once(
-    bundles: Bundles, tmp_path: Path, precision: str, profiles: int, step: int, several: int, device: str
+    bundles: Bundles,
+    tmp_path: Path,
+    precision: str,
+    profiles: int,
+    step: int,
+    several: int,
+    device: str,
 ) -> None:
     """And a profile of single tokens, whose attention reads the cache in place, where it costs no second copy."""
     bundle, told = opened(bundles, precision, tmp_path), []
-    key = replace(KEY, capability=engine.DEVICES[device])
-    built = engine.build(bundle, engine.choose_builder(bundle, device), progress=lambda *step: told.append(step))
+    key = replace(KEY, capability=PLAN_DEVICES[device].capability)
+    built = plan_builder.build_plans(bundle, device, progress=lambda *step: told.append(step))
     assert complaints(error_log(trt, fresh=False)) == []
     index = open_plans(bundle, key)
     assert (index.prefill_rows, index.logit_rows, index.views) == (512, 16, 5)
@@ -62,7 +79,9 @@ def test_plans_hold_the_weights_once(
     assert built.files[VISION_PLAN] < bundle.file(f"{VISION_GRAPH}.data").stat().st_size + KERNELS
     listing = (plan_directory(bundle, key) / DECODER_PLAN).read_bytes()
     layers = bundle.manifest.model.text.layers
-    assert listing.count(b"function={ name=_gemm_mha_v2 ") == 2 * layers  # a prompt's, and a few tokens'
+    assert (
+        listing.count(b"function={ name=_gemm_mha_v2 ") == 2 * layers
+    )  # a prompt's, and a few tokens'
     assert listing.count(b"function={ name=_gemv_mha_v1 ") == layers * (profiles - 2)
     for graph in ("vision", "decoder"):
         steps = [(done, total) for name, done, total in told if name == graph]
@@ -75,20 +94,26 @@ def test_a_plan_that_would_hold_its_weights_twice_is_built_with_other_profiles(
 ) -> None:
     """As fp16 would with a profile of single tokens, which is tried for a library that is not known to do so."""
     bundle, builds = opened(bundles, "fp16", tmp_path), []
-    builder = engine.choose_builder(bundle, "l4")
-    unknown = engine.Builder(builder.library, replace(builder.key, library="tensorrt"), builder.ahead)
-    assert [len(p.spans) for p in engine._choices(bundle, builder, DECODER_GRAPH, 64)] == [2, 1]
-    choices = engine._choices(bundle, unknown, DECODER_GRAPH, 64)
+    builder = plan_builder.choose_builder(bundle, "l4")
+    unknown = plan_builder.Builder(
+        builder.library, replace(builder.key, library="tensorrt"), builder.ahead
+    )
+    assert [
+        len(p.spans) for p in plan_builder.profile_choices(bundle, builder, DECODER_GRAPH, 64)
+    ] == [2, 1]
+    choices = plan_builder.profile_choices(bundle, unknown, DECODER_GRAPH, 64)
     assert [len(p.spans) for p in choices] == [3, 2, 1]
-    monkeypatch.setattr(engine, "_choices", lambda *_: choices)
-    write = engine._Build.write
+    monkeypatch.setattr(plan_builder, "profile_choices", lambda *_: choices)
+    write = plan_builder.PlanWriter.write
 
-    def count(self: engine._Build, plan: Path, profiles: Sequence[engine.Spans]) -> None:
+    def count(
+        self: plan_builder.PlanWriter, plan: Path, profiles: Sequence[plan_builder.Spans]
+    ) -> None:
         write(self, plan, profiles)
         builds.append((len(profiles), plan.stat().st_size))
 
-    monkeypatch.setattr(engine._Build, "write", count)
-    made = engine.write_plan(bundle, builder, DECODER_GRAPH, tmp_path / "plan", 64)
+    monkeypatch.setattr(plan_builder.PlanWriter, "write", count)
+    made = plan_builder.write_plan(bundle, builder, DECODER_GRAPH, tmp_path / "plan", 64)
     assert (made.step, made.several) == (1, 1)
     weights = bundle.file(f"{DECODER_GRAPH}.data").stat().st_size
     (three, large), (two, small) = builds
@@ -99,15 +124,17 @@ def test_a_plan_that_would_hold_its_weights_twice_is_built_with_other_profiles(
 def test_profiles_cover_what_the_runtime_asks_for(bundles: Bundles, tmp_path: Path) -> None:
     """A prompt's pieces, single tokens, and drafts with the token before them; also where pieces are short."""
     bundle = opened(bundles, "int4", tmp_path)
-    builder = engine.choose_builder(bundle, "l4")
+    builder = plan_builder.choose_builder(bundle, "l4")
     for rows in (512, 64, 4, 1):
-        for profiles in engine._choices(bundle, builder, DECODER_GRAPH, rows):
-            whole, step, several = (profiles.spans[at] for at in (0, profiles.step, profiles.several))
+        for profiles in plan_builder.profile_choices(bundle, builder, DECODER_GRAPH, rows):
+            whole, step, several = (
+                profiles.spans[at] for at in (0, profiles.step, profiles.several)
+            )
             for spans in profiles.spans:
                 assert all(least <= best <= most for least, best, most in spans.values())
             assert (whole["rows"][0], whole["rows"][2]) == (1, rows)
             assert step["rows"][0] <= 1 <= step["rows"][2]
-            most = min(engine.LOGIT_ROWS, rows)
+            most = min(plan_builder.LOGIT_ROWS, rows)
             assert several["rows"][2] >= most
             assert several["logit_rows"][2] == most
 
@@ -120,7 +147,12 @@ def test_the_benchmark_of_builds(bundles: Bundles, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "decoder int4, 2 layers, tensorrt_rtx " in done.stdout
     (made,) = map(json.loads, results.read_text().splitlines())
-    assert (made["kind"], made["part"], made["device"], made["profiles"]) == ("engine", "decoder", "l4", 3)
+    assert (made["kind"], made["part"], made["device"], made["profiles"]) == (
+        "engine",
+        "decoder",
+        "l4",
+        3,
+    )
     assert made["weights_size"] < made["plan_size"] < made["weights_size"] + 3 * KERNELS
     if sys.platform == "linux":
         assert made["weights_size"] < made["peak_allocated"] <= made["peak_resident"]
@@ -136,42 +168,64 @@ def test_ctrl_c_ends_a_build(bundles: Bundles, tmp_path: Path) -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        engine.build(bundle, engine.choose_builder(bundle, "l4"), progress=interrupt)
+        plan_builder.build_plans(
+            bundle, plan_builder.choose_builder(bundle, "l4"), progress=interrupt
+        )
     assert list((bundle.path / PLANS).iterdir()) == []
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_what_a_callback_raises_does_not_pass_through_tensorrt(bundles: Bundles, tmp_path: Path) -> None:
+def test_what_a_callback_raises_does_not_pass_through_tensorrt(
+    bundles: Bundles, tmp_path: Path
+) -> None:
     bundle = opened(bundles, "int4", tmp_path)
 
     def stumble(graph: str, done: int, total: int) -> None:
         raise RuntimeError("in the progress bar")
 
     with pytest.raises(RuntimeError, match="in the progress bar"):
-        engine.build(bundle, engine.choose_builder(bundle, "l4"), progress=stumble)
+        plan_builder.build_plans(
+            bundle, plan_builder.choose_builder(bundle, "l4"), progress=stumble
+        )
     assert list((bundle.path / PLANS).iterdir()) == []
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk without room")
-def test_a_disk_that_fills_up(bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bundle, write = opened(bundles, "int4", tmp_path), engine._Build.write
-    monkeypatch.setattr(engine._Build, "write", lambda self, _, profiles: write(self, Path("/dev/full"), profiles))
+def test_a_disk_that_fills_up(
+    bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, write = opened(bundles, "int4", tmp_path), plan_builder.PlanWriter.write
+    full = Path("/dev/full")
+    monkeypatch.setattr(
+        plan_builder.PlanWriter, "write", lambda self, _, profiles: write(self, full, profiles)
+    )
     with pytest.raises(ExportError, match="No space left on device"):
-        engine.build(bundle, engine.choose_builder(bundle, "l4"))
+        plan_builder.build_plans(bundle, plan_builder.choose_builder(bundle, "l4"))
     assert list((bundle.path / PLANS).iterdir()) == []
 
 
 def test_a_graph_that_does_not_parse(bundles: Bundles, tmp_path: Path) -> None:
     bundle = opened(bundles, "int4", tmp_path)
     bundle.file(DECODER_GRAPH).write_bytes(b"no graph")
-    with pytest.raises(ExportError, match=r"decoder.onnx: tensorrt_rtx .*: parse_from_file failed \(.+\)"):
-        engine.build(bundle, engine.choose_builder(bundle, "l4"))
+    with pytest.raises(
+        ExportError, match=r"decoder.onnx: tensorrt_rtx .*: parse_from_file failed \(.+\)"
+    ):
+        plan_builder.build_plans(bundle, plan_builder.choose_builder(bundle, "l4"))
 
 
 def test_from_the_command_line(bundles: Bundles, checkpoint: Path, tmp_path: Path) -> None:
     """Exported with plans for an L4; those for a Jetson are left to the device, which is said and no failure."""
     out = tmp_path / "out"
-    command = ["export", str(checkpoint), str(out), "--target", "tensorrt", "--precision", "int4", "--force"]
+    command = [
+        "export",
+        str(checkpoint),
+        str(out),
+        "--target",
+        "tensorrt",
+        "--precision",
+        "int4",
+        "--force",
+    ]
     done = CliRunner().invoke(cli, [*command, "--device", "l4", "--json"])
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["target"] == "standard"
@@ -185,4 +239,4 @@ def test_from_the_command_line(bundles: Bundles, checkpoint: Path, tmp_path: Pat
     assert "peak memory about 30" in done.stderr
     assert open_plans(open_bundle(out), KEY).prefill_rows == 64
     refused = CliRunner().invoke(cli, ["build", str(out), "--device", "orin-nano"])
-    assert isinstance(refused.exception, engine.CannotBuildHere)
+    assert isinstance(refused.exception, plan_builder.CannotBuildHere)

@@ -20,6 +20,7 @@ from pulse_edge.bundle.bundle import Bundle, open_bundle
 from pulse_edge.bundle.manifest import MANIFEST
 from pulse_edge.errors import CheckpointError, ExportError
 from pulse_export import pipeline, transaction
+from pulse_export.options import adapt
 from pulse_export.pipeline import export
 from pulse_export.quantize.precision import PRECISIONS
 from pulse_export.targets.registry import get_target
@@ -72,7 +73,12 @@ def views(bundle: Path) -> NDArray[np.float32]:
     ],
 )
 def test_the_manifest_says_what_was_made(
-    bundles: Bundles, checkpoint: Path, precision: str, block: int | None, target: str, expected: tuple[Any, ...]
+    bundles: Bundles,
+    checkpoint: Path,
+    precision: str,
+    block: int | None,
+    target: str,
+    expected: tuple[Any, ...],
 ) -> None:
     from pulse_export.checkpoint import Checkpoint
 
@@ -100,7 +106,9 @@ def test_a_head_of_its_own(bundles: Bundles, checkpoint: Path, tmp_path: Path) -
     weight = Checkpoint(checkpoint).tensor("lm_head.weight")
     assert usual.size - made.size == pytest.approx(len(weight) * 128 / 2, rel=0.1)  # a block a row
     rows = np.random.default_rng(0).normal(0, 1, (9, weight.shape[1])).astype(np.float32)
-    got, logits = (open_engine(b, EngineOptions("cpu", threads=1)).step(rows).copy() for b in (made, usual))
+    got, logits = (
+        open_engine(b, EngineOptions("cpu", threads=1)).step(rows).copy() for b in (made, usual)
+    )
     hidden = logits @ np.linalg.pinv(weight).T
     expected = hidden @ quantize(weight, 4, made.manifest.precision.block_size).dequantize().T
     assert np.abs(got - expected).max() < 0.05 * np.abs(expected).max() < np.abs(got - logits).max()
@@ -135,7 +143,7 @@ def test_what_a_tower_is_stored_as(
     expected: str,
 ) -> None:
     row = PRECISIONS[precision]
-    adapted = pipeline._adapted(get_target(target, row), row, tower)
+    adapted = adapt(get_target(target, row), row, tower)
     assert adapted.vision == expected
     assert (adapted.name, adapted.decoder, adapted.head) == (row.name, row.decoder, row.head)
     assert adapted.block_size or expected not in ("int8", "w8a8")
@@ -211,7 +219,11 @@ def test_summary(checkpoint: Path, tmp_path: Path) -> None:
     assert summary.files == files
     assert summary.size == sum(files.values()) == open_bundle(tmp_path / "out").size
     assert totals == [summary.checkpoint_size]
-    assert sum(steps) == summary.checkpoint_size == 4 * open_bundle(tmp_path / "out").manifest.checkpoint.parameters
+    assert (
+        sum(steps)
+        == summary.checkpoint_size
+        == 4 * open_bundle(tmp_path / "out").manifest.checkpoint.parameters
+    )
     assert summary.path == str(tmp_path / "out")
     assert 0 < summary.seconds < 60
     assert 20e6 < summary.peak_memory < 4e9
@@ -317,7 +329,9 @@ def test_force_replaces_bundles_only(checkpoint: Path, bundle: Path, tmp_path: P
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
 
 
-def test_force_replaces_damaged_bundles_and_empty_directories(checkpoint: Path, bundle: Path, tmp_path: Path) -> None:
+def test_force_replaces_damaged_bundles_and_empty_directories(
+    checkpoint: Path, bundle: Path, tmp_path: Path
+) -> None:
     for name in ("damaged", "headless", "empty"):
         (tmp_path / name).mkdir()
     shutil.copytree(bundle, tmp_path / "damaged", dirs_exist_ok=True)
@@ -331,7 +345,9 @@ def test_force_replaces_damaged_bundles_and_empty_directories(checkpoint: Path, 
     assert names(tmp_path) == ["damaged", "empty", "headless"]
 
 
-def test_force_replaces_a_link_not_what_it_leads_to(checkpoint: Path, bundle: Path, tmp_path: Path) -> None:
+def test_force_replaces_a_link_not_what_it_leads_to(
+    checkpoint: Path, bundle: Path, tmp_path: Path
+) -> None:
     kept = Path(shutil.copytree(bundle, tmp_path / "kept"))
     (tmp_path / "out").symlink_to(kept)
     export(checkpoint, tmp_path / "out", precision="int8", force=True)
@@ -345,19 +361,21 @@ def test_force_replaces_a_link_not_what_it_leads_to(checkpoint: Path, bundle: Pa
 def test_out_that_appears_meanwhile_is_not_replaced(
     checkpoint: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = pipeline._write
+    write = pipeline.write_files
 
     def slow(*args: Any) -> Any:
         shutil.copytree(bundle, tmp_path / "out")
         return write(*args)
 
-    monkeypatch.setattr(pipeline, "_write", slow)
+    monkeypatch.setattr(pipeline, "write_files", slow)
     assert "exists" in refused(checkpoint, tmp_path / "out", precision="int8")
     assert open_bundle(tmp_path / "out").digest == open_bundle(bundle).digest
     assert names(tmp_path) == ["out"]
 
 
-def test_places_that_are_none(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_places_that_are_none(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert "no such directory" in refused(checkpoint, tmp_path / "absent" / "out")
     (tmp_path / "file").write_text("")
     assert "no such directory" in refused(checkpoint, tmp_path / "file" / "out")

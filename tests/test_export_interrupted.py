@@ -57,8 +57,12 @@ def loadable(path: Path) -> list[Path]:
 # -- disks that are full
 
 
-def test_a_disk_too_small_is_noticed_first(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 1000, 1000))
+def test_a_disk_too_small_is_noticed_first(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 1000, 1000)
+    )
     assert "GB are free" in refused(checkpoint, tmp_path / "out")
     assert names(tmp_path) == []
 
@@ -70,7 +74,12 @@ def test_a_write_that_fails_leaves_nothing(
     def fail(*_: object) -> None:
         raise OSError(code, os.strerror(code))
 
-    for owner, name in ((pipeline.Graph, "save"), (pipeline, "_write_embeddings"), (os, "fsync"), (Path, "rename")):
+    for owner, name in (
+        (pipeline.Graph, "save"),
+        (pipeline, "write_embeddings"),
+        (os, "fsync"),
+        (Path, "rename"),
+    ):
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, fail)
             message = refused(checkpoint, tmp_path / "out", precision="int8")
@@ -107,7 +116,7 @@ STAGES = """
     checkpoint, bundle, home = sys.argv[1:]
     calls = (
         (pipeline.Graph, ["save", "__init__"]), (Path, ["rename", "unlink", "mkdir", "write_bytes"]), (os, ["fsync"]),
-        (shutil, ["copyfile", "rmtree"]), (pipeline, ["_write_embeddings", "sha256_file"]),
+        (shutil, ["copyfile", "rmtree"]), (pipeline, ["write_embeddings", "sha256_file"]),
     )
 
     def step():
@@ -142,7 +151,9 @@ STAGES = """
 """
 
 
-def test_stopped_dead_at_every_stage(checkpoint: Path, bundle: Path, bundles: Bundles, tmp_path: Path) -> None:
+def test_stopped_dead_at_every_stage(
+    checkpoint: Path, bundle: Path, bundles: Bundles, tmp_path: Path
+) -> None:
     """Whatever is left, only whole bundles load: the old one before, none for a moment, the new one after."""
     done = run(STAGES, checkpoint, bundle, tmp_path)
     assert done.returncode == 0, done.stderr
@@ -173,13 +184,26 @@ def start(checkpoint: Path, out: Path) -> subprocess.Popen[str]:
     # A shell's background job has SIGINT ignored, and its children with it.
     listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
     script = f"{listen}; import sys; from pulse_edge.cli import main; main(sys.argv[1:])"
-    command = [sys.executable, "-c", script, "export", str(checkpoint), str(out), "--precision", "fp32"]
+    command = [
+        sys.executable,
+        "-c",
+        script,
+        "export",
+        str(checkpoint),
+        str(out),
+        "--precision",
+        "fp32",
+    ]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def wait_until_staged(home: Path, process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 30
-    while not list(home.glob(".out.partial-*/bundle/*")) and process.poll() is None and time.monotonic() < deadline:
+    while (
+        not list(home.glob(".out.partial-*/bundle/*"))
+        and process.poll() is None
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.002)
 
 
@@ -198,7 +222,9 @@ def test_killed_at_random_moments(slow_checkpoint: Path, tmp_path: Path) -> None
             assert loadable(tmp_path) == [out]
         shutil.rmtree(out, ignore_errors=True)
     assert caught >= 3
-    assert len(list(tmp_path.glob(".out.partial-*"))) <= 1  # each clears away what the one before left
+    assert (
+        len(list(tmp_path.glob(".out.partial-*"))) <= 1
+    )  # each clears away what the one before left
     export(slow_checkpoint, out, precision="fp32")
     assert names(tmp_path) == ["out"]
 
@@ -218,14 +244,14 @@ def test_an_export_that_still_runs_is_not_cleared_away(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two at once into the same place: the second to finish is refused, and the first is whole."""
-    write = pipeline._write
+    write = pipeline.write_files
 
     def nested(*args: Any) -> Any:
-        monkeypatch.setattr(pipeline, "_write", write)
+        monkeypatch.setattr(pipeline, "write_files", write)
         export(checkpoint, tmp_path / "out", precision="int4")
         return write(*args)
 
-    monkeypatch.setattr(pipeline, "_write", nested)
+    monkeypatch.setattr(pipeline, "write_files", nested)
     assert "exists" in refused(checkpoint, tmp_path / "out", precision="int8")
     assert open_bundle(tmp_path / "out").manifest.precision.name == "int4"
     assert names(tmp_path) == ["out"]
@@ -255,7 +281,9 @@ def deep(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int4"])
-def test_memory_does_not_grow_with_the_checkpoint(deep: tuple[Path, Path], tmp_path: Path, precision: str) -> None:
+def test_memory_does_not_grow_with_the_checkpoint(
+    deep: tuple[Path, Path], tmp_path: Path, precision: str
+) -> None:
     sizes = [sum(p.stat().st_size for p in c.glob("*.safetensors")) / 1e6 for c in deep]
     assert sizes[1] - sizes[0] > 50
     small, large = (peak(c, tmp_path / str(i), precision) for i, c in enumerate(deep))

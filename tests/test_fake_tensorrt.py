@@ -1,4 +1,4 @@
-"""The stand-ins have the names, values and parameters of what they stand for: cuda-python and TensorRT-RTX, no GPU."""
+"""`fake_tensorrt` has the names, values and parameters of cuda-python and TensorRT-RTX."""
 
 from __future__ import annotations
 
@@ -23,18 +23,26 @@ ENUMS = [fake.cudaError_t, fake.cudaMemcpyKind, fake.cudaStreamCaptureMode, fake
 
 
 def own(kind: type) -> list[str]:
-    return [name for name, value in vars(kind).items() if inspect.isfunction(value) and not name.startswith("_")]
+    return [
+        name
+        for name, value in vars(kind).items()
+        if inspect.isfunction(value) and not name.startswith("_")
+    ]
 
 
 @pytest.mark.parametrize("kind", ENUMS)
 def test_values_of_cuda(kind: type[enum.IntEnum]) -> None:
     real = getattr(runtime, kind.__name__)
-    assert {member.name: int(getattr(real, member.name)) for member in kind} == {m.name: int(m) for m in kind}
+    assert {member.name: int(getattr(real, member.name)) for member in kind} == {
+        m.name: int(m) for m in kind
+    }
 
 
 @pytest.mark.parametrize("name", [n for n in CUDA if inspect.isfunction(vars(fake.Cuda)[n])])
 def test_calls_of_cuda_take_as_many_arguments(name: str) -> None:
-    mine, real = (inspect.signature(f).parameters for f in (vars(fake.Cuda)[name], getattr(runtime, name)))
+    mine, real = (
+        inspect.signature(f).parameters for f in (vars(fake.Cuda)[name], getattr(runtime, name))
+    )
     assert len(mine) - 1 == len(real)
 
 
@@ -59,7 +67,9 @@ def test_methods_of_tensorrt(mine: type, real: type) -> None:
     assert methods
     for name in methods:
         taken = {
-            len(re.findall(r"\w+: ", line)) for line in getattr(real, name).__doc__.splitlines() if "(self: " in line
+            len(re.findall(r"\w+: ", line))
+            for line in getattr(real, name).__doc__.splitlines()
+            if "(self: " in line
         }
         assert len(inspect.signature(vars(mine)[name]).parameters) in taken
 

@@ -28,7 +28,11 @@ def test_kernels_are_summed_by_name_for_each_step() -> None:
 
 def test_what_overlaps_is_busy_once() -> None:
     """A copy on another stream."""
-    events = [("kernel", 0.0, 10.0), ("Memcpy HtoD (Pinned -> Device)", 2.0, 5.0), ("kernel", 11.0, 13.0)]
+    events = [
+        ("kernel", 0.0, 10.0),
+        ("Memcpy HtoD (Pinned -> Device)", 2.0, 5.0),
+        ("kernel", 11.0, 13.0),
+    ]
     found = trace.summarize(events, 1)
     assert found.busy_us == 12.0
     assert found.gaps_us == 1.0
@@ -50,7 +54,10 @@ def test_a_result_has_the_largest_kernels_and_the_sum_of_the_others() -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("void onnxruntime::cuda::MatMul4Bits<__half, 128, (bool)0>(__half*, int)", "onnxruntime::cuda::MatMul4Bits"),
+        (
+            "void onnxruntime::cuda::MatMul4Bits<__half, 128, (bool)0>(__half*, int)",
+            "onnxruntime::cuda::MatMul4Bits",
+        ),
         ("void (anonymous namespace)::softmax<float>(float*)", "softmax"),
         ("sm90_xmma_gemm_f16f16_f16f32_f32_tn_n", "sm90_xmma_gemm_f16f16_f16f32_f32_tn_n"),
         ("Memcpy DtoH (Device -> Pageable)", "Memcpy DtoH"),
@@ -63,7 +70,9 @@ def test_short_names(name: str, expected: str) -> None:
 
 
 def test_graphs_that_are_not_broken_up_are_said_to_be() -> None:
-    opaque = trace.Trace([("CUDA graph", 0.0, 50.0), ("Memcpy DtoH (x)", 60.0, 61.0)], {"cudaGraphLaunch": 1})
+    opaque = trace.Trace(
+        [("CUDA graph", 0.0, 50.0), ("Memcpy DtoH (x)", 60.0, 61.0)], {"cudaGraphLaunch": 1}
+    )
     assert "not the kernels" in trace.described(opaque, 1)["note"]
     broken = trace.Trace([(f"k{n}", n, n + 0.5) for n in range(9)], {"cudaGraphLaunch": 1})
     assert "note" not in trace.described(broken, 1)
@@ -95,7 +104,15 @@ def test_only_steps_after_the_warm_up_are_traced() -> None:
 
 
 def test_the_dry_run_prints_results_and_keeps_the_events(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.gpu.trace", str(tmp_path), "--bundle", "none", "--dry-run"]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.gpu.trace",
+        str(tmp_path),
+        "--bundle",
+        "none",
+        "--dry-run",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert done.returncode == 0, done.stderr
     results = [emit.parse(line) for line in done.stdout.splitlines()]
@@ -131,10 +148,18 @@ def test_tensorrt_rtx_has_a_dry_run(tmp_path: Path) -> None:
 def test_a_library_that_ends_the_process_has_refused(tmp_path: Path) -> None:
     from benchmarks.gpu import tensorrt_rtx
 
-    crash = (sys.executable, "-c", "import os, sys; print('unsupported SM', file=sys.stderr, flush=True); os.abort()")
+    crash = (
+        sys.executable,
+        "-c",
+        "import os, sys; print('unsupported SM', file=sys.stderr, flush=True); os.abort()",
+    )
     answer = tensorrt_rtx.in_a_child(tmp_path, "current", crash)
     assert answer == {"outcome": "refused", "reason": "the process ended with -6: unsupported SM"}
-    ran = (sys.executable, "-c", """print('chatter'); print('{"outcome": "ran", "step_ms": 1.0}')""")
+    ran = (
+        sys.executable,
+        "-c",
+        """print('chatter'); print('{"outcome": "ran", "step_ms": 1.0}')""",
+    )
     assert tensorrt_rtx.in_a_child(tmp_path, "current", ran) == {"outcome": "ran", "step_ms": 1.0}
     error = (sys.executable, "-c", "raise ValueError('ours')")
     answer = tensorrt_rtx.in_a_child(tmp_path, "current", error)

@@ -58,7 +58,9 @@ def test_standard_operators_pass_the_checker_and_run(tmp_path: Path) -> None:
     assert [f.name for f in files] == ["g.onnx", "g.onnx.data"]
     onnx.checker.check_model(str(tmp_path / "g.onnx"), full_check=True)
     values = np.random.default_rng(1).normal(size=(3, 32)).astype(np.float32)
-    got = ort.InferenceSession(str(tmp_path / "g.onnx"), providers=["CPUExecutionProvider"]).run(None, {"x": values})[0]
+    got = ort.InferenceSession(str(tmp_path / "g.onnx"), providers=["CPUExecutionProvider"]).run(
+        None, {"x": values}
+    )[0]
     np.testing.assert_allclose(got, (values @ weight + 1)[:, :5], rtol=1e-5)
     # One float, int64 0, 5 and 1: what was asked for twice is there once.
     assert len(read(tmp_path / "g.onnx").graph.initializer) == 5
@@ -68,7 +70,11 @@ def test_no_data_file_without_large_weights(tmp_path: Path) -> None:
     graph = Graph(tmp_path / "g.onnx", OPSETS)
     x = graph.input("x", np.float32, [1])
     graph.output(
-        graph.node("Add", [x, graph.weight("w", np.zeros(INLINE_BYTES // 4, np.float32))], name="y"), np.float32, ["n"]
+        graph.node(
+            "Add", [x, graph.weight("w", np.zeros(INLINE_BYTES // 4, np.float32))], name="y"
+        ),
+        np.float32,
+        ["n"],
     )
     assert [f.name for f in graph.save()] == ["g.onnx"]
     assert [f.name for f in tmp_path.iterdir()] == ["g.onnx"]
@@ -117,7 +123,9 @@ def test_external_weights_are_what_was_given(tmp_path: Path) -> None:
     graph.save()
     model = onnx.load(tmp_path / "g.onnx")
     for tensor in model.graph.initializer:
-        np.testing.assert_array_equal(onnx.numpy_helper.to_array(tensor), weights[tensor.name], strict=True)
+        np.testing.assert_array_equal(
+            onnx.numpy_helper.to_array(tensor), weights[tensor.name], strict=True
+        )
 
 
 # -- the bundles' graphs
@@ -154,7 +162,9 @@ def test_the_standard_operators_pass_the_checker(bundles: Bundles) -> None:
 
 @pytest.mark.parametrize("file", GRAPHS)
 @pytest.mark.parametrize(("precision", "target"), EVERY)
-def test_weights_are_aligned_and_fill_the_data_file(bundles: Bundles, precision: str, target: str, file: str) -> None:
+def test_weights_are_aligned_and_fill_the_data_file(
+    bundles: Bundles, precision: str, target: str, file: str
+) -> None:
     path = bundles(precision, None, target)
     end, size = 0, (path / f"{file}.data").stat().st_size
     for tensor in read(path / file).graph.initializer:
@@ -184,7 +194,11 @@ def test_the_decoders_inputs_and_outputs(bundles: Bundles, precision: str, targe
     assert [i.name for i in graph.input] == [
         *rows, "logit_rows", "seqlens_k", "total_length", *(f"past.{c}" for c in cache),
     ]  # fmt: skip
-    assert [o.name for o in graph.output] == [*(f"present.{c}" for c in cache), "logits", *["tokens"] * gathers]
+    assert [o.name for o in graph.output] == [
+        *(f"present.{c}" for c in cache),
+        "logits",
+        *["tokens"] * gathers,
+    ]
     if gathers:
         assert (shapes["table"], shapes["rows"]) == (["table_rows", spec.hidden], ["rows"])
         assert shapes["tokens"] == ["logit_rows"]
@@ -192,8 +206,16 @@ def test_the_decoders_inputs_and_outputs(bundles: Bundles, precision: str, targe
         assert shapes["inputs_embeds"] == [1, "rows", spec.hidden]
     assert shapes["logits"] == ["logit_rows", spec.vocab]
     for c in cache:
-        assert shapes[f"past.{c}"] == shapes[f"present.{c}"] == [1, spec.kv_heads, "capacity", spec.head_size]
-    floats = {v.type.tensor_type.elem_type for v in graph.input if v.name.startswith(("past", "inputs", "table"))}
+        assert (
+            shapes[f"past.{c}"]
+            == shapes[f"present.{c}"]
+            == [1, spec.kv_heads, "capacity", spec.head_size]
+        )
+    floats = {
+        v.type.tensor_type.elem_type
+        for v in graph.input
+        if v.name.startswith(("past", "inputs", "table"))
+    }
     assert floats == {onnx.TensorProto.FLOAT16 if target == "cuda" else onnx.TensorProto.FLOAT}
     types = {o.name: o.type.tensor_type.elem_type for o in graph.output}
     assert types["logits"] == onnx.TensorProto.FLOAT
@@ -201,7 +223,9 @@ def test_the_decoders_inputs_and_outputs(bundles: Bundles, precision: str, targe
 
 
 @pytest.mark.parametrize(("precision", "target"), EVERY)
-def test_weights_have_the_precision_they_should(bundles: Bundles, precision: str, target: str) -> None:
+def test_weights_have_the_precision_they_should(
+    bundles: Bundles, precision: str, target: str
+) -> None:
     """Every linear layer is quantized where the precision says so, in the blocks it says, and none where not."""
     manifest = open_bundle(bundles(precision, None, target)).manifest
     for file, parts in ((VISION_GRAPH, ["vision"]), (DECODER_GRAPH, ["decoder", "head"])):
@@ -272,8 +296,16 @@ def test_only_the_rows_that_are_asked_for_are_computed(
     dtype = np.float32 if precision == "fp32" else np.float16
     session = ort.InferenceSession(str(path / DECODER_GRAPH), providers=["CPUExecutionProvider"])
     rows, table = len(inputs[1]), np.random.default_rng(1).normal(0, 1, (512, 64)).astype(dtype)
-    feeds = {i.name: np.zeros((1, 4, 64, 16), dtype) for i in session.get_inputs() if i.name.startswith("past.")}
-    feeds |= {"table": table, "rows": inputs[1]} if target == "cuda" else {"inputs_embeds": table[inputs[1]][None]}
+    feeds = {
+        i.name: np.zeros((1, 4, 64, 16), dtype)
+        for i in session.get_inputs()
+        if i.name.startswith("past.")
+    }
+    feeds |= (
+        {"table": table, "rows": inputs[1]}
+        if target == "cuda"
+        else {"inputs_embeds": table[inputs[1]][None]}
+    )
     feeds |= {
         "seqlens_k": np.int32([rows - 1]),
         "total_length": np.array(rows, np.int32),
@@ -291,7 +323,9 @@ def test_the_vision_graph_takes_any_number_of_views(bundles: Bundles, inputs: In
     both = engine.encode(inputs[0])
     assert both.shape == (2, 16, 64)
     for i in range(2):
-        np.testing.assert_allclose(engine.encode(inputs[0][i : i + 1])[0], both[i], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            engine.encode(inputs[0][i : i + 1])[0], both[i], rtol=1e-4, atol=1e-5
+        )
 
 
 def test_what_layers_share_is_rounded_once(bundles: Bundles) -> None:

@@ -1,4 +1,6 @@
-"""Sizes -> grids, views and image tokens, over all sizes. That pixels are upstream's is test_goldens.py's business."""
+"""Sizes -> grids, views and image tokens, over all sizes. That pixels are upstream's is
+test_goldens.py's business.
+"""
 
 from __future__ import annotations
 
@@ -31,14 +33,18 @@ SIZES = st.tuples(st.integers(1, 6000), st.integers(1, 6000))
         ([(336, 336)], 3, 1728, 1176),
     ],
 )
-def test_counts_of_pulses_pages(sizes: list[tuple[int, int]], views: int, flat: int, unpad: int) -> None:
+def test_counts_of_pulses_pages(
+    sizes: list[tuple[int, int]], views: int, flat: int, unpad: int
+) -> None:
     for size in sizes:
         assert images.view_count(size, FLAT) == views
         assert (tokens.token_count(size, FLAT), tokens.token_count(size, UNPAD)) == (flat, unpad)
 
 
 @given(SIZES)
-def test_the_grid_has_the_largest_effective_resolution_and_then_wastes_least(size: tuple[int, int]) -> None:
+def test_the_grid_has_the_largest_effective_resolution_and_then_wastes_least(
+    size: tuple[int, int],
+) -> None:
     def merit(grid: tuple[int, int]) -> tuple[int, int]:
         scale = min(grid[0] / size[0], grid[1] / size[1])
         effective = min(int(size[0] * scale) * int(size[1] * scale), size[0] * size[1])
@@ -52,7 +58,9 @@ def test_the_grid_has_the_largest_effective_resolution_and_then_wastes_least(siz
 @settings(max_examples=60)
 @given(SIZES)
 def test_merged_tokens_are_as_many_as_counted_and_in_order(size: tuple[int, int]) -> None:
-    """Every feature is its own number, so the order shows: the base view, then the kept part of the page, by rows."""
+    """Every feature is its own number, so the order shows: the base view, then the kept part of the
+    page, by rows.
+    """
     views = images.view_count(size, FLAT)
     features = np.arange(views * N * N, dtype=np.float32).reshape(views, N * N, 1)
     flat = tokens.merge(features, size, FLAT, None)
@@ -96,7 +104,12 @@ def test_unpadding_finds_what_the_letterbox_pasted(size: tuple[int, int]) -> Non
     left, top, right, bottom = pasted.getbbox() or (0, 0, 0, 0)
     rows, cols = tokens.unpad_box(size, N * grid[1] // 336, N * grid[0] // 336)
     patch = 336 // N
-    for kept, edge in ((cols.start, left), (cols.stop, right), (rows.start, top), (rows.stop, bottom)):
+    for kept, edge in (
+        (cols.start, left),
+        (cols.stop, right),
+        (rows.start, top),
+        (rows.stop, bottom),
+    ):
         assert abs(kept * patch - edge) <= patch
 
 
@@ -109,7 +122,9 @@ def test_letterbox_is_black_and_centred() -> None:
 
 @pytest.mark.parametrize(("aspect", "views"), [("anyres", None), ("pad", 1), ("square", 1)])
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (7, 300)])
-def test_extreme_pages_have_the_views_that_were_counted(size: tuple[int, int], aspect: str, views: int | None) -> None:
+def test_extreme_pages_have_the_views_that_were_counted(
+    size: tuple[int, int], aspect: str, views: int | None
+) -> None:
     spec = pulse_spec(aspect)
     page = Image.new("RGB", size, (200, 100, 50))
     if aspect == "square" and 5000 in size:  # the shortest edge becomes 336: 336 x 1,680,000
@@ -134,13 +149,17 @@ def test_pixel_values_are_the_formulas() -> None:
     spec = pulse_spec("square")
     page = cases.page(336, 336)  # needs no resizing
     channels = np.asarray(page).astype(np.float64).transpose(2, 0, 1)
-    mean, std = (np.array(v, np.float32).reshape(3, 1, 1) for v in (spec.image.mean, spec.image.std))
+    mean, std = (
+        np.array(v, np.float32).reshape(3, 1, 1) for v in (spec.image.mean, spec.image.std)
+    )
     expected = ((channels * (1 / 255)).astype(np.float32) - mean) / std
     assert np.array_equal(images.preprocess(page, spec), expected[None])
 
 
 @pytest.mark.parametrize("size", [(2200, 1700), (1000, 1031), (700, 2999)])
-def test_a_page_resized_in_threads_is_the_same(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_resized_in_threads_is_the_same(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Bands of rows, whatever their number: byte for byte what one pass over the page gives."""
     rng = np.random.default_rng(0)
     page = Image.fromarray(rng.integers(0, 255, (size[1], size[0], 3), np.uint8))

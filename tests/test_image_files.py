@@ -44,7 +44,7 @@ FILES = {
 }
 
 
-# --- sources and formats -----------------------------------------------------------------------------------------
+# --- sources and formats --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -59,8 +59,13 @@ FILES = {
         pytest.param(lambda path: path.open("rb"), id="file"),
         pytest.param(Image.open, id="PIL"),
         pytest.param(lambda path: np.asarray(Image.open(path)), id="numpy"),
-        pytest.param(lambda path: np.asarray(Image.open(path))[::-1, ::-1][::-1, ::-1], id="numpy, strided"),
-        pytest.param(lambda path: np.dstack([np.asarray(Image.open(path)), np.zeros((30, 40), np.uint8)]), id="RGBA"),
+        pytest.param(
+            lambda path: np.asarray(Image.open(path))[::-1, ::-1][::-1, ::-1], id="numpy, strided"
+        ),
+        pytest.param(
+            lambda path: np.dstack([np.asarray(Image.open(path)), np.zeros((30, 40), np.uint8)]),
+            id="RGBA",
+        ),
     ],
 )
 def test_every_source_is_the_same_page(make: Callable[[Path], Any], tmp_path: Path) -> None:
@@ -104,7 +109,9 @@ def test_grey_arrays(shape: tuple[int, ...]) -> None:
     ids=lambda a: f"{a.dtype}{list(a.shape)}",
 )
 def test_arrays_that_are_no_image(array: np.ndarray) -> None:
-    with pytest.raises(ImageError, match=r"uint8 \[height, width\].*not " + array.dtype.name.rstrip("32")):
+    with pytest.raises(
+        ImageError, match=r"uint8 \[height, width\].*not " + array.dtype.name.rstrip("32")
+    ):
         read_page(array)
 
 
@@ -139,7 +146,9 @@ def test_hashes_tell_pages_apart() -> None:
 
 
 def test_jpeg_is_decoded_as_pillow_does() -> None:
-    assert read_page(FILES["JPEG"]).image.tobytes() == Image.open(io.BytesIO(FILES["JPEG"])).tobytes()
+    assert (
+        read_page(FILES["JPEG"]).image.tobytes() == Image.open(io.BytesIO(FILES["JPEG"])).tobytes()
+    )
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])
@@ -195,20 +204,29 @@ def test_of_several_pages_the_first_counts(form: str) -> None:
     assert read_page(file).sha256 == read_page(SMALL).sha256
 
 
-# --- refused -----------------------------------------------------------------------------------------------------
+# --- refused --------------------------------------------------------------------------------------
 
 
 def crafted_png(width: int, height: int, data: bytes = b"") -> bytes:
     """A PNG whose header claims a size that its data does not have."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(data))
+        + chunk(b"IEND", b"")
+    )
 
 
-@pytest.mark.parametrize("size", [(50000, 50000), (10000, 9000), (89_478_486, 1), (2**31 - 1, 2**31 - 1)])
+@pytest.mark.parametrize(
+    "size", [(50000, 50000), (10000, 9000), (89_478_486, 1), (2**31 - 1, 2**31 - 1)]
+)
 def test_decompression_bombs(size: tuple[int, int]) -> None:
     with pytest.raises(ImageError, match=r"89,478,485 .*accepted; scale it down"):
         read_page(crafted_png(*size))
@@ -216,7 +234,14 @@ def test_decompression_bombs(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize(
     "source",
-    [b"", io.BytesIO(), crafted_png(0, 10), crafted_png(10, 0), Image.new("RGB", (0, 10)), crafted_png(10, 10)],
+    [
+        b"",
+        io.BytesIO(),
+        crafted_png(0, 10),
+        crafted_png(10, 0),
+        Image.new("RGB", (0, 10)),
+        crafted_png(10, 10),
+    ],
     ids=["bytes", "file", "0 wide", "0 high", "PIL", "no data"],
 )
 def test_nothing_in_it(source: Any) -> None:
@@ -227,7 +252,9 @@ def test_nothing_in_it(source: Any) -> None:
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("form", FILES)
 def test_truncated_files_are_refused(form: str) -> None:
-    """At every tenth byte. What lies after the pixels (PNG's end chunk, say) may be missing; no pixel may."""
+    """At every tenth byte. What lies after the pixels (PNG's end chunk, say) may be missing; no
+    pixel may.
+    """
     file, whole = FILES[form], read_page(FILES[form]).sha256
     readable = []
     for length in range(0, len(file), 10):
@@ -279,7 +306,9 @@ def test_damaged_files_give_a_page_or_one_line(form: str, data: st.DataObject) -
     ids=["text", "PDF", "GIF", "PPM", "SVG", "DICOM"],
 )
 def test_other_formats_are_refused_with_the_list_of_those_that_are_not(data: bytes) -> None:
-    with pytest.raises(ImageError, match=r"not an image that can be read \(PNG, JPEG, TIFF, BMP, WEBP\)"):
+    with pytest.raises(
+        ImageError, match=r"not an image that can be read \(PNG, JPEG, TIFF, BMP, WEBP\)"
+    ):
         read_page(data)
 
 
@@ -309,7 +338,9 @@ def test_what_is_no_source(source: Any) -> None:
 
 
 def test_memory_of_the_largest_page() -> None:
-    """80 million pixels: Pillow keeps 4 bytes of each, the hash reads 3; more than twice that would be a leak."""
+    """80 million pixels: Pillow keeps 4 bytes of each, the hash reads 3; more than twice that would
+    be a leak.
+    """
     script = (
         "import io, resource; from PIL import Image; from pulse_edge.page.source import read_page\n"
         "from pulse_edge.page.views import preprocess\n"

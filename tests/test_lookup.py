@@ -1,4 +1,6 @@
-"""Prompt lookup over an engine that counts: the same answers as plain decoding, in fewer steps, never in many more."""
+"""Speculation over an engine that counts: the same answers as plain decoding, in fewer steps, never
+in many more.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +19,10 @@ from hypothesis import strategies as st
 
 from pulse_edge.arrays import Floats, Numbers
 from pulse_edge.decode import loop, result
-from pulse_edge.decode.ngrams import FOLLOWERS, MEMORY, ORDERS, Lookup
-from pulse_edge.decode.speculation import ADVANCE, MAX_LOSS, Drafts, Guess, cost
+from pulse_edge.decode.ngrams import FOLLOWERS, MEMORY, ORDERS, Ngrams
+from pulse_edge.decode.speculation import ADVANCE, MAX_LOSS, DraftPolicy, Guess, cost
 from pulse_edge.engines.engine import Engine, likeliest
-from pulse_edge.params import SamplingParams
+from pulse_edge.params import GenerationParams
 from pulse_edge.text.detokenizer import TextStream
 from pulse_edge.text.tokenizer import Tokenizer
 
@@ -29,14 +31,21 @@ CPU, GPU = 0.4, 0.03  # row costs
 Logits = Callable[[Sequence[int]], Floats]  # the tokens in the cache -> what comes next
 
 
-# --- an engine that counts ---------------------------------------------------------------------------------------
+# --- an engine that counts ------------------------------------------------------------------------
 
 
 class Counting:
     """An engine whose cache is a list of tokens, its model a function."""
 
-    def __init__(self, model: Logits, prompt: list[int], capacity: int = 10_000, row_cost: float = CPU) -> None:
-        self.model, self.cache, self.capacity, self.row_cost = model, list(prompt), capacity, row_cost
+    def __init__(
+        self, model: Logits, prompt: list[int], capacity: int = 10_000, row_cost: float = CPU
+    ) -> None:
+        self.model, self.cache, self.capacity, self.row_cost = (
+            model,
+            list(prompt),
+            capacity,
+            row_cost,
+        )
         self.steps: list[int] = []  # rows of each
 
     @property
@@ -75,17 +84,17 @@ class Run:
     """An answer of the loop over a `Counting` engine."""
 
     def __init__(
-        self, model: Logits, prompt: list[int], lookup: Lookup | None = None, params: SamplingParams | None = None,
+        self, model: Logits, prompt: list[int], ngrams: Ngrams | None = None, params: GenerationParams | None = None,
         capacity: int = 10_000, row_cost: float = CPU,
     ) -> None:  # fmt: skip
-        params = params or SamplingParams()
+        params = params or GenerationParams()
         self.prompt, self.out, self.text = prompt, result.Generation(), ""
         self.engine = Counting(model, prompt, capacity, row_cost)
-        if lookup is not None:
-            lookup.begin(prompt)
+        if ngrams is not None:
+            ngrams.begin(prompt)
         self.pieces = loop.generate(
             cast(Engine, self.engine), model(prompt), params, (EOS,), TextStream(LETTERS, params.stop), self.out,
-            lookup,
+            ngrams,
         )  # fmt: skip
 
     def drain(self) -> Run:
@@ -103,7 +112,7 @@ class Run:
 
 
 def after(engine: Counting, prompt: list[int], tokens: list[int]) -> bool:
-    """The cache is the prompt and tokens of the answer: at least those that were run, nothing else."""
+    """The cache is the prompt and tokens of the answer, at least those that were run."""
     known = prompt + tokens
     return engine.cache == known[: engine.length] and engine.length >= len(known) - 1
 
@@ -115,7 +124,9 @@ def one_hot(token: int, size: int = VOCAB) -> Floats:
 
 
 def writes(text: list[int], prompt: int, size: int) -> Logits:
-    """A model that writes `text` after a prompt of so many tokens, and nonsense after anything else."""
+    """A model that writes `text` after a prompt of so many tokens, and nonsense after anything
+    else.
+    """
 
     def model(cache: Sequence[int]) -> Floats:
         done = list(cache[prompt:])
@@ -126,7 +137,9 @@ def writes(text: list[int], prompt: int, size: int) -> Logits:
 
 
 def noise(seed: int, order: int) -> Logits:
-    """A model whose logits depend on the last `order` tokens: its text comes back, then leaves again."""
+    """A model whose logits depend on the last `order` tokens: its text comes back, then leaves
+    again.
+    """
 
     def model(cache: Sequence[int]) -> Floats:
         rng = np.random.default_rng([seed, *(t + 3 for t in cache[-order:]), len(cache) // 9])
@@ -144,7 +157,7 @@ def report(rng: random.Random, values: int) -> list[int]:
     return [*text, EOS]
 
 
-# --- lossless ----------------------------------------------------------------------------------------------------
+# --- lossless -------------------------------------------------------------------------------------
 
 
 @settings(max_examples=150, deadline=None)
@@ -167,17 +180,32 @@ def report(rng: random.Random, values: int) -> list[int]:
     ),
 )
 def test_answers_are_those_of_plain_decoding(
-    seed: int, order: int, history: int, prompt: list[int], room: int, row_cost: float, params: dict[str, Any]
+    seed: int,
+    order: int,
+    history: int,
+    prompt: list[int],
+    room: int,
+    row_cost: float,
+    params: dict[str, Any],
 ) -> None:
-    """Tokens, text and reason to stop, whatever was answered before; the cache is right; the loss is bounded."""
-    model, lookup = noise(seed, order), Lookup()
+    """Tokens, text and reason to stop, whatever was answered before; the cache is right; the loss
+    is bounded.
+    """
+    model, ngrams = noise(seed, order), Ngrams()
     saved = 0.0  # by the answers before
     for before in range(history):
-        run = Run(model, prompt, lookup, SamplingParams(**params | {"seed": before, "stop": ()}), row_cost=row_cost)
-        saved += run.drain().saved
-    capacity, sampling = len(prompt) + room, SamplingParams(**params)
+        run = Run(
+            model,
+            prompt,
+            ngrams,
+            GenerationParams(**params | {"seed": before, "stop": ()}),
+            row_cost=row_cost,
+        )
+        # What an answer loses is its own: the next one does not pay for it.
+        saved = max(0.0, saved) + run.drain().saved
+    capacity, sampling = len(prompt) + room, GenerationParams(**params)
     plain = Run(model, prompt, None, sampling, capacity, row_cost).drain()
-    fast = Run(model, prompt, lookup, sampling, capacity, row_cost).drain()
+    fast = Run(model, prompt, ngrams, sampling, capacity, row_cost).drain()
     assert fast.answer == plain.answer
     assert after(fast.engine, prompt, fast.out.tokens)
     steps = len(plain.engine.steps)
@@ -189,14 +217,16 @@ def test_answers_are_those_of_plain_decoding(
 
 
 def test_leaving_after_any_piece() -> None:
-    """Closed, or asked to stop from outside, also in the middle of an accepted run: within a token, cache tidy."""
+    """Closed, or asked to stop from outside, also in the middle of an accepted run: within a token,
+    cache tidy.
+    """
     text = report(random.Random(0), 3)
-    model, prompt, lookup = writes(text, 4, 512), [5, 6, 7, 8], Lookup()
-    Run(model, prompt, lookup).drain()
+    model, prompt, ngrams = writes(text, 4, 512), [5, 6, 7, 8], Ngrams()
+    Run(model, prompt, ngrams).drain()
     ahead = 0
     for count in range(1, 240, 5):
         for close in (True, False):
-            run = Run(model, prompt, lookup, row_cost=GPU)
+            run = Run(model, prompt, ngrams, row_cost=GPU)
             for _ in range(count):
                 next(run.pieces)
             ahead += run.engine.length > 4 + count
@@ -214,7 +244,7 @@ def test_the_end_token_in_a_draft() -> None:
     """As in a chat, whose prompt holds the answers before with what ended them."""
     text = [*range(30, 52), EOS]
     prompt = [*text, 9, 8, 7]
-    run = Run(writes(text, len(prompt), 512), prompt, Lookup(), row_cost=GPU).drain()
+    run = Run(writes(text, len(prompt), 512), prompt, Ngrams(), row_cost=GPU).drain()
     assert run.answer[:2] == (text[:-1], "eos")
     assert sum(run.engine.steps) > len(text)  # rows for the end token, and for what stood after it
     assert after(run.engine, prompt, run.out.tokens)
@@ -222,9 +252,9 @@ def test_the_end_token_in_a_draft() -> None:
 
 def test_an_engine_that_fails_midway() -> None:
     text = report(random.Random(0), 3)
-    model, lookup = writes(text, 1, 512), Lookup()
-    Run(model, [5], lookup).drain()
-    run = Run(model, [5], lookup, row_cost=GPU)
+    model, ngrams = writes(text, 1, 512), Ngrams()
+    Run(model, [5], ngrams).drain()
+    run = Run(model, [5], ngrams, row_cost=GPU)
     step, calls = run.engine.step, itertools.count()
 
     def failing(embeds: Floats) -> Floats:
@@ -239,21 +269,25 @@ def test_an_engine_that_fails_midway() -> None:
     assert after(run.engine, [5], run.out.tokens)
 
 
-# --- worth it ----------------------------------------------------------------------------------------------------
+# --- worth it -------------------------------------------------------------------------------------
 
 
-def answered(texts: list[list[int]], row_cost: float, lookup: Lookup) -> Iterator[Run]:
+def answered(texts: list[list[int]], row_cost: float, ngrams: Ngrams) -> Iterator[Run]:
     for text in texts:
-        run = Run(writes(text, 3, 512), [5, 6, 7], lookup, row_cost=row_cost).drain()
+        run = Run(writes(text, 3, 512), [5, 6, 7], ngrams, row_cost=row_cost).drain()
         assert run.out.tokens == text[:-1]
         yield run
 
 
-@pytest.mark.parametrize(("row_cost", "values", "saving"), [(CPU, 0, 2), (CPU, 5, 1.6), (GPU, 0, 10), (GPU, 5, 5)])
-def test_reports_from_a_template_take_fewer_steps(row_cost: float, values: int, saving: float) -> None:
-    """In plain steps, each of which costs `row_cost` more for each row that was verified beside it."""
-    rng, lookup = random.Random(0), Lookup()
-    first, *others = answered([report(rng, values) for _ in range(6)], row_cost, lookup)
+@pytest.mark.parametrize(
+    ("row_cost", "values", "saving"), [(CPU, 0, 2), (CPU, 5, 1.6), (GPU, 0, 10), (GPU, 5, 5)]
+)
+def test_reports_from_a_template_take_fewer_steps(
+    row_cost: float, values: int, saving: float
+) -> None:
+    """In plain steps; each row that is verified beside the first costs `row_cost` more."""
+    rng, ngrams = random.Random(0), Ngrams()
+    first, *others = answered([report(rng, values) for _ in range(6)], row_cost, ngrams)
     assert first.engine.cost <= 1.05 * 240
     for run in others:
         assert run.engine.cost * saving < 240
@@ -269,7 +303,7 @@ def hostile(rng: random.Random, count: int) -> list[int]:
 def test_text_that_always_turns_out_otherwise(row_cost: float) -> None:
     """Every draft is wrong from its first token; soon there are few of them."""
     text = [*hostile(random.Random(0), 150), EOS]
-    (run,) = answered([text], row_cost, Lookup())
+    (run,) = answered([text], row_cost, Ngrams())
     assert run.out.drafted >= 5
     assert run.out.accepted == 0
     assert run.engine.cost <= (1 + MAX_LOSS) * (len(text) - 1)
@@ -280,83 +314,112 @@ def test_text_that_always_turns_out_otherwise(row_cost: float) -> None:
 def test_text_that_turns_hostile_after_a_good_start() -> None:
     """What drafts have saved may be lost again, but no more; and most of it is not."""
     text = [480 + i % 30 for i in range(200)] + hostile(random.Random(0), 150) + [EOS]
-    (run,) = answered([text], CPU, Lookup())
+    (run,) = answered([text], CPU, Ngrams())
     assert run.engine.cost < len(text) - 1 - 50
 
 
 def test_what_answers_saved_is_an_advance_for_the_next() -> None:
-    """Drafts begin with the answer then; whatever follows, a sequence of answers loses no more than one may."""
+    """Drafts begin with the answer then; whatever follows, a sequence of answers loses no more
+    than one may.
+    """
     text = report(random.Random(0), 0)
-    lookup = Lookup()
-    first, second = answered([text, text], CPU, lookup)
-    starts = [next(i for i, rows in enumerate(run.engine.steps) if rows > 1) for run in (first, second)]
+    ngrams = Ngrams()
+    first, second = answered([text, text], CPU, ngrams)
+    starts = [
+        next(i for i, rows in enumerate(run.engine.steps) if rows > 1) for run in (first, second)
+    ]
     assert second.engine.steps[0] > 1 < starts[0]
     rng = random.Random(0)
     turns = [[*rng.sample(range(300, 340), 40), EOS] for _ in range(30)]
-    runs = list(answered([text, *turns], CPU, lookup))
+    runs = list(answered([text, *turns], CPU, ngrams))
     assert sum(run.out.drafted for run in runs[1:]) > 20
     assert min(run.saved for run in runs) >= -ADVANCE - 1e-9
     assert max(run.engine.cost / (len(run.out.tokens)) for run in runs) < 1.09
-    assert sum(run.saved for run in runs[1:]) > -MAX_LOSS * sum(len(run.out.tokens) for run in runs[1:]) - ADVANCE
+    assert (
+        sum(run.saved for run in runs[1:])
+        > -MAX_LOSS * sum(len(run.out.tokens) for run in runs[1:]) - ADVANCE
+    )
 
 
 def test_rows_come_in_pairs() -> None:
-    """Kernels take two at a time: a draft that is cut, by where it was found or by what there is room for, is odd."""
+    """Kernels take two at a time: a draft that is cut, by where it was found or by what there is
+    room for, is odd.
+    """
     texts = [report(random.Random(i), 9) for i in range(4)]
-    rows = {n for run in answered(texts, CPU, Lookup()) for n in run.engine.steps}
+    rows = {n for run in answered(texts, CPU, Ngrams()) for n in run.engine.steps}
     assert rows - {1} == {n for n in rows if n % 2 == 0}
-    prompt, lookup = [5, 6, 7], Lookup()
-    lookup.begin([*texts[0][:4], -1, *texts[0]])
+    prompt, ngrams = [5, 6, 7], Ngrams()
+    ngrams.begin([*texts[0][:4], -1, *texts[0]])
     for capacity in range(20, 60):
-        run = Run(writes(texts[0], 3, 512), prompt, lookup, capacity=capacity, row_cost=GPU).drain()
+        run = Run(writes(texts[0], 3, 512), prompt, ngrams, capacity=capacity, row_cost=GPU).drain()
         assert all(n == 1 or n % 2 == 0 for n in run.engine.steps)
 
 
 def test_text_without_repetition_is_not_drafted() -> None:
-    (run,) = answered([[*range(10, 310), EOS]], GPU, Lookup())
+    (run,) = answered([[*range(10, 310), EOS]], GPU, Ngrams())
     assert (run.out.drafted, set(run.engine.steps)) == (0, {1})
 
 
 def test_the_policy_knows_no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [report(random.Random(i), 8) for i in range(4)]
-    rows = [run.engine.steps for run in answered(texts, CPU, Lookup())]
+    rows = [run.engine.steps for run in answered(texts, CPU, Ngrams())]
     clock = random.Random(1)
     monkeypatch.setattr(loop.time, "perf_counter", lambda: clock.random() * 1000)
-    assert [run.engine.steps for run in answered(texts, CPU, Lookup())] == rows
+    assert [run.engine.steps for run in answered(texts, CPU, Ngrams())] == rows
     assert len(set(itertools.chain(*rows))) > 2
 
 
 def test_draft_lengths() -> None:
     """As far as tokens are promised for their time, as the budget allows, and as there is room."""
 
-    def length(drafts: Drafts, *chances: float, tokens: int = 1000, room: int = 99) -> int:
+    def length(drafts: DraftPolicy, *chances: float, tokens: int = 1000, room: int = 99) -> int:
         return len(drafts.choose([Guess(5, chance) for chance in chances], tokens, room))
 
     sure, likely = [0.95] * 40, [0.6] * 40
-    assert [length(Drafts(CPU), *sure, tokens=n) for n in (1, 3, 4, 19, 20, 1000)] == [0, 0, 1, 1, 3, 5]
-    assert [length(Drafts(CPU), *sure, room=n) for n in (-1, 0, 1, 2, 4, 99)] == [0, 0, 1, 1, 3, 5]
-    assert length(Drafts(CPU), *likely) == 1
-    assert length(Drafts(CPU), *likely[:1], 0.95, 0.95) == 3
-    assert length(Drafts(CPU), 0.95, 0.95) == 1  # odd
-    assert length(Drafts(CPU), 0.1) == length(Drafts(CPU)) == 0
-    assert length(Drafts(GPU), *sure) == 15
-    assert length(Drafts(3.0), *sure) == 0
+    assert [length(DraftPolicy(CPU), *sure, tokens=n) for n in (1, 3, 4, 19, 20, 1000)] == [
+        0,
+        0,
+        1,
+        1,
+        3,
+        5,
+    ]
+    assert [length(DraftPolicy(CPU), *sure, room=n) for n in (-1, 0, 1, 2, 4, 99)] == [
+        0,
+        0,
+        1,
+        1,
+        3,
+        5,
+    ]
+    assert length(DraftPolicy(CPU), *likely) == 1
+    assert length(DraftPolicy(CPU), *likely[:1], 0.95, 0.95) == 3
+    assert length(DraftPolicy(CPU), 0.95, 0.95) == 1  # odd
+    assert length(DraftPolicy(CPU), 0.1) == length(DraftPolicy(CPU)) == 0
+    assert length(DraftPolicy(GPU), *sure) == 15
+    assert length(DraftPolicy(3.0), *sure) == 0
     # against the definition, with and without what the record says of the guesses
     for promised, right, seed in itertools.product((0, 12), (0, 8, 12, 14), range(6)):
-        drafts, rng = Drafts(0.2), random.Random(seed)
+        drafts, rng = DraftPolicy(0.2), random.Random(seed)
         drafts._record.promised, drafts._record.right = promised, right
-        trust = (Drafts.PRIOR + right) / (Drafts.PRIOR + promised)
+        trust = (DraftPolicy.PRIOR + right) / (DraftPolicy.PRIOR + promised)
         chances = [rng.uniform(0.3, 1.0) for _ in range(15)]
         worth = {0: 1.0}
         for k in range(1, 16, 2):
-            together = [float(np.prod([min(0.98, trust * c) for c in chances[:n]])) for n in range(k + 1)]
+            together = [
+                float(np.prod([min(0.98, trust * c) for c in chances[:n]])) for n in range(k + 1)
+            ]
             worth[k] = sum(together) / (1 + cost(0.2, k))
-        assert length(drafts, *chances) == max(worth, key=lambda k: worth[k]), (promised, right, chances)
+        assert length(drafts, *chances) == max(worth, key=lambda k: worth[k]), (
+            promised,
+            right,
+            chances,
+        )
 
 
 def test_guesses_that_disappoint_are_trusted_less() -> None:
     """And again more, once they are as right as they say."""
-    drafts, one = Drafts(CPU), [Guess(5, 0.75)]
+    drafts, one = DraftPolicy(CPU), [Guess(5, 0.75)]
     assert drafts.choose(one, 1000, 9) == one
     for _ in range(30):
         drafts.verified(one, 0)
@@ -366,29 +429,34 @@ def test_guesses_that_disappoint_are_trusted_less() -> None:
     assert drafts.choose(one, 100_000, 9) == one
 
 
-# --- what is found -----------------------------------------------------------------------------------------------
+# --- what is found --------------------------------------------------------------------------------
 
 
-def fed(*requests: list[int]) -> Lookup:
-    lookup = Lookup()
+def fed(*requests: list[int]) -> Ngrams:
+    ngrams = Ngrams()
     for request in requests:
-        lookup.begin(request)
-    return lookup
+        ngrams.begin(request)
+    return ngrams
 
 
-def found(lookup: Lookup, count: int) -> list[int]:
-    return [guess.token for guess in itertools.islice(lookup.guesses(), count)]
+def found(ngrams: Ngrams, count: int) -> list[int]:
+    return [guess.token for guess in itertools.islice(ngrams.guesses(), count)]
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.lists(st.integers(-1, 5), min_size=1, max_size=25), min_size=1, max_size=5), st.booleans())
+@given(
+    st.lists(st.lists(st.integers(-1, 5), min_size=1, max_size=25), min_size=1, max_size=5),
+    st.booleans(),
+)
 def test_guesses_are_those_of_a_plain_search(requests: list[list[int]], alike: bool) -> None:
-    """Through all that was read: places compared token by token, longest first; tokens 4 and 5 are numbers."""
+    """Through all that was read: places compared token by token, longest first; tokens 4 and 5 are
+    numbers.
+    """
     numbers = {4, 5} if alike else set()
-    lookup = Lookup(numbers)
+    ngrams = Ngrams(numbers)
     texts: list[list[int]] = []  # between gaps
     for request in requests:
-        lookup.begin(request)
+        ngrams.begin(request)
         texts.append([])
         for token in request:
             if token >= 0:
@@ -400,16 +468,20 @@ def test_guesses_are_those_of_a_plain_search(requests: list[list[int]], alike: b
     def keys(tokens: list[int]) -> list[int]:
         return [-9 if token in numbers else token for token in tokens]
 
-    for guess in itertools.islice(lookup.guesses(), 12):
+    for guess in itertools.islice(ngrams.guesses(), 12):
         for n in ORDERS:
             seen = [
-                text[i + n] for text in texts for i in range(len(text) - n) if keys(text[i : i + n]) == keys(last[-n:])
+                text[i + n]
+                for text in texts
+                for i in range(len(text) - n)
+                if keys(text[i : i + n]) == keys(last[-n:])
             ][-FOLLOWERS:]
             if n <= len(last) and seen:
                 break
         assert guess.token in seen
         assert all(
-            (seen.count(guess.token), seen[::-1].index(guess.token)) >= (seen.count(other), -seen[::-1].index(other))
+            (seen.count(guess.token), seen[::-1].index(guess.token))
+            >= (seen.count(other), -seen[::-1].index(other))
             for other in seen
         )
         assert guess.chance == (seen.count(guess.token) + 0.5) / (len(seen) + 1)
@@ -435,10 +507,10 @@ def test_numbers_are_alike() -> None:
     """What follows a number is found after another one; a number itself is guessed as it stood."""
     text = [11, 12, 70, 13, 14, 15, 80, 16]
     for numbers, expected in ((), []), ({70, 71}, [13, 14, 15, 80, 16]):
-        lookup = Lookup(numbers)
-        lookup.begin(text)
-        lookup.begin([71])
-        assert found(lookup, 9) == expected
+        ngrams = Ngrams(numbers)
+        ngrams.begin(text)
+        ngrams.begin([71])
+        assert found(ngrams, 9) == expected
 
 
 def test_numbers_of_a_vocabulary(tmp_path: Path) -> None:
@@ -464,15 +536,15 @@ def test_a_loop_goes_on() -> None:
 
 
 def test_memory_is_bounded_and_holds_the_latest() -> None:
-    lookup, rng = Lookup(), random.Random(0)
+    ngrams, rng = Ngrams(), random.Random(0)
     for _ in range(40):
-        lookup.begin([rng.randrange(1000) for _ in range(1000)])
-        assert len(lookup._tokens) <= MEMORY + 1001
-        assert len(lookup._followers) <= len(ORDERS) * len(lookup._tokens)
-    lookup.begin([7777, 7778, 7779])
-    lookup.begin([rng.randrange(1000) for _ in range(1000)])
-    lookup.begin([7777, 7778])
-    assert found(lookup, 5) == [7779]
-    lookup.forget()
-    lookup.begin([7777, 7778])
-    assert found(lookup, 5) == []
+        ngrams.begin([rng.randrange(1000) for _ in range(1000)])
+        assert len(ngrams._tokens) <= MEMORY + 1001
+        assert len(ngrams._followers) <= len(ORDERS) * len(ngrams._tokens)
+    ngrams.begin([7777, 7778, 7779])
+    ngrams.begin([rng.randrange(1000) for _ in range(1000)])
+    ngrams.begin([7777, 7778])
+    assert found(ngrams, 5) == [7779]
+    ngrams.forget()
+    ngrams.begin([7777, 7778])
+    assert found(ngrams, 5) == []

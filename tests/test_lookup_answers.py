@@ -1,4 +1,4 @@
-"""Prompt lookup on real tiny models: answers, chats and the cache are those of plain decoding."""
+"""Speculation on real tiny models: answers, chats and the cache are those of plain decoding."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from test_streams import usable
 
 import pulse_edge
 import pulse_edge.engines.onnxruntime as ort_backend
+from pulse_edge.answer import Delivery
 from pulse_edge.bundle.bundle import Bundle, open_bundle
-from pulse_edge.decode import loop
+from pulse_edge.decode import verifier
 from pulse_edge.decode.sampler import Sampler
 from pulse_edge.engines.options import EngineOptions
 from pulse_edge.engines.registry import open_engine
@@ -31,28 +32,41 @@ HIDDEN = 64
 @pytest.fixture(autouse=True)
 def cheap_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU, so that drafts are long from the beginning."""
-    monkeypatch.setitem(ort_backend.PROVIDERS, "cpu", dataclasses.replace(ort_backend.PROVIDERS["cpu"], row_cost=0.03))
+    monkeypatch.setitem(
+        ort_backend.PROVIDERS,
+        "cpu",
+        dataclasses.replace(ort_backend.PROVIDERS["cpu"], row_cost=0.03),
+    )
 
 
 def tidy(model: pulse_edge.Model) -> bool:
-    """The cache's length is what `_cached` says of it."""
-    return model._engine.length == len(model._cached)
+    """The cache's length is what the sequence says of it."""
+    return model.engine.length == len(model._sequence.keys)
 
 
-# --- the same answers --------------------------------------------------------------------------------------------
+# --- the same answers -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("params", [{}, SAMPLED], ids=["greedy", "sampled"])
 def test_answers_are_those_of_plain_decoding(bundle: Path, params: dict[str, Any]) -> None:
     model = pulse_edge.load(bundle, threads=1)
     drafted = accepted = 0
-    for image, question in [(page(i), q) for i in (0, 1, 0) for q in (Q1, Q2, Q1)] + [(None, Q1)] * 2:
+    for image, question in [(page(i), q) for i in (0, 1, 0) for q in (Q1, Q2, Q1)] + [
+        (None, Q1)
+    ] * 2:
         plain = fresh(bundle, image, question, max_new_tokens=60, **params)
         fast = model.ask(image, question, max_new_tokens=60, speculate=True, **params)
-        assert (fast.token_ids, fast.text, fast.finish_reason) == (plain.token_ids, plain.text, plain.finish_reason)
+        assert (fast.token_ids, fast.text, fast.finish_reason) == (
+            plain.token_ids,
+            plain.text,
+            plain.finish_reason,
+        )
         assert len(fast.timings.decode_steps) == 59 - fast.usage.accepted_tokens
         assert tidy(model)
-        drafted, accepted = drafted + fast.usage.drafted_tokens, accepted + fast.usage.accepted_tokens
+        drafted, accepted = (
+            drafted + fast.usage.drafted_tokens,
+            accepted + fast.usage.accepted_tokens,
+        )
     assert 200 < accepted < drafted
     assert fast.usage.accepted_tokens > 40  # the same question for the second time
     assert (plain.usage.drafted_tokens, plain.usage.accepted_tokens) == (0, 0)
@@ -61,7 +75,9 @@ def test_answers_are_those_of_plain_decoding(bundle: Path, params: dict[str, Any
 
 
 def rows(bundle: Path, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Logits of 17 positions: as 17 steps, as one, and as one whose rows after the first are other ones."""
+    """Logits of 17 positions: as 17 steps, as one, and as one whose rows after the first are other
+    ones.
+    """
     engine = open_engine(open_bundle(bundle), EngineOptions(threads=1))
     x = np.random.default_rng(seed).normal(size=(57, HIDDEN)).astype(np.float32)
     engine.prefill(x[:40])
@@ -73,13 +89,19 @@ def rows(bundle: Path, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return single, together, engine.step(x[40:]).copy()
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("int8", 0.03), ("int4", 0.03)])
-def test_verified_rows_are_single_steps_but_for_rounding(bundles: Bundles, precision: str, tolerance: float) -> None:
+@pytest.mark.parametrize(
+    ("precision", "tolerance"), [("fp32", 1e-5), ("int8", 0.03), ("int4", 0.03)]
+)
+def test_verified_rows_are_single_steps_but_for_rounding(
+    bundles: Bundles, precision: str, tolerance: float
+) -> None:
     """With int8 activations a sum's last bit may move an activation to the next of its 255 levels."""
     for seed in range(3):
         single, together, other = rows(bundles(precision), seed)
         assert np.abs(single - together).max() <= tolerance * np.abs(single).max()
-        assert np.array_equal(together[0], other[0])  # what is drafted does not reach the rows before it
+        assert np.array_equal(
+            together[0], other[0]
+        )  # what is drafted does not reach the rows before it
         assert not np.array_equal(together[1], other[1])
 
 
@@ -100,12 +122,19 @@ def test_quantized_answers_differ_only_at_ties(
     for seed in range(4):
         for question in (Q1, Q2, Q1):
             with monkeypatch.context() as patch:
-                patch.setattr(loop, "Sampler", Watching)
+                patch.setattr(verifier, "Sampler", Watching)
                 margins.clear()
                 plain = fresh(bundle, page(seed), question, max_new_tokens=60).token_ids
             fast = model.ask(page(seed), question, max_new_tokens=60, speculate=True)
             accepted += fast.usage.accepted_tokens
-            at = next((i for i, pair in enumerate(zip(plain, fast.token_ids, strict=True)) if len({*pair}) == 2), None)
+            at = next(
+                (
+                    i
+                    for i, pair in enumerate(zip(plain, fast.token_ids, strict=True))
+                    if len({*pair}) == 2
+                ),
+                None,
+            )
             assert at is None or margins[at] < 0.03
             same += at is None
     assert accepted > 200
@@ -120,7 +149,10 @@ def test_stop_strings_across_the_borders_of_drafts(bundle: Path) -> None:
         if not stop.strip():
             continue
         answer = model.ask(page(), Q1, max_new_tokens=40, stop=["never", stop], speculate=True)
-        assert (answer.finish_reason, answer.text) == ("stop", whole.text[: whole.text.index(stop)].strip())
+        assert (answer.finish_reason, answer.text) == (
+            "stop",
+            whole.text[: whole.text.index(stop)].strip(),
+        )
         assert tidy(model)
     assert usable(model, bundle)
 
@@ -152,44 +184,63 @@ def test_the_end_token(bundle: Path) -> None:
     assert len(answer.timings.decode_steps) < at / 2
 
 
-# --- what it leaves behind ---------------------------------------------------------------------------------------
+# --- what it leaves behind ------------------------------------------------------------------------
 
 
-def test_cancelling_in_the_middle_of_an_accepted_run(bundle: Path) -> None:
+def test_cancelling_in_the_middle_of_an_accepted_run(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After so many pieces as the worker hands over, when it may be far ahead of the sampled token."""
     model = pulse_edge.load(bundle, threads=1)
     whole = model.ask(page(), Q1, max_new_tokens=60, speculate=True)
+    put = Delivery.put
     ahead = 0
     for count in range(1, 40, 2):
-        with model.stream(page(), Q1, max_new_tokens=60, speculate=True) as stream:
-            for _ in range(count):
-                next(stream)
-            known = whole.usage.prompt_tokens + len(stream._state.out.tokens)
-            ahead += model._engine.length > known
-        answer = stream.answer
+        pieces: list[str] = []
+
+        def put_and_cancel(
+            delivery: Delivery, piece: str, pieces: list[str] = pieces, count: int = count
+        ) -> None:
+            nonlocal ahead
+            put(delivery, piece)
+            pieces.append(piece)
+            if len(pieces) == count:
+                known = whole.usage.prompt_tokens + len(delivery.out.tokens)
+                ahead += model.engine.length > known
+                delivery.cancel()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Delivery, "put", put_and_cancel)
+            answer = model.stream(page(), Q1, max_new_tokens=60, speculate=True).answer
         assert answer.finish_reason == "cancelled"
+        assert answer.text == "".join(pieces)
         assert answer.token_ids == whole.token_ids[: len(answer.token_ids)]
         assert tidy(model)
-        assert model._engine.length in (known - 1, known)
-        again = model.ask(page(), Q1, max_new_tokens=60)  # from what the cancelled one left in the cache
+        known = whole.usage.prompt_tokens + len(answer.token_ids)
+        assert model.engine.length in (known - 1, known)
+        again = model.ask(
+            page(), Q1, max_new_tokens=60
+        )  # from what the cancelled one left in the cache
         assert again.token_ids == whole.token_ids
     assert ahead > 5
     assert usable(model, bundle)
 
 
-def turns(model: pulse_edge.Model, lookup: bool) -> Iterator[pulse_edge.Answer]:
+def turns(model: pulse_edge.Model, speculate: bool) -> Iterator[pulse_edge.Answer]:
     chat = model.chat(page())
     for question in (Q1, Q2, Q1, Q2):
-        yield chat.ask(question, max_new_tokens=25, speculate=lookup)
+        yield chat.ask(question, max_new_tokens=25, speculate=speculate)
 
 
 def test_chats(bundle: Path) -> None:
     """The whole conversation stays in the cache, as without; the turn before is drafted from."""
     model = pulse_edge.load(bundle, threads=1)
     list(turns(model, True))
-    model._engine.rewind(0)
-    model._cached.clear()
+    model._sequence.rewind(0)
     accepted = before = 0
-    for plain, fast in zip(turns(pulse_edge.load(bundle, threads=1), False), turns(model, True), strict=True):
+    for plain, fast in zip(
+        turns(pulse_edge.load(bundle, threads=1), False), turns(model, True), strict=True
+    ):
         assert fast.token_ids == plain.token_ids
         assert fast.provenance["prompt"] == plain.provenance["prompt"]
         assert fast.usage.cached_tokens in (before + 24, before + 25) if before else True
@@ -202,7 +253,7 @@ def test_what_is_remembered(bundle: Path) -> None:
     """Answers of requests that ask for it; `forget` forgets them."""
     model = pulse_edge.load(bundle, threads=1)
     model.ask(page(), Q1, max_new_tokens=40)
-    assert model._lookup._tokens == []
+    assert model._ngrams._tokens == []
     first = model.ask(page(), Q1, max_new_tokens=40, speculate=True)
     again = model.ask(page(), Q1, max_new_tokens=40, speculate=True)
     assert again.usage.accepted_tokens > first.usage.accepted_tokens + 20

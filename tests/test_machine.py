@@ -55,7 +55,7 @@ def test_peaks_where_the_cache_is_large(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr(module, "last_level_cache", lambda: 80 << 20)
         monkeypatch.setattr(module, "memory", lambda: 1 << 40)
     monkeypatch.setattr(peaks, "int8_product", lambda *_: (None, ""))
-    found = peaks._peaks(2, quick=True)
+    found = peaks.peaks_of_this_process(2, quick=True)
     assert found.read_buffer == 160 << 20
     assert found.read_buffer > (system.describe()["last_level_cache"] or 0)
 
@@ -63,7 +63,7 @@ def test_peaks_where_the_cache_is_large(monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_int8_peak_is_of_a_product_of_bytes() -> None:
     """The model written by hand is valid ONNX and gives the exact product."""
     right = np.ones((3, 300), np.int8)  # a length of more than one byte
-    onnx.checker.check_model(onnx.load_from_string(peaks._product_graph(right)), full_check=True)
+    onnx.checker.check_model(onnx.load_from_string(peaks.product_graph(right)), full_check=True)
     multiply, library = peaks.int8_product(1, 48)
     assert multiply is not None
     assert library.startswith("ONNX Runtime")
@@ -83,7 +83,9 @@ def test_peaks_are_measured_with_as_many_threads_as_asked(monkeypatch: pytest.Mo
     assert peaks.measure_peaks(3) is None
     command, env = asked[0]
     assert command[-2:] == ["3", "0"]
-    assert {env[name] for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")} == {"3"}
+    assert {
+        env[name] for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+    } == {"3"}
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system has no affinity")
@@ -91,7 +93,9 @@ def test_threads_of_one_core_count_once(monkeypatch: pytest.MonkeyPatch, tmp_pat
     """Four cores of two threads each; the process may use three, of one only half."""
     for cpu in range(8):
         (tmp_path / f"cpu{cpu}/topology").mkdir(parents=True)
-        (tmp_path / f"cpu{cpu}/topology/thread_siblings_list").write_text(f"{cpu % 4},{cpu % 4 + 4}\n")
+        (tmp_path / f"cpu{cpu}/topology/thread_siblings_list").write_text(
+            f"{cpu % 4},{cpu % 4 + 4}\n"
+        )
     monkeypatch.setattr(system, "CPUS", tmp_path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 4, 5})
     assert (system.physical_cores(), system.usable_cores()) == (3, 5)
@@ -103,18 +107,22 @@ def test_threads_of_one_core_count_once(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_a_machine_that_tells_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(system, "_read", lambda _: None)
+    monkeypatch.setattr(system, "read_file", lambda _: None)
     monkeypatch.setattr(system, "CPUS", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     there = system.describe()
     assert there["cores"] >= 1
     assert there["simd"] == []
-    assert {there[key] for key in ("last_level_cache", "governor", "clock_now", "power_mode", "gpu")} == {None}
+    assert {
+        there[key] for key in ("last_level_cache", "governor", "clock_now", "power_mode", "gpu")
+    } == {None}
     monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
     assert peaks.measure_peaks(1, quick=True) is None
 
 
-def test_clocks_and_power_mode_where_they_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_clocks_and_power_mode_where_they_are_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "cpu0/cpufreq").mkdir(parents=True)
     for name, text in (
         ("scaling_governor", "schedutil\n"),
@@ -132,8 +140,15 @@ def test_clocks_and_power_mode_where_they_are_told(monkeypatch: pytest.MonkeyPat
 
 
 def test_memory_of_a_gpu_by_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert system.device_memory(7) is None or system.said_by("nvidia-smi")
-    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 17, 900; echo 7, 300; echo 7, 50; echo 9, [N/A]\n")
+    assert system.device_memory(7) is None or system.command_output("nvidia-smi")
+    (tmp_path / "nvidia-smi").write_text(
+        "#!/bin/sh\necho 17, 900; echo 7, 300; echo 7, 50; echo 9, [N/A]\n"
+    )
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert [system.device_memory(pid) for pid in (7, 17, 9, 1)] == [350 << 20, 900 << 20, None, None]
+    assert [system.device_memory(pid) for pid in (7, 17, 9, 1)] == [
+        350 << 20,
+        900 << 20,
+        None,
+        None,
+    ]

@@ -1,4 +1,6 @@
-"""One request from image and question to answer, on real tiny models: what is reused, what ends it, what it tells."""
+"""One request from image and question to answer, on real tiny models: what is reused, what ends it,
+what it tells.
+"""
 
 from __future__ import annotations
 
@@ -43,10 +45,12 @@ def fresh(bundle: Path, *request: Any, **params: Any) -> pulse_edge.Answer:
     return pulse_edge.load(bundle, threads=1).ask(*request, **{"max_new_tokens": 40} | params)
 
 
-# --- the same answer every way -----------------------------------------------------------------------------------
+# --- the same answer every way --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("params", [{}, {"temperature": 1.5, "top_k": 50, "top_p": 0.95, "seed": 7}])
+@pytest.mark.parametrize(
+    "params", [{}, {"temperature": 1.5, "top_k": 50, "top_p": 0.95, "seed": 7}]
+)
 def test_asking_is_streaming_joined(model: pulse_edge.Model, params: dict[str, Any]) -> None:
     asked = model.ask(page(), Q1, max_new_tokens=60, **params)
     stream = model.stream(page(), Q1, max_new_tokens=60, **params)
@@ -60,7 +64,10 @@ def test_asking_is_streaming_joined(model: pulse_edge.Model, params: dict[str, A
 
 def test_seeds_give_the_same_answer_and_others_another(model: pulse_edge.Model) -> None:
     seeds = (3, 3, 4)
-    answers = [model.ask(page(), Q1, max_new_tokens=30, temperature=1.0, seed=seed).token_ids for seed in seeds]
+    answers = [
+        model.ask(page(), Q1, max_new_tokens=30, temperature=1.0, seed=seed).token_ids
+        for seed in seeds
+    ]
     assert answers[0] == answers[1] != answers[2]
 
 
@@ -75,7 +82,10 @@ print(json.dumps([[a.text, a.token_ids, a.provenance] for a in answers]))
 
 def test_two_processes_answer_alike(bundle: Path, model: pulse_edge.Model) -> None:
     command = [sys.executable, "-c", SCRIPT, str(bundle)]
-    runs = [json.loads(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(2)]
+    runs = [
+        json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+        for _ in range(2)
+    ]
     assert runs[0] == runs[1]
     here = [model.ask(page(), Q1, max_new_tokens=40, temperature=t) for t in (0, 1.0)]
     assert json.loads(json.dumps([[a.text, a.token_ids, a.provenance] for a in here])) == runs[0]
@@ -83,12 +93,14 @@ def test_two_processes_answer_alike(bundle: Path, model: pulse_edge.Model) -> No
 
 @pytest.mark.parametrize("chunk", [1, 7, 64])
 def test_prefill_in_chunks_changes_nothing(bundle: Path, chunk: int) -> None:
-    chunked = pulse_edge.load(bundle, threads=1, prefill_chunk=chunk).ask(page(), Q1, max_new_tokens=64)
+    chunked = pulse_edge.load(bundle, threads=1, prefill_chunk=chunk).ask(
+        page(), Q1, max_new_tokens=64
+    )
     whole = pulse_edge.load(bundle, threads=1, prefill_chunk=0).ask(page(), Q1, max_new_tokens=64)
     assert chunked.token_ids == whole.token_ids
 
 
-# --- what is reused ----------------------------------------------------------------------------------------------
+# --- what is reused -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])
@@ -102,9 +114,14 @@ def test_a_known_image_is_not_computed_again(bundles: Bundles, precision: str, m
     template = second.usage.cached_tokens - second.usage.image_tokens
     assert 0 < template < second.usage.prompt_tokens - second.usage.image_tokens
     assert (second.timings.preprocess, second.timings.vision) == (0, 0)
-    assert (second.text, second.token_ids) == ((expected := fresh(bundle, page(), Q2)).text, expected.token_ids)
+    assert (second.text, second.token_ids) == (
+        (expected := fresh(bundle, page(), Q2)).text,
+        expected.token_ids,
+    )
     again = model.ask(page(), Q2, max_new_tokens=40)
-    assert again.usage.cached_tokens == again.usage.prompt_tokens - 1  # one token must run, for its logits
+    assert (
+        again.usage.cached_tokens == again.usage.prompt_tokens - 1
+    )  # one token must run, for its logits
     assert again.token_ids == second.token_ids
 
 
@@ -112,7 +129,14 @@ def test_a_known_image_is_not_computed_again(bundles: Bundles, precision: str, m
 def test_switching_images_and_back(bundles: Bundles, precision: str) -> None:
     bundle = bundles(precision)
     model = pulse_edge.load(bundle, threads=1)
-    requests = [(page(0), Q1), (page(1), Q1), (page(0), Q1), (None, Q1), (page(2, (300, 80)), Q2), (page(0), Q2)]
+    requests = [
+        (page(0), Q1),
+        (page(1), Q1),
+        (page(0), Q1),
+        (None, Q1),
+        (page(2, (300, 80)), Q2),
+        (page(0), Q2),
+    ]
     for image, question in requests:
         answer = model.ask(image, question, max_new_tokens=40)
         assert answer.token_ids == fresh(bundle, image, question).token_ids
@@ -121,7 +145,9 @@ def test_switching_images_and_back(bundles: Bundles, precision: str) -> None:
 
 
 def test_the_same_pixels_from_other_sources(model: pulse_edge.Model, tmp_path: Path) -> None:
-    """Told apart in provenance, but not computed again; a file's own bytes are not even decoded again."""
+    """Told apart in provenance, but not computed again; a file's own bytes are not even decoded
+    again.
+    """
     path = tmp_path / "page.png"
     path.write_bytes(encoded(page(), "PNG"))
     first = model.ask(path, Q1, max_new_tokens=20)
@@ -138,7 +164,10 @@ def test_the_same_pixels_from_other_sources(model: pulse_edge.Model, tmp_path: P
         answer = model.ask(source, Q1, max_new_tokens=20)
         assert answer.token_ids == first.token_ids
         assert answer.provenance["image"] == first.provenance["image"] | {"format": form}
-        assert (answer.usage.cached_tokens, answer.timings.vision) == (answer.usage.prompt_tokens - 1, 0)
+        assert (answer.usage.cached_tokens, answer.timings.vision) == (
+            answer.usage.prompt_tokens - 1,
+            0,
+        )
         decoded.append(answer.timings.decode_image > 0)
     assert decoded == [False, False, True, False, True, True]
     changed = page()
@@ -147,7 +176,13 @@ def test_the_same_pixels_from_other_sources(model: pulse_edge.Model, tmp_path: P
 
 
 def test_the_second_question_is_answered_sooner(bundles: Bundles) -> None:
-    big = {"image_size": 112, "grids": ((112, 224), (224, 112), (224, 224)), "hidden": 192, "ffn": 512, "layers": 4}
+    big = {
+        "image_size": 112,
+        "grids": ((112, 224), (224, 112), (224, 224)),
+        "hidden": 192,
+        "ffn": 512,
+        "layers": 4,
+    }
     model = pulse_edge.load(bundles(**big), threads=1)
     cold, warm = [], []
     for seed in range(6):
@@ -160,19 +195,55 @@ def test_the_second_question_is_answered_sooner(bundles: Bundles) -> None:
 
 def test_without_an_image(bundle: Path, model: pulse_edge.Model) -> None:
     answer = model.ask(None, Q1, max_new_tokens=20)
-    assert (answer.usage.image_tokens, answer.provenance["image"], answer.timings.vision) == (0, None, 0)
+    assert (answer.usage.image_tokens, answer.provenance["image"], answer.timings.vision) == (
+        0,
+        None,
+        0,
+    )
     assert "<image>" not in answer.provenance["prompt"]
     model.ask(page(), Q1, max_new_tokens=20)
     assert model.ask(None, Q1, max_new_tokens=20).token_ids == answer.token_ids
 
 
-# --- what ends an answer -----------------------------------------------------------------------------------------
+def test_a_recording_is_drawn_first(bundle: Path, model: pulse_edge.Model) -> None:
+    """Handed in as an object or as a file, and by a chat."""
+    time = np.arange(5000) / 500
+    signals = np.stack([np.sin(2 * np.pi * time * (1 + i / 5)) for i in range(12)])
+    leads = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+    recording = pulse_edge.Recording(signals.astype(np.float32), 500, leads)
+    drawn = pulse_edge.draw_page(recording)
+    expected = fresh(bundle, drawn, Q1)
+    answer = model.ask(recording, Q1, max_new_tokens=40)
+    assert answer.token_ids == expected.token_ids
+    assert answer.provenance["image"] == expected.provenance["image"]
+    assert read_page(recording).sha256 == read_page(drawn).sha256
+    assert model.chat(recording).ask(Q1, max_new_tokens=40).token_ids == expected.token_ids
+
+
+def test_the_path_of_a_recording(bundle: Path, model: pulse_edge.Model, tmp_path: Path) -> None:
+    pydicom = pytest.importorskip("pydicom")
+    path = pydicom.data.get_testdata_file("waveform_ecg.dcm")
+    drawn = pulse_edge.draw_page(pulse_edge.read_recording(path))
+    for source in (path, Path(path)):
+        answer = model.ask(source, Q1, max_new_tokens=9)
+        assert answer.token_ids == fresh(bundle, drawn, Q1, max_new_tokens=9).token_ids
+    broken = tmp_path / "recording.dcm"
+    broken.write_bytes(b"\0" * 128 + b"DICM")
+    with pytest.raises(pulse_edge.RecordingError, match=r"recording\.dcm"):
+        model.stream(broken, Q1)
+
+
+# --- what ends an answer --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [1, 2, 17])
 def test_length(model: pulse_edge.Model, count: int) -> None:
     answer = model.ask(page(), Q1, max_new_tokens=count)
-    assert (answer.finish_reason, len(answer.token_ids), answer.usage.new_tokens) == ("length", count, count)
+    assert (answer.finish_reason, len(answer.token_ids), answer.usage.new_tokens) == (
+        "length",
+        count,
+        count,
+    )
     assert len(answer.timings.decode_steps) == count - 1
 
 
@@ -183,7 +254,9 @@ def test_the_end_token(checkpoint: Path, bundle: Path, tmp_path: Path) -> None:
     shutil.copytree(checkpoint, tmp_path / "checkpoint")
     for file in ("config.json", "generation_config.json"):
         config = json.loads((checkpoint / file).read_text())
-        (tmp_path / "checkpoint" / file).write_text(json.dumps(config | {"eos_token_id": known[at]}))
+        (tmp_path / "checkpoint" / file).write_text(
+            json.dumps(config | {"eos_token_id": known[at]})
+        )
     export(tmp_path / "checkpoint", tmp_path / "bundle", precision="fp32")
     answer = fresh(tmp_path / "bundle", page(), Q1)
     assert (answer.finish_reason, answer.token_ids) == ("eos", known[:at])
@@ -197,7 +270,10 @@ def test_stop_strings(model: pulse_edge.Model) -> None:
         stop = whole.text[start:end]
         stream = model.stream(page(), Q1, max_new_tokens=40, stop=["never", stop])
         answer = stream.answer
-        assert (answer.finish_reason, answer.text) == ("stop", whole.text[: whole.text.index(stop)].strip())
+        assert (answer.finish_reason, answer.text) == (
+            "stop",
+            whole.text[: whole.text.index(stop)].strip(),
+        )
         assert answer.token_ids == whole.token_ids[: len(answer.token_ids)]
         assert len(answer.token_ids) < 40
 
@@ -223,7 +299,7 @@ def test_a_prompt_that_does_not_fit_says_the_numbers(bundle: Path) -> None:
         assert answer.token_ids == fresh(bundle, None, "a", max_new_tokens=3).token_ids
 
 
-# --- what goes wrong ---------------------------------------------------------------------------------------------
+# --- what goes wrong ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -237,16 +313,21 @@ def test_a_prompt_that_does_not_fit_says_the_numbers(bundle: Path) -> None:
     ],
 )
 def test_errors_leave_the_model_as_it_was(
-    bundle: Path, model: pulse_edge.Model, ask: Callable[[pulse_edge.Model], Any], error: type[Exception]
+    bundle: Path,
+    model: pulse_edge.Model,
+    ask: Callable[[pulse_edge.Model], Any],
+    error: type[Exception],
 ) -> None:
     first = model.ask(page(), Q1, max_new_tokens=40)
     with pytest.raises(error):
         ask(model)
     assert model.ask(page(), Q1, max_new_tokens=40).token_ids == first.token_ids
-    assert model.ask(page(1), Q2, max_new_tokens=40).token_ids == fresh(bundle, page(1), Q2).token_ids
+    assert (
+        model.ask(page(1), Q2, max_new_tokens=40).token_ids == fresh(bundle, page(1), Q2).token_ids
+    )
 
 
-# --- what an answer tells ----------------------------------------------------------------------------------------
+# --- what an answer tells -------------------------------------------------------------------------
 
 
 def test_timings_add_up(model: pulse_edge.Model) -> None:
@@ -269,7 +350,10 @@ def test_provenance(bundle: Path, model: pulse_edge.Model) -> None:
     told = json.loads(json.dumps(answer.to_dict()))
     assert told["notice"] == NOTICE
     made = told["provenance"]
-    assert (made["bundle"], made["checkpoint"]["sha256"]) == (manifest.seal, manifest.checkpoint.sha256)
+    assert (made["bundle"], made["checkpoint"]["sha256"]) == (
+        manifest.seal,
+        manifest.checkpoint.sha256,
+    )
     assert made["image"] == {
         "sha256": read_page(file).sha256, "width": 150, "height": 110, "format": "PNG", "exif_orientation": 1,
         "views": 5, "tokens": 80,
@@ -288,6 +372,8 @@ def test_provenance(bundle: Path, model: pulse_edge.Model) -> None:
 
 def test_memory_does_not_grow(bundles: Bundles) -> None:
     """A few seconds of tests/soak.py."""
-    before, after, requests = soak.soak(pulse_edge.load(bundles("int8", context=1024), threads=1), 5, 3)
+    before, after, requests = soak.soak(
+        pulse_edge.load(bundles("int8", context=1024), threads=1), 5, 3
+    )
     assert requests > 50
     assert after - before < soak.BAR

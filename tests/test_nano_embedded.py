@@ -12,15 +12,16 @@ import pytest
 from PIL import Image
 
 import pulse_edge
-from pulse_edge.model import EMBEDDED
-from pulse_edge.simulation.questions import NO_ECG, REPORT, number, parse_report
-from pulse_nano.demo import SAMPLE
+from pulse_edge.assets import EMBEDDED, RATE_QUESTION, REPORT_QUESTION, SAMPLE_PAGE
+from pulse_edge.simulation.questions import NO_ECG, number_before, parse_report
 
 PROGRAM = Path(sys.executable).parent / "pulse-edge"
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(a) for a in (PROGRAM, *arguments)], capture_output=True, text=True, timeout=200)
+    return subprocess.run(
+        [str(a) for a in (PROGRAM, *arguments)], capture_output=True, text=True, timeout=200
+    )
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +31,12 @@ def model() -> pulse_edge.Model:
 
 def test_sample_page_is_read_rightly(model: pulse_edge.Model) -> None:
     """The page was simulated as sinus rhythm at 74 beats a minute with right bundle branch block."""
-    found = parse_report(model.ask(SAMPLE, REPORT).text)
+    found = parse_report(model.ask(SAMPLE_PAGE, REPORT_QUESTION).text)
     assert found is not None
     assert found.rhythm == "sinus rhythm"
     assert abs(found.rate - 74) <= 5
     assert found.conduction == ("right bundle branch block",)
-    rate = number(model.ask(SAMPLE, "What is the heart rate?").text, "bpm")
+    rate = number_before(model.ask(SAMPLE_PAGE, RATE_QUESTION).text, "bpm")
     assert rate is not None
     assert abs(rate - 74) <= 5
 
@@ -43,7 +44,7 @@ def test_sample_page_is_read_rightly(model: pulse_edge.Model) -> None:
 def test_blank_page_and_noise_are_refused(model: pulse_edge.Model) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (600, 800, 3), dtype=np.uint8)
     for image in (Image.new("RGB", (1100, 850), "white"), Image.fromarray(noise)):
-        assert model.ask(image, "What is the heart rate?").text == NO_ECG
+        assert model.ask(image, RATE_QUESTION).text == NO_ECG
 
 
 def test_it_is_what_the_card_says() -> None:

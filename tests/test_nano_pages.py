@@ -9,14 +9,13 @@ import numpy as np
 from pulse_edge.ecg.drawing import draw_page
 from pulse_edge.ecg.layout import PageStyle
 from pulse_edge.ecg.recording import LEADS, Recording
-from pulse_edge.simulation.pages import (
+from pulse_edge.simulation.pages import make_ecg, no_ecg
+from pulse_nano.shards import (
     CANVAS,
     Shard,
     compose,
     draw_training_page,
-    make_ecg,
     make_page,
-    no_ecg,
     views_of,
     write_shard,
 )

@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pulse_edge.evaluate.scoring import METRICS, balanced, evaluate, macro_f1, report_right, set_recall, summary, table
+from pulse_edge.evaluate.scoring import balanced, macro_f1, set_recall
+from pulse_edge.evaluate.simulated import (
+    METRICS,
+    Scores,
+    ask_case,
+    report_right,
+    score_replies,
+    score_table,
+    summary,
+)
+from pulse_edge.evaluate.task import Ask
 from pulse_edge.simulation.cases import Case, heldout
 from pulse_edge.simulation.questions import (
     CHOICES,
@@ -43,7 +53,9 @@ def test_choice_has_one_right_option() -> None:
 def test_every_topic_and_task_answers() -> None:
     rng = np.random.default_rng(2)
     findings = random_findings(rng)
-    assert len({ask(findings, "question", rng, topic).answer for topic in QUESTIONS}) == len(QUESTIONS)
+    assert len({ask(findings, "question", rng, topic).answer for topic in QUESTIONS}) == len(
+        QUESTIONS
+    )
     assert len(training_items(findings, rng)) == 10
     assert {item.answer for item in training_items(None, rng)} == {NO_ECG}
 
@@ -63,25 +75,32 @@ def test_metrics() -> None:
     assert macro_f1([(x, x), (x, none)]) == pytest.approx(2 / 3)
 
 
+def evaluate(ask_model: Ask, cases: list[Case]) -> Scores:
+    (scores,) = score_replies(ask_case(case, [ask_model]) for case in cases)
+    return scores
+
+
 def _cases(count: int) -> list[Case]:
     return list(heldout(count, empty=0.5))
 
 
 def test_a_perfect_model_scores_one_and_a_mute_one_does_not() -> None:
     cases = _cases(4)
-    answers = {(id(case.image), item.question): item.answer for case in cases for item in case.items}
+    answers = {
+        (id(case.image), item.question): item.answer for case in cases for item in case.items
+    }
 
     def perfect(image: Image.Image, question: str) -> str:
         return answers[id(image), question]
 
-    best = summary(evaluate(perfect, iter(cases)), draws=5)
-    mute = summary(evaluate(lambda image, question: "", iter(cases)), draws=5)
+    best = summary(evaluate(perfect, cases), draws=5)
+    mute = summary(evaluate(lambda image, question: "", cases), draws=5)
     for name, cell in best.items():
         if not np.isnan(cell["value"]):
             assert cell["value"] == (0.0 if "wrongly" in name else 1.0), name
     for name, (_, _, counts) in METRICS.items():
         assert not counts or mute[name]["value"] == 0, name
-    assert "| mean of the tasks | 1.000 |" in table({"best": best, "mute": mute})
+    assert "| mean of the tasks | 1.000 |" in score_table({"best": best, "mute": mute})
 
 
 def test_heldout_is_fixed() -> None:

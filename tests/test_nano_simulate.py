@@ -108,7 +108,11 @@ def test_st_level(st: str, leads: tuple[str, ...]) -> None:
 
 def test_irregular_rhythms_are() -> None:
     def cv(spec: EcgSpec) -> float:
-        return float(np.mean([np.std(d) / np.mean(d) for d in (np.diff(simulate(spec, s).qrs) for s in range(5))]))
+        return float(
+            np.mean(
+                [np.std(d) / np.mean(d) for d in (np.diff(simulate(spec, s).qrs) for s in range(5))]
+            )
+        )
 
     assert cv(EcgSpec()) < 0.03
     assert cv(EcgSpec(rhythm="atrial fibrillation", rate_bpm=100, pr_ms=None)) > 0.12
@@ -144,14 +148,18 @@ def test_ectopy(ectopy: str) -> None:
 
 
 def test_paced_spikes_precede() -> None:
-    ecg = simulate(EcgSpec(rhythm="ventricular paced rhythm", qrs_ms=160, pr_ms=None, rate_bpm=70), 11)
+    ecg = simulate(
+        EcgSpec(rhythm="ventricular paced rhythm", qrs_ms=160, pr_ms=None, rate_bpm=70), 11
+    )
     assert len(ecg.spikes) >= len(ecg.qrs) - 1
     assert np.allclose(ecg.qrs[-1] - ecg.spikes[ecg.spikes < ecg.qrs[-1]].max(), 0.012, atol=1e-6)
 
 
 def test_same_seed_same_samples() -> None:
     spec = sample_spec(np.random.default_rng(0))
-    np.testing.assert_array_equal(add_noise(simulate(spec, 1), 1).signal, add_noise(simulate(spec, 1), 1).signal)
+    np.testing.assert_array_equal(
+        add_noise(simulate(spec, 1), 1).signal, add_noise(simulate(spec, 1), 1).signal
+    )
     assert not np.array_equal(simulate(spec, 1).signal, simulate(spec, 2).signal)
 
 

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.parity
 torch = pytest.importorskip("torch")
 CliRunner = pytest.importorskip("click.testing").CliRunner
 
-from pulse_edge.simulation.pages import CANVAS, EVENT_COLUMNS, SIDE, Page, draw_training_page, make_ecg, write_shard  # noqa: E402
+from pulse_edge.simulation.pages import make_ecg  # noqa: E402
 from pulse_edge.simulation.questions import Findings, random_findings, training_items  # noqa: E402
 from pulse_edge.simulation.simulator import EcgSpec  # noqa: E402
 from pulse_nano import language, loop, pretrain, train  # noqa: E402
@@ -22,6 +22,7 @@ from pulse_nano.checkpoint import SYSTEM, load_start, save_start  # noqa: E402
 from pulse_nano.data import Pages  # noqa: E402
 from pulse_nano.model import CLASSES, Nano, Size  # noqa: E402
 from pulse_nano.optim import make_optimizers, set_rate  # noqa: E402
+from pulse_nano.shards import CANVAS, EVENT_COLUMNS, SIDE, Page, draw_training_page, write_shard  # noqa: E402
 from pulse_nano.targets import FIRST_CLASS, class_at, dense_target, find_beats, losses, rr_turns  # noqa: E402
 
 COMMON = ["--shards", "1", "--batch", "2", "--workers"]
@@ -43,7 +44,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_interrupted_training_is_the_same_training(trained: tuple[Path, Path], tmp_path: Path, workers: str) -> None:
+def test_interrupted_training_is_the_same_training(
+    trained: tuple[Path, Path], tmp_path: Path, workers: str
+) -> None:
     """Four steps in one call, and in several: the same weights to the bit. Another seed: other weights."""
 
     def run(name: str, seed: str, *limit: str) -> dict[str, torch.Tensor]:
@@ -62,11 +65,15 @@ def test_interrupted_training_is_the_same_training(trained: tuple[Path, Path], t
         parts = run("parts", "1", "--minutes", "0")  # a call has time for one step
         assert int(parts["step"]) == step
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
-    logs = [(tmp_path / name / "tower.jsonl").read_text().splitlines() for name in ("whole", "parts")]
+    logs = [
+        (tmp_path / name / "tower.jsonl").read_text().splitlines() for name in ("whole", "parts")
+    ]
     digests = [[row["weights"] for row in map(json.loads, log) if "weights" in row] for log in logs]
     assert digests[0] == digests[1]
     assert len(set(digests[0])) == 4  # one a step
-    assert not torch.equal(whole["tower.patch_embedding.weight"], other["tower.patch_embedding.weight"])
+    assert not torch.equal(
+        whole["tower.patch_embedding.weight"], other["tower.patch_embedding.weight"]
+    )
 
 
 def test_one_writer(trained: tuple[Path, Path]) -> None:
@@ -103,17 +110,24 @@ def test_workers_average_their_gradients(trained: tuple[Path, Path], tmp_path: P
     pages = Pages(tmp_path / "pages", 1, 1, Size().patch, 3)
     for number in (0, 1):
         data = pages.make(number)
-        (torch.stack(list(losses(seeing(data.views), data.dense, data.heads).values())).sum() / 2).backward()
+        (
+            torch.stack(list(losses(seeing(data.views), data.dense, data.heads).values())).sum() / 2
+        ).backward()
     torch.nn.utils.clip_grad_norm_(seeing.parameters(), 1.0)
     for optimizer in optimizers:
         optimizer.step()
     # AdamW's first step is the gradient's sign: where it is near zero, rounding decides.
-    close = [torch.isclose(value, stepped[name], atol=1e-6).float().mean() for name, value in seeing.named_parameters()]
+    close = [
+        torch.isclose(value, stepped[name], atol=1e-6).float().mean()
+        for name, value in seeing.named_parameters()
+    ]
     assert min(close) > 0.98
 
 
 @pytest.mark.parametrize("backwards", [False, True])
-def test_every_epoch_has_each_page_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backwards: bool) -> None:
+def test_every_epoch_has_each_page_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backwards: bool
+) -> None:
     """The first epoch goes through the shards in order, or from the last one on, four shuffled together."""
     monkeypatch.setattr(Pages, "_shard", lambda _, number: [(number, page) for page in range(5)])
     pages = Pages(tmp_path, 8, 1, Size().patch, 3, backwards=backwards)
@@ -160,7 +174,9 @@ def premature() -> tuple[np.ndarray, Page]:
     return ecg.qrs, draw_training_page(ecg, PageStyle())
 
 
-def test_turns_are_log_ratios_of_the_intervals_around_a_beat(premature: tuple[np.ndarray, Page]) -> None:
+def test_turns_are_log_ratios_of_the_intervals_around_a_beat(
+    premature: tuple[np.ndarray, Page],
+) -> None:
     onsets, page = premature
     rr = np.diff(onsets)
     expected = np.log(rr[1:] / rr[:-1])
@@ -182,13 +198,18 @@ def test_targets_lie_where_the_views_show_them(premature: tuple[np.ndarray, Page
     beats = [event for event in page.events if event[2] < 5 and event[0] < CANVAS]
     for x, y, *_ in beats:
         small = x / 2, (y - page.top) * SIDE / page.ink.shape[0]
-        for view, (left, down) in ((1 + 2 * int(y // SIDE) + int(x // SIDE), (x % SIDE, y % SIDE)), (0, small)):
+        for view, (left, down) in (
+            (1 + 2 * int(y // SIDE) + int(x // SIDE), (x % SIDE, y % SIDE)),
+            (0, small),
+        ):
             cell = target[view, int(down) // patch, int(left) // patch]
             assert cell[int(left % patch) // 2] == 1  # bins of two pixels
     assert (target[1:, ..., :14] == 1).sum() <= len(beats)
 
 
-def test_intervals_are_classes_where_a_tile_shows_both_ends(premature: tuple[np.ndarray, Page]) -> None:
+def test_intervals_are_classes_where_a_tile_shows_both_ends(
+    premature: tuple[np.ndarray, Page],
+) -> None:
     """RR and its change at every QRS complex whose neighbours are in its tile, and nowhere else."""
     _, page = premature
     patch, grid = 28, SIDE // 28
@@ -240,9 +261,15 @@ def test_prompt_is_the_runtimes(trained: tuple[Path, Path]) -> None:
 
     path = trained[1] / "tokenizer.model"
     prompts = train.Prompts(path)
-    builder = PromptBuilder(PromptSpec("llava_v1", SYSTEM, "USER", "ASSISTANT", True), Tokenizer(path, True), 1, 2)
+    builder = PromptBuilder(
+        PromptSpec("llava_v1", SYSTEM, "USER", "ASSISTANT", True), Tokenizer(path, True), 1, 2
+    )
     for item in training_items(random_findings(np.random.default_rng(0)), np.random.default_rng(0)):
-        assert builder.first_turn(item.question) == [*prompts.head, IMAGE, *prompts.question(item)[0]]
+        assert builder.first_turn(item.question) == [
+            *prompts.head,
+            IMAGE,
+            *prompts.question(item)[0],
+        ]
 
 
 def test_packing_equals_single_turns(trained: tuple[Path, Path]) -> None:
@@ -257,7 +284,12 @@ def test_packing_equals_single_turns(trained: tuple[Path, Path]) -> None:
         packed = train.pack(prompts, [page], 5)
         head = torch.tensor(prompts.head)[None]
         x = torch.cat(
-            [nano.decoder.embed_tokens(head), nano.projector(features), nano.decoder.embed_tokens(packed.ids)], 1
+            [
+                nano.decoder.embed_tokens(head),
+                nano.projector(features),
+                nano.decoder.embed_tokens(packed.ids),
+            ],
+            1,
         )
         prefix = head.shape[1] + 5
         positions = torch.cat([torch.arange(prefix)[None], packed.positions], 1)
@@ -276,10 +308,17 @@ def test_letters_weigh_more(trained: tuple[Path, Path], monkeypatch: pytest.Monk
     pages = [training_items(random_findings(rng) if n % 4 else None, rng) for n in range(8)]
     packed = train.pack(prompts, pages, 5)
     spoken = [
-        [prompts.sp.id_to_piece(int(i)).strip("\u2581") for i in packed.labels[r][packed.letters[r]]] for r in range(8)
+        [
+            prompts.sp.id_to_piece(int(i)).strip("\u2581")
+            for i in packed.labels[r][packed.letters[r]]
+        ]
+        for r in range(8)
     ]
     seen = [set(row.tolist()) for row in packed.block]
-    wanted = [[i.key for n, i in enumerate(p, 1) if i.task == "choice" and n in seen[r]] for r, p in enumerate(pages)]
+    wanted = [
+        [i.key for n, i in enumerate(p, 1) if i.task == "choice" and n in seen[r]]
+        for r, p in enumerate(pages)
+    ]
     assert spoken == [letters if n % 4 else [] for n, letters in enumerate(wanted)]
     assert sum(map(len, spoken)) > 8
 
@@ -293,7 +332,9 @@ def test_letters_weigh_more(trained: tuple[Path, Path], monkeypatch: pytest.Monk
             weighted.append(loss.item())
     share = packed.letters.sum().item() / (packed.labels != train.IGNORE).sum().item()
     assert plain[0] == plain[1] == pytest.approx(weighted[0], rel=1e-5)
-    letters = (weighted[1] * (1 + 7 * share) - weighted[0]) / (7 * share)  # their mean loss, out of the weighted one
+    letters = (weighted[1] * (1 + 7 * share) - weighted[0]) / (
+        7 * share
+    )  # their mean loss, out of the weighted one
     assert 0.5 < letters / np.log(size.vocab) < 2
     assert letters != pytest.approx(plain[0], rel=1e-3)
 

@@ -100,7 +100,9 @@ def test_int4_logits_are_those_of_the_dequantized_weights(checkpoint: Path) -> N
     model = transformers.LlamaForCausalLM(config).double().eval()
     weights = {}
     for name, entry, data in source.tensors(checkpoint):
-        weight = torch.frombuffer(bytearray(data), dtype=torch_int4.STORED[entry["dtype"]]).reshape(entry["shape"])
+        weight = torch.frombuffer(bytearray(data), dtype=torch_int4.STORED[entry["dtype"]]).reshape(
+            entry["shape"]
+        )
         if weight.ndim == 2 and "embed" not in name:
             codes, scales, zeros = torch_int4.quantize(weight)
             weight = torch_int4.dequantize(codes, scales.double(), zeros.double())
@@ -141,7 +143,9 @@ def test_the_next_way_is_taken_where_one_fails(
     assert "graph: ZeroDivisionError" in capsys.readouterr().err
 
 
-def test_a_way_whose_logits_are_wrong_is_refused(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_way_whose_logits_are_wrong_is_refused(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def wrong(self: Any, way: str) -> Any:
         return lambda inputs: 2 * self._model.step(inputs)
 

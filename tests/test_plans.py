@@ -33,8 +33,9 @@ from pulse_edge.bundle.sealed_json import dumps
 from pulse_edge.cli import cli
 from pulse_edge.engines.chunk import plan_rows, scratch
 from pulse_edge.errors import EngineError, ExportError
+from pulse_edge.measure.devices import PLAN_DEVICES
 from pulse_export.pipeline import export
-from pulse_export.plan import builder as engine
+from pulse_export.plan import builder as plan_builder
 
 KEY = PlanKey("tensorrt", "10.16.1", 87)
 
@@ -62,15 +63,24 @@ def test_plans_are_found_by_their_key(bundle: Bundle) -> None:
     assert (root.name, available(bundle)) == ("tensorrt-10.16.1-sm87", ["tensorrt-10.16.1-sm87"])
     index = open_plans(bundle, KEY)
     assert (index.key, index.bundle, index.step_profile) == (KEY, bundle.digest, 1)
-    assert sorted(p.name for p in (bundle.path / PLANS).iterdir()) == [root.name]  # nothing staged is left
+    assert sorted(p.name for p in (bundle.path / PLANS).iterdir()) == [
+        root.name
+    ]  # nothing staged is left
     assert open_bundle(bundle.path).digest == bundle.digest  # it is still the same bundle
     assert "tensorrt-10.16.1-sm87" in CliRunner().invoke(cli, ["info", str(bundle.path)]).output
 
 
 def test_another_version_or_gpu_has_no_plans(bundle: Bundle) -> None:
     plant(bundle)
-    for key in (replace(KEY, version="10.16.2"), replace(KEY, capability=89), replace(KEY, library="tensorrt_rtx")):
-        with pytest.raises(EngineError, match=rf"no plans for {key} \(but for {KEY}\).*pulse-edge build {bundle.path}"):
+    for key in (
+        replace(KEY, version="10.16.2"),
+        replace(KEY, capability=89),
+        replace(KEY, library="tensorrt_rtx"),
+    ):
+        with pytest.raises(
+            EngineError,
+            match=rf"no plans for {key} \(but for {KEY}\).*pulse-edge build {bundle.path}",
+        ):
             open_plans(bundle, key)
 
 
@@ -82,7 +92,10 @@ def edit(root: Path, **fields: Any) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda root: (root / "decoder.plan").write_bytes(b"decoder.plaN"), "decoder.plan: altered"),
+        (
+            lambda root: (root / "decoder.plan").write_bytes(b"decoder.plaN"),
+            "decoder.plan: altered",
+        ),
         (lambda root: (root / "decoder.plan").write_bytes(b"short"), "5 bytes, plans.json says 12"),
         (lambda root: (root / "vision.plan").unlink(), "vision.plan: missing"),
         (lambda root: edit(root, prefill_rows=512), "edited by hand or damaged"),
@@ -101,9 +114,13 @@ def test_damaged_plans_are_refused(bundle: Bundle, damage: Any, message: str) ->
 
 def test_stale_plans_are_refused(bundle: Bundle, bundles: Bundles) -> None:
     """Of the same names and the same device, but built from other graphs."""
-    other = open_bundle(shutil.copytree(bundles("int4", None, "standard"), bundle.path.with_name("other")))
+    other = open_bundle(
+        shutil.copytree(bundles("int4", None, "standard"), bundle.path.with_name("other"))
+    )
     shutil.copytree(plant(other), plan_directory(bundle, KEY))
-    with pytest.raises(EngineError, match=r"built from another bundle .*build them again: pulse-edge build"):
+    with pytest.raises(
+        EngineError, match=r"built from another bundle .*build them again: pulse-edge build"
+    ):
         open_plans(bundle, KEY)
     moved = plan_directory(other, replace(KEY, capability=89))
     plan_directory(other, KEY).rename(moved)
@@ -143,10 +160,12 @@ def libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     kinds = SimpleNamespace(SM86=0, SM89=1, __members__={"NONE": 0, "SM86": 1, "SM89": 2})
     fakes = {
         "tensorrt": SimpleNamespace(__version__="10.16.1", IKVCacheUpdateLayer=None),
-        "tensorrt_rtx": SimpleNamespace(__version__="1.7.1", IKVCacheUpdateLayer=None, ComputeCapability=kinds),
+        "tensorrt_rtx": SimpleNamespace(
+            __version__="1.7.1", IKVCacheUpdateLayer=None, ComputeCapability=kinds
+        ),
     }
-    monkeypatch.setattr(engine, "load_library", fakes.__getitem__)
-    monkeypatch.setattr(engine, "Cuda", Orin)
+    monkeypatch.setattr(plan_builder, "load_library", fakes.__getitem__)
+    monkeypatch.setattr(plan_builder, "Cuda", Orin)
 
 
 def with_context(bundle: Bundle, context: int) -> Bundle:
@@ -185,15 +204,15 @@ def test_which_library_builds(
     rows: int,
 ) -> None:
     """A named device has its own memory, also where this GPU builds for it: plans run there."""
-    builder = engine.choose_builder(bundle, device)
+    builder = plan_builder.choose_builder(bundle, device)
     ahead = expected.library == "tensorrt_rtx"
     assert (builder.key, builder.ahead, builder.shared) == (expected, ahead, not ahead)
-    assert engine.rows_of(with_context(bundle, 4096), builder) == rows
+    assert plan_builder.rows_of(with_context(bundle, 4096), builder) == rows
     weights = bundle.file(f"{DECODER_GRAPH}.data").stat().st_size
     fixed = 300e6 + 2 * weights + builder.shared * weights
     for asked in (64, 512):
         activations = builder.shared * scratch(bundle.manifest.model.text, asked)
-        assert engine.expected_memory(bundle, builder, asked) == fixed + activations
+        assert plan_builder.expected_memory(bundle, builder, asked) == fixed + activations
 
 
 GIB = 1 << 30
@@ -202,16 +221,15 @@ GIB = 1 << 30
 def test_rows_of_a_prompt(bundle: Bundle) -> None:
     """Those that were asked for before the device's, and no more than the context."""
     opened = with_context(bundle, 4096)
-    builder = engine.Builder(None, KEY, ahead=False, memory=64 * GIB)
-    assert engine.rows_of(opened, builder) == 2048
-    assert engine.rows_of(opened, builder, 64) == 64
-    assert engine.rows_of(opened, replace(builder, memory=None)) == 512
-    assert engine.rows_of(bundle, builder) == bundle.manifest.model.text.context < 2048
+    builder = plan_builder.Builder(None, KEY, ahead=False, memory=64 * GIB)
+    assert plan_builder.rows_of(opened, builder) == 2048
+    assert plan_builder.rows_of(opened, builder, 64) == 64
+    assert plan_builder.rows_of(opened, replace(builder, memory=None)) == 512
+    assert plan_builder.rows_of(bundle, builder) == bundle.manifest.model.text.context < 2048
 
 
 def test_every_device_has_a_memory() -> None:
-    assert engine.MEMORY.keys() == engine.DEVICES.keys()
-    rows = {name: plan_rows(gb * 10**9) for name, gb in engine.MEMORY.items()}
+    rows = {name: plan_rows(device.memory) for name, device in PLAN_DEVICES.items()}
     large = {name for name in rows if rows[name] == 2048}
     assert large >= {"t4", "l4", "a10", "a100", "h100", "agx-orin", "agx-thor"}
     assert not large & {"orin-nano", "orin-nx", "rtx30", "rtx40"}  # the smallest of that name
@@ -219,7 +237,7 @@ def test_every_device_has_a_memory() -> None:
 
 @pytest.mark.usefixtures("libraries")
 def test_the_rows_are_shown(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "_free_memory", lambda: 10**8)
+    monkeypatch.setattr(plan_builder, "free_memory", lambda: 10**8)
     for arguments, rows in (([], "512"), (["--prefill-rows", "64"], "64")):
         done = CliRunner().invoke(cli, ["build", str(bundle.path), *arguments])
         assert isinstance(done.exception, ExportError)
@@ -229,13 +247,17 @@ def test_the_rows_are_shown(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.usefixtures("libraries")
 def test_a_device_that_none_builds_for(bundle: Bundle) -> None:
     with pytest.raises(
-        engine.CannotBuildHere, match=r"h100 \(compute capability 9.0\).*SM86, SM89; copy .* to the dev"
+        plan_builder.CannotBuildHere,
+        match=r"h100 \(compute capability 9.0\).*SM86, SM89; copy .* to the dev",
     ):
-        engine.choose_builder(bundle, "h100")
+        plan_builder.choose_builder(bundle, "h100")
 
 
 def test_libraries_that_are_missing_or_old(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, install in (("tensorrt", "JetPack 7.2"), ("tensorrt_rtx", "pip install tensorrt-rtx")):
+    for name, install in (
+        ("tensorrt", "JetPack 7.2"),
+        ("tensorrt_rtx", "pip install tensorrt-rtx"),
+    ):
         monkeypatch.setitem(sys.modules, name, None)
         with pytest.raises(EngineError, match=f"{name} is not installed .*{install}"):
             load_library(name)
@@ -245,39 +267,57 @@ def test_libraries_that_are_missing_or_old(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.usefixtures("libraries")
-def test_too_little_memory_is_said_beforehand(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "_free_memory", lambda: 10**8)
+def test_too_little_memory_is_said_beforehand(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan_builder, "free_memory", lambda: 10**8)
     with pytest.raises(ExportError, match=r"needs about 0.3 GB of memory, 0.1 GB are free"):
-        engine.build(bundle, engine.choose_builder(bundle))
+        plan_builder.build_plans(bundle, plan_builder.choose_builder(bundle))
     assert not (bundle.path / PLANS).exists()
 
 
 @pytest.mark.usefixtures("libraries")
-def test_too_little_disk_is_said_beforehand(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "_free_disk", lambda _: 10**4)
-    with pytest.raises(ExportError, match=r"its plans take about 0.0 GB, 0.0 GB of the disk are free"):
-        engine.build(bundle, engine.choose_builder(bundle))
+def test_too_little_disk_is_said_beforehand(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan_builder, "free_disk", lambda _: 10**4)
+    with pytest.raises(
+        ExportError, match=r"its plans take about 0.0 GB, 0.0 GB of the disk are free"
+    ):
+        plan_builder.build_plans(bundle, plan_builder.choose_builder(bundle))
     assert not (bundle.path / PLANS).exists()
 
 
 @pytest.mark.usefixtures("libraries")
 def test_a_bundle_for_another_target(bundles: Bundles) -> None:
     for opened in (open_bundle(bundles()), open_bundle(bundles("fp32", None, "standard"))):
-        with pytest.raises(ExportError, match=r"is not for TensorRT; .*--target tensorrt --precision fp16"):
-            engine.build(opened, engine.choose_builder(opened))
+        with pytest.raises(
+            ExportError, match=r"is not for TensorRT; .*--target tensorrt --precision fp16"
+        ):
+            plan_builder.build_plans(opened, plan_builder.choose_builder(opened))
 
 
 def test_views(bundles: Bundles) -> None:
     spec = open_bundle(bundles()).manifest.model
-    assert engine.most_views(spec) == 1 + max(w * h for w, h in spec.image.grids) // spec.vision.image_size**2
-    assert engine.most_views(replace(spec, image=replace(spec.image, aspect="pad"))) == 1
+    assert (
+        spec.most_views == 1 + max(w * h for w, h in spec.image.grids) // spec.vision.image_size**2
+    )
+    assert replace(spec, image=replace(spec.image, aspect="pad")).most_views == 1
 
 
 # --- the context of an export --------------------------------------------------------------------------------------
 
 
 def test_a_shorter_context(checkpoint: Path, tmp_path: Path) -> None:
-    command = ["export", str(checkpoint), str(tmp_path / "out"), "--target", "standard", "--precision", "int4"]
+    command = [
+        "export",
+        str(checkpoint),
+        str(tmp_path / "out"),
+        "--target",
+        "standard",
+        "--precision",
+        "int4",
+    ]
     assert CliRunner().invoke(cli, [*command, "--context", "128"]).exit_code == 0
     assert open_bundle(tmp_path / "out").manifest.model.text.context == 128
     refused = CliRunner().invoke(cli, [*command, "--force", "--context", "100000"])
@@ -286,8 +326,13 @@ def test_a_shorter_context(checkpoint: Path, tmp_path: Path) -> None:
 
 def test_command_line_mistakes(checkpoint: Path, bundle: Bundle, tmp_path: Path) -> None:
     out = str(tmp_path / "out")
-    assert CliRunner().invoke(cli, ["export", str(checkpoint), out, "--device", "l4"]).exit_code == 2
-    for command in (["export", str(checkpoint), out, "--target", "tensorrt"], ["build", str(bundle.path)]):
+    assert (
+        CliRunner().invoke(cli, ["export", str(checkpoint), out, "--device", "l4"]).exit_code == 2
+    )
+    for command in (
+        ["export", str(checkpoint), out, "--target", "tensorrt"],
+        ["build", str(bundle.path)],
+    ):
         refused = CliRunner().invoke(cli, [*command, "--device", "tpu"])
         assert "device 'tpu' is not one of t4, a100" in str(refused.exception)
     assert not Path(out).exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,9 @@ pytest.importorskip("onnx", reason="exporting needs pulse-edge[export]")
 
 from pulse_export import threads
 from pulse_export.graph import Graph
-from pulse_export.quantize.precision import BITS, BLOCK_SIZES, PRECISIONS
+from pulse_export.quantize.precision import BLOCK_SIZES, HEADS, PRECISIONS, STORAGES, TOWERS
 from pulse_export.quantize.weights import QuantWeight, quantize
-from pulse_export.targets import onnxruntime as contrib
+from pulse_export.targets import onnxruntime as target
 
 Floats = NDArray[np.float32]
 WEIGHTS = arrays(
@@ -52,7 +53,9 @@ def test_no_weight_moves_by_more_than_half_a_step(weight: Floats, bits: int, blo
     scale = scale_of(q)
     clipped = q.codes[:, :columns] == (1 << bits) - 1
     error = np.abs(back.astype(np.float64) - weight)
-    slack = 1e-5 * scale * (1 << bits) + 2e-36  # float32 arithmetic on codes up to 2^bits; blocks of next to nothing
+    slack = (
+        1e-5 * scale * (1 << bits) + 2e-36
+    )  # float32 arithmetic on codes up to 2^bits; blocks of next to nothing
     assert (error <= np.where(clipped, 1.0, 0.5) * scale + slack).all()
 
 
@@ -182,9 +185,18 @@ def test_the_table() -> None:
     assert list(PRECISIONS) == ["fp32", "fp16", "int8", "int4", "w8a8"]
     for name, row in PRECISIONS.items():
         assert row.name == name == row.decoder
-        assert bool(row.block_size) == (row.decoder in BITS)
+        assert bool(row.block_size) == STORAGES[row.decoder].quantized
         assert row.block_size in (0, *BLOCK_SIZES)
-        assert {row.head, row.vision} <= {"fp32", "fp16", *BITS}
+        assert row.storages <= STORAGES.keys()
+        assert row.full == (name == "fp32")
+    assert {*HEADS, *TOWERS} <= STORAGES.keys()
+
+
+def test_the_roofline_knows_what_is_run_on_devices() -> None:
+    """By the precision's name; fp32 is for checks."""
+    from pulse_edge.measure import roofline
+
+    assert {profile.precision for profile in roofline.PROFILES} == PRECISIONS.keys() - {"fp32"}
 
 
 # -- as the engine reads it
@@ -193,10 +205,14 @@ def test_the_table() -> None:
 def matmul(weight: QuantWeight, x: Floats, level: int, path: Path) -> Floats:
     """x W^T by ONNX Runtime, through the target's own packing and node."""
     ort = pytest.importorskip("onnxruntime")
-    target = contrib.ContribTarget("test", np.float32, frozenset({"int4", "int8", "w8a8"}), level, "")
-    graph = Graph(path / "one.onnx", target.opsets)
+    tested = replace(target.CPU, accuracy_level=level)
+    graph = Graph(path / "one.onnx", tested.opsets)
     x_name = graph.input("x", np.float32, ["rows", weight.columns])
-    graph.output(target.emit_linear(graph, x_name, weight, None, "y"), np.float32, ["rows", weight.codes.shape[0]])
+    graph.output(
+        tested.emit_linear(graph, x_name, weight, None, "y"),
+        np.float32,
+        ["rows", weight.codes.shape[0]],
+    )
     graph.save()
     session = ort.InferenceSession(str(path / "one.onnx"), providers=["CPUExecutionProvider"])
     y: Floats = session.run(None, {"x": x})[0]
@@ -213,7 +229,7 @@ def test_the_engine_reads_the_codes_as_we_mean_them(
     """Level 0 multiplies the dequantized weight; level 4, which bundles use, also rounds x to 8 bits a block."""
     x = noise(rows, columns, 1)
     q = quantize(noise(48, columns), bits, block)
-    assert contrib.pack(q).shape == (48, -(-columns // block), block * bits // 8)
+    assert target.pack(q).shape == (48, -(-columns // block), block * bits // 8)
     exact = x.astype(np.float64) @ q.dequantize().astype(np.float64).T
     scale = np.abs(exact).max()
     assert np.abs(matmul(q, x, 0, tmp_path) - exact).max() < 2e-6 * scale
@@ -229,10 +245,13 @@ def test_the_engine_reads_the_codes_as_we_mean_them(
 @pytest.mark.parametrize("columns", [32, 129, 250])
 def test_bytes_times_bytes(columns: int, rows: int, tmp_path: Path) -> None:
     """Each row of x is rounded with a scale of its own: a row a thousand times as large costs the others nothing."""
-    x, q = noise(rows, columns, 1), quantize(noise(48, columns), contrib.BYTE_BITS, columns)
+    x, q = noise(rows, columns, 1), quantize(noise(48, columns), target.BYTE_BITS, columns)
     x[0] *= 1000
     step = np.abs(x).max(axis=1, keepdims=True) / 127
-    got, exact = matmul(q, x, 0, tmp_path), x.astype(np.float64) @ q.dequantize().astype(np.float64).T
+    got, exact = (
+        matmul(q, x, 0, tmp_path),
+        x.astype(np.float64) @ q.dequantize().astype(np.float64).T,
+    )
     scale = np.abs(exact).max(axis=1)
     rounded = (np.rint(x / step) * step) @ q.dequantize().T
     assert (np.abs(got - rounded).max(axis=1) < 1e-5 * scale).all()
@@ -242,11 +261,13 @@ def test_bytes_times_bytes(columns: int, rows: int, tmp_path: Path) -> None:
 
 def test_bytes_do_not_saturate(tmp_path: Path) -> None:
     """The largest products there are, all of one sign, in pairs: x86 without VNNI adds two of them in 16 bits."""
-    q = quantize(np.full((48, 256), -1, np.float32), contrib.BYTE_BITS, 256)
+    q = quantize(np.full((48, 256), -1, np.float32), target.BYTE_BITS, 256)
     assert (q.codes == 0).all()
     for sign in (1, -1):
         x = np.full((5, 256), sign, np.float32)
-        np.testing.assert_allclose(matmul(q, x, 0, tmp_path), np.full((5, 48), -256.0 * sign), rtol=1e-5)
+        np.testing.assert_allclose(
+            matmul(q, x, 0, tmp_path), np.full((5, 48), -256.0 * sign), rtol=1e-5
+        )
 
 
 @pytest.mark.parametrize("bits", [4, 8])

@@ -1,4 +1,6 @@
-"""Tokenising both ways: round trips, the template's ids, and text that is streamed without ever being taken back."""
+"""Tokenising both ways: round trips, the template's ids, and text that is streamed without ever
+being taken back.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ TOKENS, LEGACY = Tokenizer(MODEL, legacy=False), Tokenizer(MODEL, legacy=True)
 BOS, EOS, BYTE = 1, 2, 3  # byte tokens <0x00>… start at 3
 PROMPTS = PromptBuilder(PromptSpec(**VICUNA, legacy=False), TOKENS, BOS, EOS)
 
-# SentencePiece spells a space as U+2581, so a U+2581 of the text comes back as a space (in upstream, too).
+# SentencePiece spells a space as U+2581, so a U+2581 of the text comes back as a space (in
+# upstream, too).
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\u2581"))
 QUESTIONS = TEXT.filter(str.strip)
 
@@ -34,7 +37,7 @@ def raw(tokens: Sequence[int]) -> bytes:
     return b"".join(map(TOKENS.piece_bytes, tokens))
 
 
-# --- ids ---------------------------------------------------------------------------------------------------------
+# --- ids ------------------------------------------------------------------------------------------
 
 
 @given(TEXT)
@@ -65,12 +68,16 @@ def test_control_tokens_come_from_the_template_only(question: str) -> None:
 
 @given(QUESTIONS)
 def test_the_ids_spell_the_prompt(question: str) -> None:
-    """Each chunk starts with SentencePiece's dummy space; without these it is `text` that was encoded."""
+    """Each chunk starts with SentencePiece's dummy space; without these it is `text` that was
+    encoded.
+    """
     ids = PROMPTS.first_turn(question)
     at = ids.index(IMAGE)
     spelled = raw(ids[1:at])[1:] + b"<image>" + raw(ids[at + 1 :])[1:]
     assert spelled.decode() == PROMPTS.text(question)
-    assert raw(PROMPTS.first_turn(question, image=False)[1:])[1:].decode() == PROMPTS.text(question, image=False)
+    assert raw(PROMPTS.first_turn(question, image=False)[1:])[1:].decode() == PROMPTS.text(
+        question, image=False
+    )
     assert raw(PROMPTS.next_turn(question)[1:]).decode() == PROMPTS.turn_text(question)
 
 
@@ -91,7 +98,9 @@ def test_questions_that_are_refused(question: str, message: str) -> None:
 
 
 def test_tokens_without_text() -> None:
-    assert [TOKENS.piece_bytes(t) for t in (0, BOS, EOS, -1, IMAGE, TOKENS.size, 10**6)] == [b""] * 7
+    assert [TOKENS.piece_bytes(t) for t in (0, BOS, EOS, -1, IMAGE, TOKENS.size, 10**6)] == [
+        b""
+    ] * 7
     assert decode(TOKENS, [BOS, *TOKENS.encode("ECG"), 0, TOKENS.size, EOS]) == "ECG"
 
 
@@ -104,15 +113,23 @@ def test_a_file_that_is_no_tokenizer(tmp_path: Path) -> None:
             Tokenizer(path, legacy=False)
 
 
-# --- streamed text -----------------------------------------------------------------------------------------------
+# --- streamed text --------------------------------------------------------------------------------
 
 
 def certain(data: bytes) -> str:
     """What of `data`'s text no further byte can change: what all ways to go on have in common."""
-    if data[-2:-1] == b"\xed" and b"\xa0" <= data[-1:] <= b"\xbf":  # Python refuses a surrogate at its last byte
+    if (
+        data[-2:-1] == b"\xed" and b"\xa0" <= data[-1:] <= b"\xbf"
+    ):  # Python refuses a surrogate at its last byte
         data = data[:-2]
-    ways = [(data + more).decode(errors="replace") for more in (b"A", b"\x80\x80\x80", b"\xbf\xbf\xbf")]
-    return next(ways[0][:n] for n in range(len(ways[0]), -1, -1) if all(w.startswith(ways[0][:n]) for w in ways))
+    ways = [
+        (data + more).decode(errors="replace") for more in (b"A", b"\x80\x80\x80", b"\xbf\xbf\xbf")
+    ]
+    return next(
+        ways[0][:n]
+        for n in range(len(ways[0]), -1, -1)
+        if all(w.startswith(ways[0][:n]) for w in ways)
+    )
 
 
 def cut(text: str, stop: Sequence[str]) -> str | None:
@@ -122,7 +139,9 @@ def cut(text: str, stop: Sequence[str]) -> str | None:
 
 
 def whole(tokens: Sequence[int], stop: Sequence[str]) -> tuple[str, int | None]:
-    """Final text, by decoding everything again after each token, and the number of tokens it took to stop."""
+    """Final text, by decoding everything again after each token, and the number of tokens it took
+    to stop.
+    """
     for count in range(1, len(tokens) + 1):
         before = cut(certain(raw(tokens[:count])), stop)
         if before is not None:
@@ -145,7 +164,9 @@ def streamed(tokens: Sequence[int], stop: Sequence[str]) -> tuple[list[str], int
 SPANS = st.one_of(
     st.lists(st.integers(0, TOKENS.size - 1), max_size=4),
     TEXT.map(TOKENS.encode),
-    st.sampled_from(["é", "窦性", "🫀", " \n", "aab", "\u3000"]).map(lambda s: byte_tokens(s.encode())),
+    st.sampled_from(["é", "窦性", "🫀", " \n", "aab", "\u3000"]).map(
+        lambda s: byte_tokens(s.encode())
+    ),
     st.binary(max_size=4).map(byte_tokens),
     st.text("ab \n", max_size=8).map(lambda s: byte_tokens(s.encode())),
 )
@@ -157,8 +178,14 @@ def cases(draw: st.DrawFn) -> tuple[list[int], list[str]]:
     """Tokens, and stop strings of which most occur in their text, whole or in part."""
     tokens = draw(SEQUENCES)
     text = raw(tokens).decode(errors="replace")
-    parts = st.tuples(st.integers(0, max(len(text) - 1, 0)), st.integers(1, 6)).map(lambda p: text[p[0] : p[0] + p[1]])
-    stop = st.one_of(parts, st.text("ab \n", max_size=4), st.tuples(parts, st.text("ab", max_size=2)).map("".join))
+    parts = st.tuples(st.integers(0, max(len(text) - 1, 0)), st.integers(1, 6)).map(
+        lambda p: text[p[0] : p[0] + p[1]]
+    )
+    stop = st.one_of(
+        parts,
+        st.text("ab \n", max_size=4),
+        st.tuples(parts, st.text("ab", max_size=2)).map("".join),
+    )
     return tokens, draw(st.lists(stop.filter(bool), max_size=3))
 
 

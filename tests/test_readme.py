@@ -1,4 +1,4 @@
-"""Every command and snippet of the README, run as a user would, on a tiny checkpoint of the same architecture."""
+"""Every command and snippet of the README, run as a user would, on a tiny checkpoint."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import tiny
+
+from pulse_edge.cli import cli
 
 README = Path(__file__).parents[1] / "README.md"
 SAMPLE = README.parent / "pulse_edge" / "assets" / "sample.png"
@@ -18,12 +21,12 @@ BIN = Path(sys.executable).parent
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README.read_text(), re.M | re.S)
+    return re.findall(rf"^```{language}\n(.*?)^```$", README.read_text("utf-8"), re.M | re.S)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the README takes as given: a checkpoint, a page and a recording; the commands run in order."""
+    """What the README takes as given: a checkpoint, a page and a recording."""
     pydicom = pytest.importorskip("pydicom")
     root = tmp_path_factory.mktemp("readme")
     tiny.make_checkpoint(root / "PULSE-7B", dtype="bfloat16", shards=3, context=4096)
@@ -38,7 +41,9 @@ def test_commands_run_in_order(folder: Path) -> None:
     for line in lines:
         command, _, comment = line.partition("#")
         program, *arguments = shlex.split(command)
-        done = subprocess.run([BIN / program, *arguments], cwd=folder, capture_output=True, text=True)
+        done = subprocess.run(
+            [BIN / program, *arguments], cwd=folder, capture_output=True, text=True
+        )
         if "needs a GPU" in comment:  # here it must say so, not fail anyhow
             assert done.returncode == 6, f"{line}\n{done.stderr}"
             assert "pulse-edge[gpu]" in done.stderr
@@ -53,14 +58,53 @@ def test_python_snippets_run(folder: Path) -> None:
     snippets = blocks("python")
     assert snippets
     for snippet in snippets:
-        done = subprocess.run([sys.executable, "-c", snippet], cwd=folder, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-c", snippet], cwd=folder, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
 
 
 def test_options_in_the_text_exist() -> None:
     """`--option` in the README is an option of some command."""
-    from pulse_edge.cli import cli
-
-    known = {o for command in cli.commands.values() for p in command.params for o in (*p.opts, *p.secondary_opts)}
-    named = set(re.findall(r"--[a-z][a-z-]+", README.read_text()))
+    known = {
+        o
+        for command in cli.commands.values()
+        for p in command.params
+        for o in (*p.opts, *p.secondary_opts)
+    }
+    named = set(re.findall(r"--[a-z][a-z-]+", README.read_text("utf-8")))
     assert named <= known | {"--version", "--help"}
+
+
+def test_every_line_without_a_language_is_set_up() -> None:
+    """Blocks that are not run here hold what CI runs: the clone, make, pip, two outlines."""
+    extras = tomllib.loads((README.parent / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    targets = set(re.findall(r"^(\w+):", (README.parent / "Makefile").read_text(), re.M))
+    commands = set(cli.commands)
+    text = re.sub(r"^```(?:sh|python)\n.*?^```$", "", README.read_text("utf-8"), flags=re.M | re.S)
+    lines = [
+        line
+        for block in re.findall(r"^```\n(.*?)^```$", text, re.M | re.S)
+        for line in block.splitlines()
+    ]
+    assert lines
+    for line in lines:
+        program, *rest = line.partition("#")[0].split()
+        if program == "make":
+            assert rest[0] in targets, line
+        elif program == "pip":
+            named = re.findall(r"\[([\w,]+)\]", line)[0].split(",")
+            assert set(named) <= set(extras), line
+        elif program == "pulse-edge":
+            assert rest[0] in commands, line
+        else:
+            assert program == "git", line
+
+
+def test_the_first_screen_says_what_it_is_for() -> None:
+    head = "\n".join(README.read_text("utf-8").splitlines()[:25])
+    assert "Research use only" in head
+    assert "pulse-edge export" in head
+    assert "pulse-edge ask" in head

@@ -74,7 +74,11 @@ def test_recognised_by_mark_or_suffix(sample: Path, tmp_path: Path) -> None:
     assert not is_recording(tmp_path / "page.png")
     assert not is_recording(tmp_path)
     assert read_recording(tmp_path / "no_suffix").duration == 10
-    for path, why in (("page.png", "known: DICOM"), ("absent.dcm", "no such file"), (".", "no such file")):
+    for path, why in (
+        ("page.png", "known: DICOM"),
+        ("absent.dcm", "no such file"),
+        (".", "no such file"),
+    ):
         with pytest.raises(RecordingError, match=why):
             read_recording(tmp_path / path)
 
@@ -98,7 +102,14 @@ def test_units_factors_and_baseline(sample: Path, edit: Callable[..., Path]) -> 
 
 
 def test_samples_of_every_kind(edit: Callable[..., Path]) -> None:
-    for form, code in (("SB", "i1"), ("UB", "u1"), ("SS", "i2"), ("US", "u2"), ("SL", "i4"), ("UL", "u4")):
+    for form, code in (
+        ("SB", "i1"),
+        ("UB", "u1"),
+        ("SS", "i2"),
+        ("US", "u2"),
+        ("SL", "i4"),
+        ("UL", "u4"),
+    ):
         raw = np.arange(60 * 12).reshape(60, 12) % 100
 
         def change(dataset: Any, form: str = form, code: str = code, raw: Any = raw) -> None:
@@ -125,7 +136,9 @@ def test_big_endian(sample: Path, tmp_path: Path) -> None:
         if element.tag.is_private:
             del dataset[element.tag]
     dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRBigEndian
-    pydicom.dcmwrite(tmp_path / "big.dcm", dataset, implicit_vr=False, little_endian=False, force_encoding=True)
+    pydicom.dcmwrite(
+        tmp_path / "big.dcm", dataset, implicit_vr=False, little_endian=False, force_encoding=True
+    )
     assert (read_recording(tmp_path / "big.dcm").signals == read_recording(sample).signals).all()
 
 
@@ -189,7 +202,9 @@ def second_channel(dataset: Any) -> Any:
         ),
     ],
 )  # fmt: skip
-def test_bad_files_are_refused(edit: Callable[..., Path], change: Callable[[Any], object], message: str) -> None:
+def test_bad_files_are_refused(
+    edit: Callable[..., Path], change: Callable[[Any], object], message: str
+) -> None:
     with pytest.raises(RecordingError, match=message) as caught:
         read_recording(edit(change))
     assert "edited.dcm" in str(caught.value)
@@ -197,8 +212,14 @@ def test_bad_files_are_refused(edit: Callable[..., Path], change: Callable[[Any]
 
 
 @settings(max_examples=60, deadline=None)
-@given(at=st.integers(132, 40_000), junk=st.binary(min_size=1, max_size=40), cut=st.integers(0, 290_000))
-def test_damaged_bytes_never_raise_anything_else(sample: Path, at: int, junk: bytes, cut: int) -> None:
+@given(
+    at=st.integers(132, 40_000),
+    junk=st.binary(min_size=1, max_size=40),
+    cut=st.integers(0, 290_000),
+)
+def test_damaged_bytes_never_raise_anything_else(
+    sample: Path, at: int, junk: bytes, cut: int
+) -> None:
     data = sample.read_bytes()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "damaged.dcm"
@@ -234,7 +255,9 @@ def test_pydicom_is_optional(sample: Path, monkeypatch: pytest.MonkeyPatch) -> N
         (np.zeros((2, 5)), 500, ("aVR", "AVR"), "named aVR"),
     ],
 )
-def test_bad_recordings_are_refused(signals: Any, rate: float, leads: tuple[str, ...], message: str) -> None:
+def test_bad_recordings_are_refused(
+    signals: Any, rate: float, leads: tuple[str, ...], message: str
+) -> None:
     with pytest.raises(RecordingError, match=message):
         Recording(signals, rate, leads)
 

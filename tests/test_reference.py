@@ -16,7 +16,9 @@ from pulse_export.checkpoint import Checkpoint
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    path = tiny.make_checkpoint(tmp_path_factory.mktemp("checkpoint"), kv_heads=2, merge="spatial_unpad")
+    path = tiny.make_checkpoint(
+        tmp_path_factory.mktemp("checkpoint"), kv_heads=2, merge="spatial_unpad"
+    )
     return Checkpoint(path)
 
 
@@ -46,11 +48,13 @@ def test_attention_is_the_textbook_formula(causal: bool, monkeypatch: pytest.Mon
     for row in range(5):
         last = 4 + row if causal else 8
         for head in range(4):
-            weight = np.array([math.exp(q[row, head] @ k[j, head // 2] / math.sqrt(8)) for j in range(last + 1)])
+            weight = np.array(
+                [math.exp(q[row, head] @ k[j, head // 2] / math.sqrt(8)) for j in range(last + 1)]
+            )
             expected[row, head] = weight @ v[: last + 1, head // 2] / weight.sum()
     for block in (256, 2):
         monkeypatch.setattr(reference, "ROW_BLOCK", block)
-        got = reference.attention(q, k, v, causal)
+        got = reference.dense_attention(q, k, v, causal)
         np.testing.assert_allclose(got, expected.reshape(5, -1), rtol=1e-12)
 
 
@@ -59,7 +63,9 @@ def test_rotation_depends_on_distance_only_and_pairs_halves() -> None:
     q, k = rng.normal(size=(1, 1, 16)), rng.normal(size=(1, 1, 16))
 
     def score(at: int, to: int) -> float:
-        turned = [reference.rotate(x, np.array([p]), 10000.0).ravel() for x, p in ((q, at), (k, to))]
+        turned = [
+            reference.rotate(x, np.array([p]), 10000.0).ravel() for x, p in ((q, at), (k, to))
+        ]
         return float(turned[0] @ turned[1])
 
     assert score(7, 3) == pytest.approx(score(104, 100), rel=1e-12)
@@ -67,10 +73,15 @@ def test_rotation_depends_on_distance_only_and_pairs_halves() -> None:
     unit[..., 1] = 1
     turned = reference.rotate(unit, np.array([5]), 10000.0).ravel()
     angle = 5 * 10000.0 ** (-2 / 16)
-    assert (turned[1], turned[9]) == (pytest.approx(math.cos(angle)), pytest.approx(math.sin(angle)))
+    assert (turned[1], turned[9]) == (
+        pytest.approx(math.cos(angle)),
+        pytest.approx(math.sin(angle)),
+    )
 
 
-def test_cache_and_row_blocks_change_nothing(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_and_row_blocks_change_nothing(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
     embeds = embeddings(checkpoint, 40, np.float64)
     whole = reference.logits(embeds, checkpoint.spec, checkpoint.tensor)
     cache = reference.Cache()
@@ -134,9 +145,13 @@ def test_every_stored_layout_gives_the_same_numbers(tmp_path: Path) -> None:
     """The same seed written as LLaVA publishes it and as Hugging Face converts it is the same network."""
     llava = Checkpoint(tiny.make_checkpoint(tmp_path / "llava", merge="spatial_unpad", shards=2))
     others = [
-        Checkpoint(tiny.make_checkpoint(tmp_path / names, layout="hf_next", names=names)) for names in ("old", "new")
+        Checkpoint(tiny.make_checkpoint(tmp_path / names, layout="hf_next", names=names))
+        for names in ("old", "new")
     ]
     image = Image.fromarray(np.random.default_rng(2).integers(0, 256, (90, 130, 3), np.uint8))
-    features = [reference.vision_features(reference.pixels(image, c.spec), c.spec, c.tensor) for c in (llava, *others)]
+    features = [
+        reference.vision_features(reference.pixels(image, c.spec), c.spec, c.tensor)
+        for c in (llava, *others)
+    ]
     np.testing.assert_array_equal(features[0], features[1])
     np.testing.assert_array_equal(features[1], features[2])

@@ -26,7 +26,10 @@ from pulse_export.pipeline import export
 from pulse_export.quantize.calibrate import Recipe
 from pulse_export.quantize.samples import DataHash, read_samples
 
-TURNS = [{"from": "human", "value": "<image>\nWhat is the rate?"}, {"from": "gpt", "value": "72 beats per minute."}]
+TURNS = [
+    {"from": "human", "value": "<image>\nWhat is the rate?"},
+    {"from": "gpt", "value": "72 beats per minute."},
+]
 
 
 def page(seed: int, size: tuple[int, int] = (130, 100)) -> Image.Image:
@@ -65,7 +68,9 @@ def test_the_manifest_names_recipe_and_data(checkpoint: Path, data: Path, tmp_pa
     assert first.manifest.precision.recipe == said + digest.hex
     again = exported(checkpoint, tmp_path / "b", recipe)
     assert again.digest == first.digest
-    (data / "prompts.json").write_text((data / "prompts.json").read_text().replace("72 beats", "71 beats"))
+    (data / "prompts.json").write_text(
+        (data / "prompts.json").read_text().replace("72 beats", "71 beats")
+    )
     other = exported(checkpoint, tmp_path / "c", recipe)
     assert other.manifest.precision.recipe != first.manifest.precision.recipe
     page(77).save(data / "pages" / "1.png")
@@ -103,7 +108,9 @@ def test_pages_alone_are_asked_built_in_questions(checkpoint: Path, data: Path) 
     samples = list(read_samples(checkpoint, spec, 2, data / "pages"))
     assert len({s.name for s in samples}) == 2
     assert len({s.ids for s in samples}) == 2
-    assert [s.ids for s in read_samples(checkpoint, spec, 2, data / "pages")] == [s.ids for s in samples]
+    assert [s.ids for s in read_samples(checkpoint, spec, 2, data / "pages")] == [
+        s.ids for s in samples
+    ]
 
 
 def test_simulated_pages_fit_the_context(checkpoints: Checkpoints) -> None:
@@ -119,7 +126,9 @@ def test_simulated_pages_fit_the_context(checkpoints: Checkpoints) -> None:
 
 def test_a_page_that_does_not_fit_the_context(checkpoints: Checkpoints) -> None:
     made = checkpoints(context=64)
-    with pytest.raises(ExportError, match=r"simulated page 0: the page's 80 tokens do not fit the context"):
+    with pytest.raises(
+        ExportError, match=r"simulated page 0: the page's 80 tokens do not fit the context"
+    ):
         list(read_samples(made, Checkpoint(made).spec, 1))
 
 
@@ -150,7 +159,9 @@ def test_prompts_that_are_refused(checkpoint: Path, data: Path, tmp_path: Path, 
     (data / "prompts.json").write_text(rows if isinstance(rows, str) else json.dumps(rows))
     recipe = Recipe(data / "pages", data / "prompts.json", samples=1)
     with pytest.raises(ExportError, match=message):
-        export(checkpoint, tmp_path / "out", precision="w8a8", target="standard", calibration=recipe)
+        export(
+            checkpoint, tmp_path / "out", precision="w8a8", target="standard", calibration=recipe
+        )
     assert [p.name for p in tmp_path.iterdir() if "out" in p.name] == []
 
 
@@ -168,7 +179,9 @@ def test_other_mistakes(checkpoint: Path, data: Path, tmp_path: Path) -> None:
         list(read_samples(checkpoint, spec, 3, data / "pages"))
 
 
-@pytest.mark.parametrize(("name", "value"), [("samples", 0), ("samples", 5000), ("alpha", -0.1), ("alpha", 1.5)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("samples", 0), ("samples", 5000), ("alpha", -0.1), ("alpha", 1.5)]
+)
 def test_recipes_that_are_refused(name: str, value: float) -> None:
     with pytest.raises(ExportError, match=f"{name}.* {value}, must be"):
         Recipe(**{name: value})
@@ -182,12 +195,23 @@ def test_a_target_that_does_not_run_it(checkpoint: Path, tmp_path: Path) -> None
 def test_from_the_command_line(checkpoint: Path, data: Path, tmp_path: Path) -> None:
     out = str(tmp_path / "out")
     command = ["export", str(checkpoint), out, "--target", "standard", "--precision", "w8a8"]
-    options = ["--calibration", str(data / "pages"), "--prompts", str(data / "prompts.json"), "--samples", "2"]
+    options = [
+        "--calibration",
+        str(data / "pages"),
+        "--prompts",
+        str(data / "prompts.json"),
+        "--samples",
+        "2",
+    ]
     done = CliRunner().invoke(cli, [*command, *options, "--smoothing", "0.75"])
     assert done.exit_code == 0, done.exception
-    assert "SmoothQuant alpha 0.75, absmax of 2 samples" in open_bundle(out).manifest.precision.recipe
+    assert (
+        "SmoothQuant alpha 0.75, absmax of 2 samples" in open_bundle(out).manifest.precision.recipe
+    )
     weights_only = [*command[:2], str(tmp_path / "b"), *command[3:6], "int8"]
     refused = CliRunner().invoke(cli, [*weights_only, *options])
-    assert "precision int8 quantizes no activations, so it takes no calibration data" in str(refused.exception)
+    assert "precision int8 quantizes no activations, so it takes no calibration data" in str(
+        refused.exception
+    )
     refused = CliRunner().invoke(cli, [*command, "--force", "--smoothing", "2"])
     assert "SmoothQuant's alpha is 2.0, must be 0 (off) to 1" in str(refused.exception)

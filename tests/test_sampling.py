@@ -1,4 +1,6 @@
-"""Parameters and the choice of a token, against a plain transcription of Hugging Face's logits processors."""
+"""Parameters and the choice of a token, against a plain transcription of Hugging Face's logits
+processors.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,16 @@ from hypothesis import strategies as st
 import pulse_edge
 from pulse_edge.decode.sampler import Sampler
 from pulse_edge.errors import EngineError, ParameterError
-from pulse_edge.params import SamplingParams
+from pulse_edge.params import GenerationParams
 
 
 def distribution(
-    logits: np.ndarray, seen: list[int], temperature: float, top_k: int, top_p: float, penalty: float
+    logits: np.ndarray,
+    seen: list[int],
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    penalty: float,
 ) -> dict[int, float]:
     """Token -> probability, one plain loop per step of transformers 4.37.2 (RepetitionPenalty, Temperature, TopK,
     TopP; the last in its own direction: from the least likely, drop while the mass is at most 1 - top_p)."""
@@ -43,7 +50,7 @@ def distribution(
 
 def draws(logits: np.ndarray, seen: list[int], count: int, **params: Any) -> np.ndarray:
     """How often each token was chosen as the next one after `seen`."""
-    sampler = Sampler(SamplingParams(**params))
+    sampler = Sampler(GenerationParams(**params))
     counts = np.zeros(len(logits), int)
     for _ in range(count):
         sampler._seen = set(seen)
@@ -69,7 +76,9 @@ LOGITS = np.array([1.5, -0.5, 0.3, 2.0, -3.0, 0.9, -1.2, 1.1], np.float32)
         (2.0, 6, 0.85, 0.5),
     ],
 )
-def test_draws_follow_hugging_faces_distribution(temperature: float, top_k: int, top_p: float, penalty: float) -> None:
+def test_draws_follow_hugging_faces_distribution(
+    temperature: float, top_k: int, top_p: float, penalty: float
+) -> None:
     seen = [3, 4, 7]
     params = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
     expected = distribution(LOGITS, seen, penalty=penalty, **params)
@@ -95,23 +104,31 @@ def test_only_tokens_that_hugging_face_keeps(
 ) -> None:
     logits, seen = np.array(values, np.float32) / 4, [0, len(values) - 1]
     params = {"temperature": temperature, "top_k": top_k}
-    # Sums and penalties are rounded differently. What is kept at a slightly larger top_p may be kept, and in the place
-    # of a token another one that is as likely: [5, 1 / 0.2] is a tie in float32, and not in float64.
+    # Sums and penalties are rounded differently. What is kept at a slightly larger top_p may be
+    # kept, and in the place
+    # of a token another one that is as likely: [5, 1 / 0.2] is a tie in float32, and not in
+    # float64.
     kept = distribution(logits, seen, top_p=min(top_p + 1e-9, 1), penalty=penalty, **params)
     every = distribution(logits, seen, top_p=1.0, penalty=penalty, temperature=temperature, top_k=0)
-    legal = {i for i, p in every.items() if any(math.isclose(p, every[k], rel_tol=1e-5) for k in kept)}
+    legal = {
+        i for i, p in every.items() if any(math.isclose(p, every[k], rel_tol=1e-5) for k in kept)
+    }
     counts = draws(logits, seen, 20, top_p=top_p, repetition_penalty=penalty, **params)
     assert set(np.flatnonzero(counts)) <= legal
 
 
 def test_greedy_takes_the_first_of_the_best() -> None:
-    assert Sampler(SamplingParams())(np.array([0, 3, 1, 3], np.float32)) == 1
+    assert Sampler(GenerationParams())(np.array([0, 3, 1, 3], np.float32)) == 1
 
 
-@pytest.mark.parametrize(("logits", "chosen"), [([2, 1.5, 0], [0, 1, 0, 0]), ([-1, -1.5, -9], [0, 1, 0, 0])])
+@pytest.mark.parametrize(
+    ("logits", "chosen"), [([2, 1.5, 0], [0, 1, 0, 0]), ([-1, -1.5, -9], [0, 1, 0, 0])]
+)
 def test_greedy_with_a_penalty(logits: list[float], chosen: list[int]) -> None:
-    """Seen tokens are penalised once, however often they were seen, and the logits are left as they were."""
-    sampler, array = Sampler(SamplingParams(repetition_penalty=1.6)), np.array(logits, np.float32)
+    """Seen tokens are penalised once, however often they were seen, and the logits are left as they
+    were.
+    """
+    sampler, array = Sampler(GenerationParams(repetition_penalty=1.6)), np.array(logits, np.float32)
     assert [sampler(array) for _ in chosen] == chosen
     assert array.tolist() == logits
 
@@ -134,7 +151,7 @@ def test_a_small_top_p_keeps_the_best() -> None:
 
 def test_seeds() -> None:
     def sequence(seed: int) -> list[int]:
-        sampler = Sampler(SamplingParams(temperature=2.0, seed=seed))
+        sampler = Sampler(GenerationParams(temperature=2.0, seed=seed))
         return [sampler(LOGITS) for _ in range(40)]
 
     assert sequence(5) == sequence(5)
@@ -143,48 +160,62 @@ def test_seeds() -> None:
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_logits_that_are_not_finite_are_an_error_and_no_token(bad: float, temperature: float) -> None:
+def test_logits_that_are_not_finite_are_an_error_and_no_token(
+    bad: float, temperature: float
+) -> None:
     logits = LOGITS.copy()
     logits[2] = bad
     with pytest.raises(EngineError, match="not finite"):
-        Sampler(SamplingParams(temperature=temperature))(logits)
+        Sampler(GenerationParams(temperature=temperature))(logits)
 
 
-# --- parameters --------------------------------------------------------------------------------------------------
+# --- parameters -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("name", "values", "wanted"),
     [
         ("max_new_tokens", [0, -1, 1.0, True, "5", None, math.inf], "a whole number from 1"),
-        ("temperature", [-0.1, 101, math.nan, math.inf, True, "1", None, 1j, np.complex64(1)], "from 0 to 100"),
+        (
+            "temperature",
+            [-0.1, 101, math.nan, math.inf, True, "1", None, 1j, np.complex64(1)],
+            "from 0 to 100",
+        ),
         ("top_p", [0, -1, 1.01, math.nan, False, None, np.float32(math.nan)], "over 0, up to 1"),
         ("top_k", [-1, 1.5, True, None], "a whole number from 0"),
         ("repetition_penalty", [0, -1, 101, math.nan, math.inf, True, "1"], "over 0"),
         ("seed", [-1, 0.5, True, None, "x"], "a whole number from 0"),
         ("speculate", [None, 1, "yes"], "True or False"),
-        ("stop", ["", [""], ["a", ""], [1], None, 5, b"ab", ["a", None]], "strings that are not empty"),
+        (
+            "stop",
+            ["", [""], ["a", ""], [1], None, 5, b"ab", ["a", None]],
+            "strings that are not empty",
+        ),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(name: str, values: list[Any], wanted: str) -> None:
     for value in values:
         with pytest.raises(ParameterError, match=f"^{name} is .* must be .*{wanted}"):
-            SamplingParams(**{name: value})
+            GenerationParams(**{name: value})
 
 
 def test_legal_bounds_are_accepted() -> None:
-    SamplingParams(max_new_tokens=1, temperature=100, top_p=1, top_k=0, repetition_penalty=100, seed=0, stop=())
-    SamplingParams(temperature=5e-324, top_p=5e-324, repetition_penalty=5e-324, seed=10**30, stop=("\n", " "))
+    GenerationParams(
+        max_new_tokens=1, temperature=100, top_p=1, top_k=0, repetition_penalty=100, seed=0, stop=()
+    )
+    GenerationParams(
+        temperature=5e-324, top_p=5e-324, repetition_penalty=5e-324, seed=10**30, stop=("\n", " ")
+    )
 
 
 def test_one_stop_string_needs_no_list() -> None:
-    assert SamplingParams(stop="abc").stop == ("abc",)  # type: ignore[arg-type]
-    assert SamplingParams(stop=["abc", "d"]).stop == ("abc", "d")  # type: ignore[arg-type]
-    assert SamplingParams(stop=(s for s in "ab")).stop == ("a", "b")  # type: ignore[arg-type]
+    assert GenerationParams(stop="abc").stop == ("abc",)  # type: ignore[arg-type]
+    assert GenerationParams(stop=["abc", "d"]).stop == ("abc", "d")  # type: ignore[arg-type]
+    assert GenerationParams(stop=(s for s in "ab")).stop == ("a", "b")  # type: ignore[arg-type]
 
 
 def test_numpys_numbers_become_pythons() -> None:
-    params = SamplingParams(
+    params = GenerationParams(
         max_new_tokens=np.int64(5),  # type: ignore[arg-type]
         temperature=np.float32(0.5),  # type: ignore[arg-type]
         top_k=np.uint8(3),  # type: ignore[arg-type]
@@ -197,5 +228,7 @@ def test_numpys_numbers_become_pythons() -> None:
 
 
 def test_unknown_parameters_are_refused_with_the_list(model: pulse_edge.Model) -> None:
-    with pytest.raises(ParameterError, match="unknown parameter max_tokens, topp; there are max_new_tokens, temp"):
+    with pytest.raises(
+        ParameterError, match="unknown parameter max_tokens, topp; there are max_new_tokens, temp"
+    ):
         model.ask(None, "rate?", topp=0.5, max_tokens=5)

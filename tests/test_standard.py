@@ -1,4 +1,4 @@
-"""The standard target: plain ONNX that computes what the contrib graphs do, checked by ONNX Runtime's CPU provider."""
+"""The target `standard`: plain ONNX that computes what `cpu`'s graphs do, checked by ONNX Runtime's CPU provider."""
 
 from __future__ import annotations
 
@@ -30,11 +30,10 @@ from pulse_export.checkpoint import Checkpoint
 from pulse_export.graph import Graph
 from pulse_export.network.decoder import write_decoder
 from pulse_export.network.vision import write_vision
-from pulse_export.network.writer import Net, Tensors
+from pulse_export.network.writer import NetworkWriter, Tensors
 from pulse_export.quantize.precision import PRECISIONS
 from pulse_export.quantize.weights import QuantWeight, quantize
-from pulse_export.targets import onnxruntime as contrib
-from pulse_export.targets import tensorrt as standard
+from pulse_export.targets import onnxruntime, tensorrt
 
 Floats = NDArray[np.float32]
 GRAPHS = (VISION_GRAPH, DECODER_GRAPH)
@@ -122,7 +121,9 @@ def test_graphs_are_plain_onnx(bundles: Bundles, precision: str, file: str) -> N
 
 @pytest.mark.parametrize("precision", ["fp32", "int4"])
 @pytest.mark.parametrize("kv_heads", HEADS)
-def test_the_decoders_inputs_and_outputs(bundles: Bundles, precision: str, kv_heads: int | None) -> None:
+def test_the_decoders_inputs_and_outputs(
+    bundles: Bundles, precision: str, kv_heads: int | None
+) -> None:
     path = bundles(precision, None, "standard", kv_heads=kv_heads)
     spec = open_bundle(path).manifest.model.text
     graph = read(path / DECODER_GRAPH).graph
@@ -140,11 +141,11 @@ def test_the_decoders_inputs_and_outputs(bundles: Bundles, precision: str, kv_he
         assert shapes[f"past.{c}"] == shapes[f"present.{c}"] == expected
 
 
-# -- the numbers of the contrib graphs
+# -- the numbers of cpu's graphs
 
 
 @pytest.mark.parametrize("kv_heads", HEADS)
-def test_logits_are_the_contrib_graphs(bundles: Bundles, kv_heads: int | None) -> None:
+def test_logits_are_those_of_cpu(bundles: Bundles, kv_heads: int | None) -> None:
     """Prefill, single steps, several rows at once, then back to a lower position and on with something else."""
     engine = open_engine(open_bundle(bundles(kv_heads=kv_heads)), EngineOptions("cpu", threads=1))
     decoder = Decoder(bundles("fp32", None, "standard", kv_heads=kv_heads) / DECODER_GRAPH)
@@ -187,7 +188,7 @@ def test_only_the_rows_that_are_asked_for_are_computed(bundles: Bundles) -> None
         assert relative(Decoder(path)(x, rows), every[rows]) < 1e-5
 
 
-def test_features_are_the_contrib_graphs(bundles: Bundles) -> None:
+def test_features_are_those_of_cpu(bundles: Bundles) -> None:
     engine = open_engine(open_bundle(bundles()), EngineOptions("cpu", threads=1))
     got = features(bundles("fp32", None, "standard") / VISION_GRAPH, pages())
     assert relative(got, engine.encode(pages())) < 1e-4
@@ -199,21 +200,29 @@ def test_gelu_instead_of_quick_gelu(checkpoints: Checkpoints, tmp_path: Path) ->
     spec = replace(source.spec, vision=replace(source.spec.vision, activation="gelu"))
     got = [
         features(write(tmp_path / f"{i}.onnx", spec, target, "fp32", source.tensor), pages())
-        for i, target in enumerate((standard.FULL, contrib.CPU))
+        for i, target in enumerate((tensorrt.FULL, onnxruntime.CPU))
     ]
     assert relative(*got) < 1e-4
 
 
 @pytest.mark.parametrize(
     ("precision", "features_bar", "logits_bar"),
-    [("fp16", 0.005, 0.01), ("int8", 0.1, 0.1), ("int4", 0.1, 0.5)],  # about a third of each is measured
+    [
+        ("fp16", 0.005, 0.01),
+        ("int8", 0.1, 0.1),
+        ("int4", 0.1, 0.5),
+    ],  # about a third of each is measured
 )
 def test_every_precision_is_the_same_model(
     bundles: Bundles, precision: str, features_bar: float, logits_bar: float
 ) -> None:
     path, full = bundles(precision, None, "standard"), bundles("fp32", None, "standard")
     x = embeds(40)
-    assert 0 < relative(features(path / VISION_GRAPH, pages()), features(full / VISION_GRAPH, pages())) < features_bar
+    assert (
+        0
+        < relative(features(path / VISION_GRAPH, pages()), features(full / VISION_GRAPH, pages()))
+        < features_bar
+    )
     decoder = Decoder(path / DECODER_GRAPH, np.float16)
     got = np.concatenate([decoder(x[:30]), decoder(x[30:])])
     assert 0 < relative(got, Decoder(full / DECODER_GRAPH)(x)) < logits_bar
@@ -230,7 +239,9 @@ def codes_and_scales(path: Path) -> dict[str, Any]:
             if n.op_type == "DequantizeLinear"}  # fmt: skip
 
 
-def expected_weight(source: Checkpoint, name: str, bits: int, block: int, signed: bool) -> QuantWeight:
+def expected_weight(
+    source: Checkpoint, name: str, bits: int, block: int, signed: bool
+) -> QuantWeight:
     names = [name.replace("qkv", f"self_attn.{p}_proj") for p in "qkv"] if "qkv" in name else [name]
     weight = np.concatenate([source.tensor(f"{n}.weight") for n in names])
     return quantize(weight, bits, block or weight.shape[1], signed=signed)
@@ -238,7 +249,7 @@ def expected_weight(source: Checkpoint, name: str, bits: int, block: int, signed
 
 @pytest.mark.parametrize("block", [32, 64])
 def test_int4_codes_and_scales(bundles: Bundles, checkpoint: Path, block: int) -> None:
-    """Signed and turned, but contrib's, save in blocks whose largest weight is positive: there its scale is negative,
+    """Signed and turned, but cpu's, save in blocks whose largest weight is positive: there its scale is negative,
     which TensorRT refuses."""
     source = Checkpoint(checkpoint)
     stored = codes_and_scales(bundles("int4", block, "standard") / DECODER_GRAPH)
@@ -249,18 +260,24 @@ def test_int4_codes_and_scales(bundles: Bundles, checkpoint: Path, block: int) -
         assert (scales > 0).all()
         codes, scales = codes.astype(np.int8).T, scales.reshape(-1, codes.shape[1]).T
         expected = expected_weight(source, name, 4, block, signed=False)
-        np.testing.assert_array_equal(codes, expected.codes[:, : expected.columns].astype(np.int8) - 8)
+        np.testing.assert_array_equal(
+            codes, expected.codes[:, : expected.columns].astype(np.int8) - 8
+        )
         np.testing.assert_array_equal(scales, expected.scales.astype(np.float16))
-        other = expected_weight(source, name, 4, block, signed=True)  # contrib's
+        other = expected_weight(source, name, 4, block, signed=True)  # cpu's
         same = other.scales > 0
         assert 0.2 < same.mean() < 0.8
         np.testing.assert_array_equal(scales[same], other.scales.astype(np.float16)[same])
         each = np.repeat(same, block, axis=1)[:, : other.columns]
-        np.testing.assert_array_equal(codes[each], (other.codes[:, : other.columns].astype(np.int8) - 8)[each])
+        np.testing.assert_array_equal(
+            codes[each], (other.codes[:, : other.columns].astype(np.int8) - 8)[each]
+        )
 
 
 @pytest.mark.parametrize("precision", ["int8", "int4"])
-def test_int8_has_one_scale_for_each_output(bundles: Bundles, checkpoint: Path, precision: str) -> None:
+def test_int8_has_one_scale_for_each_output(
+    bundles: Bundles, checkpoint: Path, precision: str
+) -> None:
     source = Checkpoint(checkpoint)
     path = bundles(precision, None, "standard")
     stored = codes_and_scales(path / VISION_GRAPH)
@@ -274,11 +291,19 @@ def test_int8_has_one_scale_for_each_output(bundles: Bundles, checkpoint: Path, 
         np.testing.assert_array_equal(scales, expected.scales[:, 0].astype(np.float16))
 
 
-def write(path: Path, spec: ModelSpec, target: Any, precision: str, tensors: Tensors, name: str = VISION_GRAPH) -> Path:
+def write(
+    path: Path,
+    spec: ModelSpec,
+    target: Any,
+    precision: str,
+    tensors: Tensors,
+    name: str = VISION_GRAPH,
+) -> Path:
     """One graph of a checkpoint's tensors for a target that the export would not choose."""
     graph = Graph(path, target.opsets)
     row = PRECISIONS[precision]
-    {VISION_GRAPH: write_vision, DECODER_GRAPH: write_decoder}[name](Net(graph, target, row, 32, tensors), spec)
+    write_network = {VISION_GRAPH: write_vision, DECODER_GRAPH: write_decoder}[name]
+    write_network(NetworkWriter(graph, target, row, 32, tensors), spec)
     graph.save()
     return path
 
@@ -300,8 +325,17 @@ def test_quantized_numbers_are_those_of_the_dequantized_weights(
         return quantize(tensor, bits, block, signed=False).dequantize()
 
     for name in GRAPHS:
-        got = write(tmp_path / f"quantized-{name}", source.spec, standard.FULL, precision, source.tensor, name)
-        expected = write(tmp_path / f"floats-{name}", source.spec, standard.FULL, "fp32", dequantized, name)
+        got = write(
+            tmp_path / f"quantized-{name}",
+            source.spec,
+            tensorrt.FULL,
+            precision,
+            source.tensor,
+            name,
+        )
+        expected = write(
+            tmp_path / f"floats-{name}", source.spec, tensorrt.FULL, "fp32", dequantized, name
+        )
         if name == VISION_GRAPH:
             assert relative(features(got, pages()), features(expected, pages())) < 1e-5
         else:
@@ -312,9 +346,9 @@ def test_a_block_of_zeros(tmp_path: Path) -> None:
     """Its scale is not zero, which TensorRT would refuse, and its weights are."""
     weight = np.random.default_rng(0).normal(size=(8, 64)).astype(np.float32)
     weight[2, :32] = 0
-    graph = Graph(tmp_path / "g.onnx", standard.FULL.opsets)
+    graph = Graph(tmp_path / "g.onnx", tensorrt.FULL.opsets)
     x = graph.input("x", np.float32, ["n", 64])
-    standard.FULL.emit_linear(graph, x, quantize(weight, 4, 32, signed=False), None, "y")
+    tensorrt.FULL.emit_linear(graph, x, quantize(weight, 4, 32, signed=False), None, "y")
     graph.output("y", np.float32, ["n", 8])
     graph.save()
     ((_, scales),) = codes_and_scales(tmp_path / "g.onnx").values()
@@ -330,31 +364,40 @@ def test_a_block_of_zeros(tmp_path: Path) -> None:
 def test_the_manifest_says_what_was_made(bundles: Bundles) -> None:
     made = {p: open_bundle(bundles(p, None, "standard")).manifest for p in PRECISIONS}
     assert {m.target for m in made.values()} == {"standard"}
-    info = {p: (m.precision.io, m.precision.activations, m.precision.block_size) for p, m in made.items()}
+    info = {
+        p: (m.precision.io, m.precision.activations, m.precision.block_size)
+        for p, m in made.items()
+    }
     assert info == {"fp32": ("fp32", "fp32", 0), "fp16": ("fp16", "fp16", 0), "int8": ("fp16", "fp16", 0),
                     "int4": ("fp16", "fp16", 32), "w8a8": ("fp16", "int8, static, per tensor", 0)}  # fmt: skip
     assert made["int4"].precision.recipe == "RTN symmetric, int4 per block, int8 per output"
     assert made["int8"].precision.recipe == "RTN symmetric, int8 per output"
 
 
-def test_without_tensorrt_it_is_said_what_to_install(bundles: Bundles, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_tensorrt_it_is_said_what_to_install(
+    bundles: Bundles, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "cuda.bindings", None)
-    with pytest.raises(EngineError, match=r"cuda-python is not installed .*pip install cuda-bindings"):
+    with pytest.raises(
+        EngineError, match=r"cuda-python is not installed .*pip install cuda-bindings"
+    ):
         open_engine(open_bundle(bundles("fp16", None, "standard")), EngineOptions())
 
 
 def test_onnx_runtimes_cpu_provider_is_its_backend(bundles: Bundles) -> None:
-    """Its numbers in fp32 are the contrib graphs'; a context may be shorter than the graph's cache."""
-    contrib_engine = open_engine(open_bundle(bundles()), EngineOptions(threads=1, context=100))
-    engine = open_engine(open_bundle(bundles("fp32", None, "standard")), EngineOptions("cpu", threads=1, context=100))
+    """Its numbers in fp32 are those of cpu's graphs; a context may be shorter than the graph's cache."""
+    cpu_engine = open_engine(open_bundle(bundles()), EngineOptions(threads=1, context=100))
+    engine = open_engine(
+        open_bundle(bundles("fp32", None, "standard")), EngineOptions("cpu", threads=1, context=100)
+    )
     assert (engine.capacity, engine.describe()["device"]) == (100, "cpu")
     x = embeds(60)
-    for each in (contrib_engine, engine):
+    for each in (cpu_engine, engine):
         each.prefill(x)
         each.rewind(20)
     for rows in (x[30:45], x[:1], x[5:6]):
-        assert relative(engine.step(rows), contrib_engine.step(rows)) < 1e-4
-    assert relative(engine.encode(pages()), contrib_engine.encode(pages())) < 1e-4
+        assert relative(engine.step(rows), cpu_engine.step(rows)) < 1e-4
+    assert relative(engine.encode(pages()), cpu_engine.encode(pages())) < 1e-4
     with pytest.raises(EngineError, match="do not fit a cache of 100"):
         engine.step(embeds(70))
     assert engine.length == 37
@@ -362,8 +405,20 @@ def test_onnx_runtimes_cpu_provider_is_its_backend(bundles: Bundles) -> None:
 
 def test_from_the_command_line(checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    command = ["export", str(checkpoint), str(out), "--target", "standard", "--precision", "int4", "--block-size", "64"]
+    command = [
+        "export",
+        str(checkpoint),
+        str(out),
+        "--target",
+        "standard",
+        "--precision",
+        "int4",
+        "--block-size",
+        "64",
+    ]
     assert CliRunner().invoke(cli, command).exit_code == 0
     assert open_bundle(out).manifest.precision.block_size == 64
-    refused = CliRunner().invoke(cli, [*command[:2], str(tmp_path / "b"), *command[3:6], "int8", *command[7:]])
+    refused = CliRunner().invoke(
+        cli, [*command[:2], str(tmp_path / "b"), *command[3:6], "int8", *command[7:]]
+    )
     assert "block size 64 must be left out for int8 on standard" in str(refused.exception)

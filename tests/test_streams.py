@@ -1,7 +1,10 @@
-"""Answers that are left, broken or shared: cancelling, failing, chatting, and several threads on one model."""
+"""Answers that are left, broken or shared: cancelling, failing, chatting, and several threads on
+one model.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import threading
 from collections.abc import Callable
@@ -15,6 +18,7 @@ from test_model import Q1, Q2, encoded, fresh, page
 
 import pulse_edge
 from pulse_edge.errors import ContextError, EngineError, ParameterError, PulseEdgeError
+from pulse_edge.page.source import read_input
 
 LONG = 300  # tokens; the context has room for them
 
@@ -27,7 +31,7 @@ def usable(model: pulse_edge.Model, bundle: Path) -> bool:
     )
 
 
-# --- cancelling --------------------------------------------------------------------------------------------------
+# --- cancelling -----------------------------------------------------------------------------------
 
 
 def close(model: pulse_edge.Model) -> pulse_edge.Stream:
@@ -63,8 +67,8 @@ def test_cancelling_leaves_the_model_usable(
     stream = cancel(model)
     answer = stream.answer
     assert (answer.finish_reason, answer.text) == ("cancelled", stream.text)
-    assert 1 <= len(answer.token_ids) < 5
-    assert answer.token_ids == whole.token_ids[: len(answer.token_ids)]
+    assert 1 <= len(answer.token_ids) < LONG  # the model works ahead of its reader
+    assert answer.token_ids[:40] == whole.token_ids[: len(answer.token_ids)]
     assert list(stream) == []
     assert usable(model, bundle)
 
@@ -84,21 +88,25 @@ def test_a_stream_that_is_dropped_ends_at_once(bundle: Path, model: pulse_edge.M
         gc.enable()
 
 
-def test_ctrl_c_inside_the_engine(bundle: Path, model: pulse_edge.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_inside_the_engine(
+    bundle: Path, model: pulse_edge.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
     for stage in ("encode", "prefill", "choose"):
-        model.ask(page(), Q1, max_new_tokens=5)  # of which the cache must not claim to hold more than it does
+        model.ask(
+            page(), Q1, max_new_tokens=5
+        )  # of which the cache must not claim to hold more than it does
         with monkeypatch.context() as patch:
-            patch.setattr(model._engine, stage, interrupted)
+            patch.setattr(model.engine, stage, interrupted)
             with pytest.raises(KeyboardInterrupt):
                 model.ask(page(3), Q1)
         assert usable(model, bundle)
 
 
 def test_closing_from_another_thread(bundle: Path) -> None:
-    """While the engine is at work, so that the generator cannot be closed but must be asked to stop."""
+    """In the middle of the prefill, which then ends."""
     working, closed = threading.Event(), threading.Event()
 
     def progress(stage: str, done: int, total: int) -> None:
@@ -114,7 +122,8 @@ def test_closing_from_another_thread(bundle: Path) -> None:
         stream.close()
         closed.set()
         assert answer.result().finish_reason == "cancelled"
-    assert len(stream.answer.token_ids) == 1
+    assert stream.answer.token_ids == ()
+    assert stream.answer.usage.image_tokens == 80
     assert usable(model, bundle)
 
 
@@ -126,13 +135,15 @@ def test_closed_before_it_began(model: pulse_edge.Model) -> None:
         _ = stream.answer
 
 
-# --- failing -----------------------------------------------------------------------------------------------------
+# --- failing --------------------------------------------------------------------------------------
 
 
 def test_a_failure_midway_is_an_error_and_no_answer(bundle: Path, model: pulse_edge.Model) -> None:
-    """An embedding that is not a number spoils the logits, and the cache's rows, which later answers must not see."""
+    """An embedding that is not a number spoils the logits, and the cache's rows, which later
+    answers must not see.
+    """
     whole = model.ask(page(), Q1, max_new_tokens=40)
-    table = model._engine._table
+    table = model.engine._table
     good, bad = table._table, np.array(table._table)
     bad[whole.token_ids[6]] = np.nan
     table._table = bad
@@ -142,26 +153,32 @@ def test_a_failure_midway_is_an_error_and_no_answer(bundle: Path, model: pulse_e
     assert whole.text.startswith(stream.text)
     with pytest.raises(PulseEdgeError, match="or failed"):
         _ = stream.answer
-    assert (model._cached, model._engine.length) == ([], 0)
+    assert (model._sequence.keys, model.engine.length) == ([], 0)
     table._table = good
     assert model.ask(page(), Q1, max_new_tokens=40).token_ids == whole.token_ids
     assert usable(model, bundle)
 
 
-def test_a_second_stream_in_the_same_thread_is_refused(bundle: Path, model: pulse_edge.Model) -> None:
-    """Waiting would be for ever."""
+def test_other_requests_in_the_same_thread_wait_their_turn(
+    bundle: Path, model: pulse_edge.Model
+) -> None:
+    """Whether or not a stream that was begun before is read further."""
     first = model.stream(page(), Q1, max_new_tokens=40)
     begun = next(first)
-    ways = (lambda: model.ask(page(), Q2), lambda: next(model.stream(None, Q2)), lambda: model.chat(None).ask(Q1))
-    for refused in ways:
-        with pytest.raises(PulseEdgeError, match="finish or close it first"):
-            refused()
+    assert model.ask(page(), Q2, max_new_tokens=40).token_ids == fresh(bundle, page(), Q2).token_ids
+    second = model.stream(None, Q2, max_new_tokens=40)
+    text = next(second)
+    assert (
+        model.chat(None).ask(Q1, max_new_tokens=40).token_ids == fresh(bundle, None, Q1).token_ids
+    )
+    assert second.answer.text.startswith(text)
+    assert second.answer.token_ids == fresh(bundle, None, Q2).token_ids
     assert first.answer.text.startswith(begun)
     assert first.answer.token_ids == fresh(bundle, page(), Q1).token_ids
     assert usable(model, bundle)
 
 
-# --- threads -----------------------------------------------------------------------------------------------------
+# --- threads --------------------------------------------------------------------------------------
 
 
 def test_threads_take_turns(bundle: Path, model: pulse_edge.Model) -> None:
@@ -184,22 +201,27 @@ def test_a_stream_may_change_hands(bundle: Path, model: pulse_edge.Model) -> Non
     stream = model.stream(page(), Q1, max_new_tokens=40)
     next(stream)
     with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(lambda: stream.answer).result().token_ids == fresh(bundle, page(), Q1).token_ids
+        assert (
+            pool.submit(lambda: stream.answer).result().token_ids
+            == fresh(bundle, page(), Q1).token_ids
+        )
     assert usable(model, bundle)
 
 
-# --- chats -------------------------------------------------------------------------------------------------------
+# --- chats ----------------------------------------------------------------------------------------
 
 
 def rerun(bundle: Path, stream: pulse_edge.Stream, image: Any) -> tuple[int, ...]:
     """A fresh model's tokens for the very ids of a chat's turn."""
-    request = stream.request
-    model = pulse_edge.load(bundle, threads=1)
-    return model._start(list(request.ids), request.prompt, image, request.params).answer.token_ids
+    page = None if image is None else read_input(image)
+    request = dataclasses.replace(stream.request, page=page)
+    return pulse_edge.load(bundle, threads=1)._start(request).answer.token_ids
 
 
 @pytest.mark.parametrize("image", [page(), None], ids=["image", "text"])
-def test_a_turn_is_answered_as_the_whole_conversation(bundle: Path, model: pulse_edge.Model, image: Any) -> None:
+def test_a_turn_is_answered_as_the_whole_conversation(
+    bundle: Path, model: pulse_edge.Model, image: Any
+) -> None:
     chat = model.chat(image)
     first = chat.stream(Q1, max_new_tokens=12)
     second = chat.stream(Q2, max_new_tokens=12) if first.answer else first
@@ -216,7 +238,9 @@ def test_a_turn_is_answered_as_the_whole_conversation(bundle: Path, model: pulse
         assert turn.answer.provenance["prompt"].startswith(expected)
 
 
-def test_what_is_asked_in_between_does_not_enter_a_chat(bundle: Path, model: pulse_edge.Model) -> None:
+def test_what_is_asked_in_between_does_not_enter_a_chat(
+    bundle: Path, model: pulse_edge.Model
+) -> None:
     chat, other = model.chat(page()), model.chat(page(1))
     chat.ask(Q1, max_new_tokens=10)
     other.ask(Q2, max_new_tokens=10)
@@ -226,7 +250,9 @@ def test_what_is_asked_in_between_does_not_enter_a_chat(bundle: Path, model: pul
         assert turn.answer.token_ids == rerun(bundle, turn, image)
 
 
-def test_turns_that_were_cancelled_or_failed_are_not_part_of_a_chat(bundle: Path, model: pulse_edge.Model) -> None:
+def test_turns_that_were_cancelled_or_failed_are_not_part_of_a_chat(
+    bundle: Path, model: pulse_edge.Model
+) -> None:
     chat = model.chat(page())
     first = chat.stream(Q1, max_new_tokens=10)
     known = [*first.request.ids, *first.answer.token_ids]
@@ -240,7 +266,7 @@ def test_turns_that_were_cancelled_or_failed_are_not_part_of_a_chat(bundle: Path
     chat.stream("Never iterated")
     last = chat.stream(Q2, max_new_tokens=10)
     assert last.answer.token_ids == rerun(bundle, last, page())
-    assert list(last.request.ids) == known + model._prompts.next_turn(Q2)
+    assert list(last.request.ids) == known + model._template.next_turn(Q2)
 
 
 def test_the_next_turn_while_one_is_streamed_is_refused(model: pulse_edge.Model) -> None:

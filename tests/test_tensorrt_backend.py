@@ -1,4 +1,4 @@
-"""The TensorRT backend over `fake_tensorrt`, which keeps the rules of the two libraries; see test_tensorrt_gpu.py."""
+"""The TensorRT engine over `fake_tensorrt`; test_tensorrt_gpu.py runs the real libraries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,14 @@ import pulse_edge
 from pulse_edge.bundle import plans
 from pulse_edge.bundle.bundle import Bundle, open_bundle
 from pulse_edge.bundle.manifest import DECODER_GRAPH, VISION_GRAPH
-from pulse_edge.bundle.plans import DECODER_PLAN, VISION_PLAN, PlanKey, plan_directory, publish, staged
+from pulse_edge.bundle.plans import (
+    DECODER_PLAN,
+    VISION_PLAN,
+    PlanKey,
+    plan_directory,
+    publish,
+    staged,
+)
 from pulse_edge.decode.speculation import DRAFTS
 from pulse_edge.engines import cuda_runtime as cuda
 from pulse_edge.engines.options import EngineOptions
@@ -39,11 +46,14 @@ def embeds(count: int, seed: int = 0) -> np.ndarray:
 
 
 def same(got: np.ndarray, expected: np.ndarray, tolerance: float = 2e-2) -> bool:
-    return got.shape == expected.shape and float(np.abs(got - expected).max() / np.abs(expected).max()) < tolerance
+    return (
+        got.shape == expected.shape
+        and float(np.abs(got - expected).max() / np.abs(expected).max()) < tolerance
+    )
 
 
 def plant(bundle: Bundle, library: fake.Library) -> Path:
-    """The fake's plans, as export/engine.py publishes them: fp16 without a profile for single tokens alone."""
+    """Publish the fake's plans as the plan builder does; fp16 has no profile for single tokens."""
     key = PlanKey(library.__name__, library.__version__, library.cuda.capability)  # type: ignore[arg-type]
     logits = (1, STEP_ROWS)
     profiles = [{"rows": (1, most), "logit_rows": logits} for most in (ROWS, 1, STEP_ROWS)]
@@ -52,25 +62,37 @@ def plant(bundle: Bundle, library: fake.Library) -> Path:
         del profiles[1]
         several = 1
     with staged(bundle, key) as staging:
-        (staging / VISION_PLAN).write_bytes(fake.plan(bundle.file(VISION_GRAPH), [{"views": (1, 5)}]))
+        (staging / VISION_PLAN).write_bytes(
+            fake.plan(bundle.file(VISION_GRAPH), [{"views": (1, 5)}])
+        )
         (staging / DECODER_PLAN).write_bytes(fake.plan(bundle.file(DECODER_GRAPH), profiles))
         publish(
-            bundle, key, staging, prefill_rows=ROWS, logit_rows=STEP_ROWS, views=5,
-            step_profile=step, several_profile=several,
-        )  # fmt: skip
+            bundle,
+            key,
+            staging,
+            prefill_rows=ROWS,
+            logit_rows=STEP_ROWS,
+            views=5,
+            step_profile=step,
+            several_profile=several,
+        )
     return plan_directory(bundle, key)
 
 
 class World:
     """A GPU, a library, and a bundle with plans for them."""
 
-    def __init__(self, source: Path, path: Path, monkeypatch: pytest.MonkeyPatch, rtx: bool = False) -> None:
+    def __init__(
+        self, source: Path, path: Path, monkeypatch: pytest.MonkeyPatch, rtx: bool = False
+    ) -> None:
         self.cuda = fake.Cuda(CAPABILITY)
         self.library = fake.Library(self.cuda, rtx=rtx)
         monkeypatch.setattr(cuda, "runtime", lambda: self.cuda)
         monkeypatch.setattr(plans, "_LOGS", {})
         for name in ("tensorrt", "tensorrt_rtx"):
-            monkeypatch.setitem(sys.modules, name, self.library if name == self.library.__name__ else None)  # type: ignore[arg-type]
+            monkeypatch.setitem(
+                sys.modules, name, self.library if name == self.library.__name__ else None
+            )  # type: ignore[arg-type]
         self.bundle = open_bundle(shutil.copytree(source, path))
         self.plans = plant(self.bundle, self.library)
 
@@ -81,7 +103,12 @@ class World:
 
 
 @pytest.fixture(params=["tensorrt-fp16", "tensorrt-int4", "tensorrt_rtx-int4"])
-def world(request: pytest.FixtureRequest, bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+def world(
+    request: pytest.FixtureRequest,
+    bundles: Bundles,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> World:
     library, precision = request.param.split("-")
     source = bundles(precision, None, "standard")
     return World(source, tmp_path / "bundle", monkeypatch, rtx=library == "tensorrt_rtx")
@@ -92,11 +119,11 @@ def simple(bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return World(bundles("int4", None, "standard"), tmp_path / "bundle", monkeypatch)
 
 
-# --- numbers ---------------------------------------------------------------------------------------------------------
+# --- numbers --------------------------------------------------------------------------------------
 
 
 def test_prefill_steps_rewind_and_verification(world: World) -> None:
-    """As one prompt in one piece, whatever the way there. 40 rows are three pieces, the last of another length."""
+    """All ways to a cache give the same logits. 40 rows are three chunks, the last one shorter."""
     x, other = embeds(60), embeds(20, seed=1)
     engine = world.open()
     first = engine.prefill(x[:40]).copy()
@@ -118,10 +145,10 @@ def test_prefill_steps_rewind_and_verification(world: World) -> None:
 
 
 def test_a_reset_clears_the_whole_cache(simple: World) -> None:
-    """Also beyond its length: what a failed request has left there is multiplied with 0, and a NaN stays one."""
+    """Also beyond its length: attention multiplies it with 0, and a NaN stays a NaN."""
     engine, x = simple.open(), embeds(20)
     expected = engine.prefill(x).copy()
-    cache = simple.cuda.view(engine._cache, engine._cache_size, simple.cuda.device)
+    cache = simple.cuda.view(*engine.cache, simple.cuda.device)
     cache.fill(0xFF)  # NaNs, in fp16
     engine.reset()
     assert engine.length == 0
@@ -136,11 +163,15 @@ def test_views(world: World) -> None:
     assert features.shape == (5, 16, HIDDEN)
     for view, feature in zip(pixels, features, strict=True):
         assert same(engine.encode(view[None])[0], feature, 5e-3)
-    with pytest.raises(EngineError, match=r"pixels are \[6, 3, 56, 56\], but the plan takes up to \[5, 3, 56, 56\]"):
+    with pytest.raises(
+        EngineError, match=r"pixels are \[6, 3, 56, 56\], but the plan takes up to \[5, 3, 56, 56\]"
+    ):
         engine.encode(np.zeros((6, 3, 56, 56), np.float32))
 
 
-def test_numbers_of_the_cpu_bundle(bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numbers_of_the_cpu_bundle(
+    bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world = World(bundles("fp16", None, "standard"), tmp_path / "bundle", monkeypatch)
     full = open_engine(open_bundle(bundles()), EngineOptions("cpu", threads=1))
     engine, x = world.open(), embeds(30)
@@ -150,23 +181,31 @@ def test_numbers_of_the_cpu_bundle(bundles: Bundles, tmp_path: Path, monkeypatch
     assert same(engine.step(x[:1]), full.step(x[:1]))
 
 
-def test_tokens_of_the_cpu_bundle(bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Image, question and 24 greedy tokens, twice; the second question finds the image in the cache."""
+def test_tokens_of_the_cpu_bundle(
+    bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """24 greedy tokens of two questions; the second finds the image in the cache."""
     world = World(bundles("fp16", None, "standard"), tmp_path / "bundle", monkeypatch)
     page = np.random.default_rng(3).integers(0, 255, (80, 120, 3), np.uint8)
     answers = []
     for path in (bundles(), world.bundle.path):
         model = pulse_edge.load(path)
-        answers.append([model.ask(page, q, max_new_tokens=24) for q in ("What is the rate?", "Is it normal?")])
+        answers.append(
+            [model.ask(page, q, max_new_tokens=24) for q in ("What is the rate?", "Is it normal?")]
+        )
     for got, wanted in zip(*answers, strict=True):
         assert got.token_ids == wanted.token_ids
         assert len(got.token_ids) == 24
     assert answers[1][1].usage.cached_tokens > 0
     made = answers[1][0].provenance["engine"]
-    assert (made["engine"], made["engine_version"], made["device"]) == ("tensorrt", "10.16.1", "cuda")
+    assert (made["engine"], made["engine_version"], made["device"]) == (
+        "tensorrt",
+        "10.16.1",
+        "cuda",
+    )
 
 
-# --- graphs ----------------------------------------------------------------------------------------------------------
+# --- graphs ---------------------------------------------------------------------------------------
 
 
 def count(world: World, call: str, run: Any) -> int:
@@ -190,24 +229,49 @@ def test_a_shapes_second_step_is_a_graph(world: World) -> None:
 
 
 def test_each_number_of_rows_keeps_its_graph(world: World) -> None:
-    """Drafts differ in length: a graph for the last length alone would be captured again and again."""
+    """Drafts differ in length, and one graph for all would be captured over and over."""
     engine, x = world.open(), embeds(8)
     engine.prefill(embeds(10))
-    for rows, captures in ((4, 0), (4, 1), (4, 0), (3, 0), (3, 1), (4, 0), (1, 0), (1, 1), (3, 0), (4, 0), (1, 0)):
+    for rows, captures in (
+        (4, 0),
+        (4, 1),
+        (4, 0),
+        (3, 0),
+        (3, 1),
+        (4, 0),
+        (1, 0),
+        (1, 1),
+        (3, 0),
+        (4, 0),
+        (1, 0),
+    ):
         assert count(world, "cudaStreamBeginCapture", lambda r=rows: engine.step(x[:r])) == captures
     assert len(world.cuda.executables) == 3
     steps = world.library.contexts[2:]
-    assert [context.profile for context in steps] == ([1, 2, 2] if len(steps[0].engine.profiles) == 3 else [1, 1, 1])
+    assert [context.profile for context in steps] == (
+        [1, 2, 2] if len(steps[0].engine.profiles) == 3 else [1, 1, 1]
+    )
 
 
 def test_another_shape_is_captured_again(world: World) -> None:
-    """Should a context ever get another shape: what was captured for the one before must not be launched."""
+    """If a context gets another shape, the graph of the last one must not be launched."""
     engine = world.open()
-    run, rows = engine._stepper(4), engine._rows
-    for shape, captures in (((4, 4), 0), ((4, 4), 1), ((4, 2), 0), ((4, 2), 1), ((4, 4), 0), ((4, 4), 1), ((4, 4), 0)):
+    run, rows = engine.step_run(4), engine.buffers
+    for shape, captures in (
+        ((4, 4), 0),
+        ((4, 4), 1),
+        ((4, 2), 0),
+        ((4, 2), 1),
+        ((4, 4), 0),
+        ((4, 4), 1),
+        ((4, 4), 0),
+    ):
         rows.embeds.host[:4], rows.position.host[0] = 0, 0
-        assert count(world, "cudaStreamBeginCapture", lambda s=shape: run(*s, capture=True)) == captures
-        engine._device.synchronize()
+        assert (
+            count(world, "cudaStreamBeginCapture", lambda s=shape: run(*s, capture=True))
+            == captures
+        )
+        engine.device.synchronize()
     assert len(world.cuda.executables) == 1  # the one before is given back
 
 
@@ -216,7 +280,7 @@ def test_drafts_of_every_length_fit_a_step() -> None:
 
 
 def test_more_rows_than_a_step_takes(world: World) -> None:
-    """As `verify` asks for them; and the length is what it was where one of the pieces fails."""
+    """`verify` asks for many. If one of the parts fails, the length is as before."""
     engine, x = world.open(), embeds(20)
     together = engine.step(x)
     assert engine.length == 20
@@ -230,7 +294,9 @@ def test_more_rows_than_a_step_takes(world: World) -> None:
     assert engine.length == 3
 
 
-def test_no_graph_where_rtx_says_no(bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_graph_where_rtx_says_no(
+    bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world = World(bundles("int4", None, "standard"), tmp_path / "bundle", monkeypatch, rtx=True)
     world.library.refuse["is_stream_capturable"] = ""
     engine = world.open()
@@ -247,19 +313,24 @@ def test_rtx_waits_for_kernels_of_what_is_captured_only(
     engine.step(embeds(4))
     assert [context.eager for context in world.library.contexts] == [False, False, True, True]
     assert [context.profile for context in world.library.contexts] == [0, 0, 1, 2]
-    assert len({id(context.cache) for context in world.library.contexts}) == 1  # compiled once, for all of them
+    assert (
+        len({id(context.cache) for context in world.library.contexts}) == 1
+    )  # compiled once, for all of them
     assert world.library.contexts[0].cache is not None
 
 
 def test_what_a_drafted_token_costs(world: World) -> None:
-    """More where a step of several rows copies the cache, and a single one does not."""
+    """It costs more if a step of several rows copies the cache and a single row does not."""
     engine = world.open()
-    cache, plan = engine.describe()["device_memory"]["cache"], (world.plans / DECODER_PLAN).stat().st_size
+    cache, plan = (
+        engine.describe()["device_memory"]["cache"],
+        (world.plans / DECODER_PLAN).stat().st_size,
+    )
     in_place = world.bundle.manifest.precision.decoder == "int4"
     assert engine.row_cost == pytest.approx(0.03 + in_place * 2 * cache / (plan + cache) / 8)
 
 
-# --- memory ----------------------------------------------------------------------------------------------------------
+# --- memory ---------------------------------------------------------------------------------------
 
 
 def test_everything_is_allocated_once_and_given_back(world: World) -> None:
@@ -291,7 +362,10 @@ def test_memory_is_reported(simple: World) -> None:
 @pytest.mark.parametrize(
     ("total", "message"),
     [
-        (4000, r"cudaMalloc: no memory for activations of 0.00 GB: .*build again with --prefill-rows under 16"),
+        (
+            4000,
+            r"cudaMalloc: no memory for activations of 0.00 GB: .*build again with --prefill-rows under 16",
+        ),
         (
             300_000,
             r"cudaMalloc: no memory for cache of 0.00 GB: 0.00 of 0.00 GB of the GPU are.*activations.*lower --context",
@@ -308,7 +382,9 @@ def test_out_of_memory_says_what_to_lower(simple: World, total: int, message: st
 
 def test_no_pinned_memory(simple: World) -> None:
     simple.cuda.fail["cudaMallocHost"] = fake.cudaError_t.cudaErrorMemoryAllocation
-    with pytest.raises(EngineError, match=r"cudaMallocHost: no memory for pinned buffers of .*close other programs"):
+    with pytest.raises(
+        EngineError, match=r"cudaMallocHost: no memory for pinned buffers of .*close other programs"
+    ):
         simple.open()
     assert simple.cuda.live == 0
 
@@ -316,23 +392,40 @@ def test_no_pinned_memory(simple: World) -> None:
 @pytest.mark.parametrize("method", ["deserialize_cuda_engine", "create_execution_context"])
 def test_no_memory_for_what_tensorrt_allocates(simple: World, method: str) -> None:
     simple.library.refuse[method] = "OutOfMemory: requested 4 GB"
-    with pytest.raises(EngineError, match=rf"TensorRT: {method}.*OutOfMemory.* are free, .*with fewer bits"):
+    with pytest.raises(
+        EngineError, match=rf"TensorRT: {method}.*OutOfMemory.* are free, .*with fewer bits"
+    ):
         simple.open()
     assert simple.cuda.live == 0
 
 
-# --- what goes wrong -------------------------------------------------------------------------------------------------
+# --- what goes wrong ------------------------------------------------------------------------------
 
-OPENING = ["cudaGetDevice", "cudaDeviceGetAttribute", "cudaStreamCreateWithFlags", "cudaMalloc", "cudaMallocHost",
-           "cudaMemsetAsync", "cudaStreamSynchronize"]  # fmt: skip
-RUNNING = ["cudaMemcpyAsync", "cudaStreamSynchronize", "cudaStreamBeginCapture", "cudaStreamEndCapture",
-           "cudaGraphInstantiate", "cudaGraphLaunch"]  # fmt: skip
+OPENING = [
+    "cudaGetDevice",
+    "cudaDeviceGetAttribute",
+    "cudaStreamCreateWithFlags",
+    "cudaMalloc",
+    "cudaMallocHost",
+    "cudaMemsetAsync",
+    "cudaStreamSynchronize",
+]
+RUNNING = [
+    "cudaMemcpyAsync",
+    "cudaStreamSynchronize",
+    "cudaStreamBeginCapture",
+    "cudaStreamEndCapture",
+    "cudaGraphInstantiate",
+    "cudaGraphLaunch",
+]
 
 
 @pytest.mark.parametrize("call", OPENING)
 def test_a_failing_call_while_opening(simple: World, call: str) -> None:
     simple.cuda.fail[call] = fake.cudaError_t.cudaErrorIllegalAddress
-    with pytest.raises(EngineError, match=rf"^{call} failed: cudaErrorIllegalAddress \(IllegalAddress\)"):
+    with pytest.raises(
+        EngineError, match=rf"^{call} failed: cudaErrorIllegalAddress \(IllegalAddress\)"
+    ):
         simple.open()
     simple.cuda.fail.clear()
     assert simple.cuda.live == 0
@@ -351,14 +444,17 @@ def test_a_failing_call_while_running(simple: World, call: str) -> None:
     assert engine.length == 10
     simple.cuda.fail.clear()
     for stream in simple.cuda.streams.values():
-        stream.capture = None  # a capture that could not be ended: nothing but a new stream would help
+        stream.capture = None  # a capture that could not be ended needs a new stream
     assert same(engine.step(x[10:11]), right, 1e-6)
 
 
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        ("deserialize_cuda_engine", r"deserialize_cuda_engine\(.*vision.plan\), 0.00 GB, failed \(because\)"),
+        (
+            "deserialize_cuda_engine",
+            r"deserialize_cuda_engine\(.*vision.plan\), 0.00 GB, failed \(because\)",
+        ),
         ("create_execution_context", r"create_execution_context failed \(because\)"),
         (
             "set_optimization_profile_async",
@@ -392,8 +488,8 @@ def test_a_refused_capture_leaves_no_graph(simple: World) -> None:
     engine.prefill(x[:10])
     right = engine.step(x[10:11]).copy()
     simple.library.refuse["execute_async_v3"] = "because"
-    with pytest.raises(EngineError, match="execute_async_v3"):  # of the second run of this shape, which is captured
-        engine.step(x[10:11])
+    with pytest.raises(EngineError, match="execute_async_v3"):
+        engine.step(x[10:11])  # the second run of this shape is captured
     assert not simple.cuda.capturing
     assert not simple.cuda.graphs
     simple.library.refuse.clear()
@@ -401,19 +497,21 @@ def test_a_refused_capture_leaves_no_graph(simple: World) -> None:
     assert same(engine.step(x[10:11]), right, 1e-6)
 
 
-def test_ctrl_c_waits_for_what_the_stream_still_reads(simple: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between putting a step on the stream and its end: the next one must not overwrite what is not yet copied."""
+def test_ctrl_c_waits_for_what_the_stream_still_reads(
+    simple: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interrupted call waits for its copies, whose source the next call overwrites."""
     engine, x = simple.open(), embeds(12)
     right = engine.prefill(x[:10]).copy()
     engine.rewind(4)
-    wait, interrupts = engine._device.synchronize, [KeyboardInterrupt()]
+    wait, interrupts = engine.device.synchronize, [KeyboardInterrupt()]
 
     def synchronize() -> None:
         if interrupts:
             raise interrupts.pop()
         wait()
 
-    monkeypatch.setattr(engine._device, "synchronize", synchronize)
+    monkeypatch.setattr(engine.device, "synchronize", synchronize)
     with pytest.raises(KeyboardInterrupt):
         engine.prefill(embeds(6, seed=9))
     assert all(not stream.work for stream in simple.cuda.streams.values())
@@ -467,16 +565,20 @@ def test_an_interrupted_prefill_leaves_the_length(simple: World) -> None:
 
 
 def test_stale_and_missing_plans(simple: World, bundles: Bundles) -> None:
-    """Never loaded: neither those of another bundle, nor of another version, nor altered ones."""
+    """Plans of another bundle or version, and altered ones, are never loaded."""
     simple.library.__version__ = "10.16.2"
-    with pytest.raises(EngineError, match=r"no plans for tensorrt-10.16.2-sm87 \(but for tensorrt-10.16.1-sm87\)"):
+    with pytest.raises(
+        EngineError, match=r"no plans for tensorrt-10.16.2-sm87 \(but for tensorrt-10.16.1-sm87\)"
+    ):
         simple.open()
     simple.library.__version__ = "10.16.1"
     (simple.plans / DECODER_PLAN).write_bytes(b"x" * (simple.plans / DECODER_PLAN).stat().st_size)
     with pytest.raises(EngineError, match=r"decoder.plan: altered .*pulse-edge build"):
         simple.open()
     shutil.rmtree(simple.plans)
-    other = open_bundle(shutil.copytree(bundles("int8", None, "standard"), simple.bundle.path.with_name("other")))
+    other = open_bundle(
+        shutil.copytree(bundles("int8", None, "standard"), simple.bundle.path.with_name("other"))
+    )
     shutil.copytree(plant(other, simple.library), simple.plans)
     with pytest.raises(EngineError, match=r"built from another bundle .*pulse-edge build"):
         simple.open()
@@ -485,10 +587,12 @@ def test_stale_and_missing_plans(simple: World, bundles: Bundles) -> None:
 
 def test_an_engine_that_copies_its_cache(simple: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fake.Engine, "get_aliased_input_tensor", lambda *_: None)
-    with pytest.raises(EngineError, match=r"does not update past.0.key in place; run pulse-edge build again"):
+    with pytest.raises(
+        EngineError, match=r"does not update past.0.key in place; run pulse-edge build again"
+    ):
         simple.open()
 
 
 def test_another_device(simple: World) -> None:
-    with pytest.raises(EngineError, match="its device is auto, cuda or cpu, not 'tpu'"):
+    with pytest.raises(EngineError, match="device 'tpu' is not one of auto, cpu, cuda"):
         simple.open(device="tpu")

@@ -16,7 +16,9 @@ import pytest
 from fixture_types import Bundles, Checkpoints
 
 pytest.importorskip("onnx", reason="exporting needs pulse-edge[export]")
-pytest.importorskip("tensorrt_rtx", reason="building engines needs TensorRT-RTX: pip install tensorrt-rtx")
+pytest.importorskip(
+    "tensorrt_rtx", reason="building engines needs TensorRT-RTX: pip install tensorrt-rtx"
+)
 
 import tensorrt_rtx as trt
 
@@ -25,9 +27,9 @@ from pulse_edge.bundle.plans import error_log
 from pulse_export.checkpoint import Checkpoint
 from pulse_export.graph import Graph
 from pulse_export.network.decoder import write_decoder
-from pulse_export.network.writer import Net
+from pulse_export.network.writer import NetworkWriter
 from pulse_export.quantize.precision import PRECISIONS
-from pulse_export.targets import tensorrt as standard
+from pulse_export.targets import tensorrt
 
 pytestmark = pytest.mark.tensorrt
 
@@ -35,7 +37,9 @@ pytestmark = pytest.mark.tensorrt
 GEOMETRY: dict[str, Any] = {"hidden": 512, "heads": 4, "ffn": 1024, "vision_width": 512, "vision_heads": 8,
                             "vision_mlp": 2048}  # fmt: skip
 LAYERS = 2
-KERNELS = 3_000_000  # bytes of a plan that are not weights, at most: sources of kernels and the listing
+KERNELS = (
+    3_000_000  # bytes of a plan that are not weights, at most: sources of kernels and the listing
+)
 DEVICES = ["SM86", "SM89"]
 
 
@@ -57,29 +61,48 @@ class Built:
 
     def calls(self, kind: str) -> list[str]:
         """Names of a kind of call: `function`, a kernel; `runtime_fusion`, a matrix product with what is around it."""
-        return [m[1] for m in (re.match(rf"  {kind}=\{{ name=(\w+)", line) for line in self.lines) if m]
+        return [
+            m[1] for m in (re.match(rf"  {kind}=\{{ name=(\w+)", line) for line in self.lines) if m
+        ]
 
     @property
     def weights_written_out(self) -> list[str]:
         """Kernels that do nothing but turn a whole weight into floats, which every run would repeat."""
-        return [name for name in self.calls("function") if re.fullmatch(r"__myl_(Repl)?(Cast)?MulCast", name)]
+        return [
+            name
+            for name in self.calls("function")
+            if re.fullmatch(r"__myl_(Repl)?(Cast)?MulCast", name)
+        ]
 
     @property
     def quantized_products(self) -> list[str]:
         """Matrix products that read quantized weights."""
-        return [name for name in self.calls("runtime_fusion") if re.match(r"__myl_(Repl)?CastMulCastFc", name)]
+        return [
+            name
+            for name in self.calls("runtime_fusion")
+            if re.match(r"__myl_(Repl)?CastMulCastFc", name)
+        ]
 
     @property
     def int8_products(self) -> list[str]:
         """Matrix products whose two factors are int8 and whose result is float32."""
         types = {
             m[1]: m[2]
-            for m in (re.match(r'  (?:sub_)?tensor={.* name="([^"]+)" .* type=(\w+) }', line) for line in self.lines)
+            for m in (
+                re.match(r'  (?:sub_)?tensor={.* name="([^"]+)" .* type=(\w+) }', line)
+                for line in self.lines
+            )
             if m
         }
-        call = re.compile(r'  fully_connected={ name="([^"]+)" output={"([^"]+)" } input={"([^"]+)" "([^"]+)"')
+        call = re.compile(
+            r'  fully_connected={ name="([^"]+)" output={"([^"]+)" } input={"([^"]+)" "([^"]+)"'
+        )
         found = [m.groups() for m in map(call.match, self.lines) if m]
-        return [name for name, *operands in found if [types[o] for o in operands] == ["float", "int8", "int8"]]
+        return [
+            name
+            for name, *operands in found
+            if [types[o] for o in operands] == ["float", "int8", "int8"]
+        ]
 
     def cache(self, place: str) -> set[str]:
         """Cache tensors among the engine's `inputs` or `outputs`; those of fusions come after them."""
@@ -93,7 +116,9 @@ def build(graph: Path, device: str, rows: int = 64) -> Built:
     builder = trt.Builder(log)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)
-    assert parser.parse_from_file(str(graph)), [parser.get_error(i).desc() for i in range(parser.num_errors)]
+    assert parser.parse_from_file(str(graph)), [
+        parser.get_error(i).desc() for i in range(parser.num_errors)
+    ]
     config = builder.create_builder_config()
     config.num_compute_capabilities = 1
     config.set_compute_capability(getattr(trt.ComputeCapability, device), 0)
@@ -101,12 +126,16 @@ def build(graph: Path, device: str, rows: int = 64) -> Built:
     most = {"inputs_embeds": rows, "logit_rows": 8, "pixels": 5}
     for value in map(network.get_input, range(network.num_inputs)):
         if -1 in value.shape:
-            least, largest = (tuple(n if d == -1 else d for d in value.shape) for n in (1, most[value.name]))
+            least, largest = (
+                tuple(n if d == -1 else d for d in value.shape) for n in (1, most[value.name])
+            )
             profile.set_shape(value.name, least, largest, largest)
     config.add_optimization_profile(profile)
     plan = builder.build_serialized_network(network, config)
     assert plan is not None, log.complaints
-    assert any("Make sure input" in w for w in log.warnings) == (graph.name == DECODER_GRAPH)  # it does hear them
+    assert any("Make sure input" in w for w in log.warnings) == (
+        graph.name == DECODER_GRAPH
+    )  # it does hear them
     assert complaints(log) == []
     layers = [network.get_layer(i).type for i in range(network.num_layers)]
     return Built(plan.nbytes, layers, bytes(plan).decode("latin-1").split("\n"))
@@ -118,7 +147,12 @@ Graphs = Callable[..., Path]
 @pytest.fixture(scope="module")
 def graphs(bundles: Bundles) -> Graphs:
     def graph(precision: str, file: str, **options: Any) -> Path:
-        return bundles(precision, 128 if precision == "int4" else None, "standard", **GEOMETRY, **options) / file
+        return (
+            bundles(
+                precision, 128 if precision == "int4" else None, "standard", **GEOMETRY, **options
+            )
+            / file
+        )
 
     return graph
 
@@ -144,7 +178,9 @@ def test_decoder(graphs: Graphs, precision: str, kv_heads: int | None, device: s
     assert len(built.quantized_products) == products
     norms = [name for name in built.calls("function") if "Mean" in name]
     assert len(norms) == 2 * LAYERS + 1
-    assert all("CastMulMeanAddSqrtDiv" in name for name in norms)  # squares of more than 256 do not fit float16
+    assert all(
+        "CastMulMeanAddSqrtDiv" in name for name in norms
+    )  # squares of more than 256 do not fit float16
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -174,8 +210,12 @@ def test_vision(graphs: Graphs, precision: str, device: str) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize(("file", "products"), [(DECODER_GRAPH, 4 * LAYERS), (VISION_GRAPH, 4 * LAYERS + 2)])
-def test_w8a8_multiplies_int8_with_int8(graphs: Graphs, file: str, products: int, device: str) -> None:
+@pytest.mark.parametrize(
+    ("file", "products"), [(DECODER_GRAPH, 4 * LAYERS), (VISION_GRAPH, 4 * LAYERS + 2)]
+)
+def test_w8a8_multiplies_int8_with_int8(
+    graphs: Graphs, file: str, products: int, device: str
+) -> None:
     """q, k and v are one product, and so are gate and up. What rounds activations is part of the kernel before."""
     graph = graphs("w8a8", file)
     built = build(graph, device)
@@ -186,7 +226,9 @@ def test_w8a8_multiplies_int8_with_int8(graphs: Graphs, file: str, products: int
     assert weights(graph) < 1.02 * weights(graphs("int8", file))
     rounding = [name for name in built.calls("function") if "MinMaxRounCast" in name]
     assert len(rounding) == products
-    assert not [name for name in rounding if re.fullmatch(r"__myl_(Repl)?(Cast)?(Mul)?MinMaxRounCast", name)]
+    assert not [
+        name for name in rounding if re.fullmatch(r"__myl_(Repl)?(Cast)?(Mul)?MinMaxRounCast", name)
+    ]
 
 
 @pytest.mark.parametrize("file", [DECODER_GRAPH, VISION_GRAPH])
@@ -199,9 +241,9 @@ def test_a_plan_of_folded_weights_would_be_seen(graphs: Graphs, precision: str, 
 def test_int8_in_blocks_is_written_out(checkpoints: Checkpoints, tmp_path: Path) -> None:
     """Why int8 has a scale for each output: the day this fails it may have blocks, as in the other targets."""
     source = Checkpoint(checkpoints(**GEOMETRY))
-    target = replace(standard.HALF, blocked=frozenset({"int8"}))
+    target = replace(tensorrt.HALF, blocked=frozenset({"int8"}))
     graph = Graph(tmp_path / DECODER_GRAPH, target.opsets)
-    write_decoder(Net(graph, target, PRECISIONS["int8"], 128, source.tensor), source.spec)
+    write_decoder(NetworkWriter(graph, target, PRECISIONS["int8"], 128, source.tensor), source.spec)
     graph.save()
     built = build(tmp_path / DECODER_GRAPH, "SM86")
     assert built.quantized_products == []

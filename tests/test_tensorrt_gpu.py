@@ -1,4 +1,4 @@
-"""The TensorRT backend on a real GPU: tokens, a latency table, memory given back. Skipped where there is none."""
+"""The TensorRT engine on a real GPU: tokens, a latency table, memory given back."""
 
 from __future__ import annotations
 
@@ -26,9 +26,16 @@ from pulse_edge.engines import cuda_runtime as cuda
 from pulse_edge.engines.options import EngineOptions
 from pulse_edge.engines.registry import open_engine
 from pulse_edge.errors import EngineError
-from pulse_export.plan import builder as engine
+from pulse_export.plan import builder as plan_builder
 
-GEOMETRY = {"hidden": 512, "heads": 4, "ffn": 1024, "vision_width": 512, "vision_heads": 8, "vision_mlp": 2048}
+GEOMETRY = {
+    "hidden": 512,
+    "heads": 4,
+    "ffn": 1024,
+    "vision_width": 512,
+    "vision_heads": 8,
+    "vision_mlp": 2048,
+}
 
 
 def why_not() -> str:
@@ -42,19 +49,24 @@ def why_not() -> str:
     return ""
 
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(bool(why_not()), reason=why_not() or "there is a GPU")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(bool(why_not()), reason=why_not() or "there is a GPU"),
+]
 
 
-# Largest difference to the same graph on the CPU, over the largest value. The order of a sum can tip a code of an
-# 8-bit activation.
+# Largest difference to the same graph on the CPU, over the largest value. Another order of a sum can
+# move an 8-bit activation to its next code.
 TOLERANCE = {"fp16": 2e-2, "int8": 2e-2, "int4": 2e-2, "w8a8": 1e-1}
 
 
 @pytest.fixture(params=TOLERANCE)
 def bundle(request: pytest.FixtureRequest, bundles: Bundles, tmp_path: Path) -> Bundle:
-    source = bundles(request.param, 128 if request.param == "int4" else None, "standard", **GEOMETRY)
+    source = bundles(
+        request.param, 128 if request.param == "int4" else None, "standard", **GEOMETRY
+    )
     opened = open_bundle(shutil.copytree(source, tmp_path / request.param))
-    engine.build(opened, engine.choose_builder(opened))
+    plan_builder.build_plans(opened, plan_builder.choose_builder(opened))
     return opened
 
 
@@ -68,18 +80,23 @@ def relative(got: np.ndarray, expected: np.ndarray) -> float:
 
 def test_tokens_of_the_cpu_bundle(bundles: Bundles, tmp_path: Path) -> None:
     """fp16 against fp32; the other precisions quantize other weights than the CPU's bundles."""
-    half = open_bundle(shutil.copytree(bundles("fp16", None, "standard", **GEOMETRY), tmp_path / "fp16"))
-    engine.build(half, engine.choose_builder(half))
+    half = open_bundle(
+        shutil.copytree(bundles("fp16", None, "standard", **GEOMETRY), tmp_path / "fp16")
+    )
+    plan_builder.build_plans(half, plan_builder.choose_builder(half))
     page = np.random.default_rng(3).integers(0, 255, (80, 120, 3), np.uint8)
     got, wanted = (
-        [pulse_edge.load(path).ask(page, q, max_new_tokens=24).token_ids for q in ("What is the rate?", "Normal?")]
+        [
+            pulse_edge.load(path).ask(page, q, max_new_tokens=24).token_ids
+            for q in ("What is the rate?", "Normal?")
+        ]
         for path in (half.path, bundles(**GEOMETRY))
     )
     assert got == wanted
 
 
 def test_numbers_of_the_same_graph_on_the_cpu(bundle: Bundle) -> None:
-    """The same codes and scales in the order of another engine's sums; and the same likeliest tokens, but for ties."""
+    """Both differ in the order of sums only; the most likely tokens are the same but for ties."""
     running, judge, x = (
         open_engine(bundle, EngineOptions()),
         Decoder(bundle.file(DECODER_GRAPH), np.float16),
@@ -101,7 +118,11 @@ def test_numbers_of_the_same_graph_on_the_cpu(bundle: Bundle) -> None:
 
 def test_prefill_steps_rewind_and_verification(bundle: Bundle) -> None:
     """Captured steps, several rows at once and a whole prompt are one computation."""
-    running, x, bar = open_engine(bundle, EngineOptions()), embeds(60), TOLERANCE[bundle.manifest.precision.name]
+    running, x, bar = (
+        open_engine(bundle, EngineOptions()),
+        embeds(60),
+        TOLERANCE[bundle.manifest.precision.name],
+    )
     running.prefill(x[:40])
     singles = np.concatenate([running.step(row[None]).copy() for row in x[40:46]])
     running.rewind(40)

@@ -47,7 +47,9 @@ def centre(coverage: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize(("layout", "speed", "gain"), list(product(LAYOUTS, SPEEDS, GAINS)))
-def test_a_millivolt_and_a_second_land_where_they_should(layout: str, speed: int, gain: int) -> None:
+def test_a_millivolt_and_a_second_land_where_they_should(
+    layout: str, speed: int, gain: int
+) -> None:
     style = bare(layout=layout, speed=speed, gain=gain)
     for cell in page_cells(style)[:12]:
         page = ink(recording((cell.lead,)), style)
@@ -98,17 +100,25 @@ def test_grid_lines_every_millimetre() -> None:
     pale = np.flatnonzero((grid[3] == (254, 223, 219)).all(axis=1))
     assert len(pale) == 280 - 56
     rows = np.flatnonzero((grid[:, 3] == (255, 0, 0)).all(axis=1))
-    assert np.abs(1700 - rows - np.arange(len(rows), 0, -1) * 5 * PX_PER_MM + 5 * PX_PER_MM).max() <= 1
-    assert (np.asarray(draw_grid(PageStyle(show_grid=False, paper=(1, 1, 0.8)))) == (255, 255, 204)).all()
+    assert (
+        np.abs(1700 - rows - np.arange(len(rows), 0, -1) * 5 * PX_PER_MM + 5 * PX_PER_MM).max() <= 1
+    )
+    assert (
+        np.asarray(draw_grid(PageStyle(show_grid=False, paper=(1, 1, 0.8)))) == (255, 255, 204)
+    ).all()
 
 
 def test_page_is_grid_and_ink() -> None:
     style = PageStyle(ink=(0, 0, 0.4))
-    page, grid = (np.asarray(image).astype(int) for image in (draw_page(recording(), style), draw_grid(style)))
+    page, grid = (
+        np.asarray(image).astype(int) for image in (draw_page(recording(), style), draw_grid(style))
+    )
     cover = np.asarray(draw_ink(recording(), style))
     assert (page[cover == 0] == grid[cover == 0]).all()
     assert (page[cover == 255] == (0, 0, 102)).all()
-    assert 0 < (cover == 128).sum() < (cover > 0).sum() < 0.1 * cover.size  # antialiased, and mostly paper
+    assert (
+        0 < (cover == 128).sum() < (cover > 0).sum() < 0.1 * cover.size
+    )  # antialiased, and mostly paper
 
 
 def test_same_input_same_bytes() -> None:
@@ -126,7 +136,9 @@ def test_gaps_stay_open() -> None:
     signals[:, 2500] = 0  # one sample on its own is a dot
     signals[:, 4000:4100] = np.inf
     cell = page_cells(style)[0]
-    row = ink(Recording(signals, RATE, ("I",)), style)[round(cell.y) - 1 : round(cell.y) + 1].max(axis=0)
+    row = ink(Recording(signals, RATE, ("I",)), style)[round(cell.y) - 1 : round(cell.y) + 1].max(
+        axis=0
+    )
 
     def at(seconds: float) -> int:
         return round(cell.x + seconds * style.px_per_second)
@@ -147,10 +159,16 @@ def test_missing_leads_are_named_and_not_drawn() -> None:
     style = PageStyle()
     whole, page = (np.asarray(draw_ink(record, style)) for record in (recording(), partial))
     for cell in page_cells(style):
-        left, right = round(cell.x) + 5, round(cell.x + (cell.stop - cell.start) * style.px_per_second) - 5
+        left, right = (
+            round(cell.x) + 5,
+            round(cell.x + (cell.stop - cell.start) * style.px_per_second) - 5,
+        )
         above = page[round(cell.y - 12 * PX_PER_MM) : round(cell.y + 2 * PX_PER_MM), left:right]
         assert (above.max() == 0) == (cell.lead in partial.missing)
-        name = slice(round(cell.y + 3.5 * PX_PER_MM), round(cell.y + 8 * PX_PER_MM)), slice(left, left + 60)
+        name = (
+            slice(round(cell.y + 3.5 * PX_PER_MM), round(cell.y + 8 * PX_PER_MM)),
+            slice(left, left + 60),
+        )
         assert page[name].max() > 200
         assert (page[name] == whole[name]).all()
     note = slice(round(1700 - 9 * PX_PER_MM), 1700), slice(round(145 * PX_PER_MM), 2200)
@@ -162,7 +180,9 @@ def test_missing_leads_are_named_and_not_drawn() -> None:
 
 def test_no_text_but_names_and_scales() -> None:
     assert np.asarray(draw_ink(recording()))[: round(60 * PX_PER_MM)].max() == 0
-    with_header = np.asarray(draw_ink(recording(), header="ID: 1\nSex: F " + "much more " * 30 + "w" * 400))
+    with_header = np.asarray(
+        draw_ink(recording(), header="ID: 1\nSex: F " + "much more " * 30 + "w" * 400)
+    )
     assert with_header[: round(60 * PX_PER_MM)].max() == 255
     assert with_header[:, -20:].max() == 0
     with pytest.raises(ParameterError, match=r"30 lines.*room for \d+"):
@@ -175,10 +195,14 @@ def test_longer_and_shorter_recordings() -> None:
     assert draw_ink(recording(seconds=25), style).tobytes() == draw_ink(ten, style).tobytes()
     strip = page_cells(style)[-1]
     page = ink(recording(seconds=4), style)[round(strip.y - 11 * PX_PER_MM) :]
-    assert np.flatnonzero(page.max(axis=0))[-1] == pytest.approx(strip.x + 4 * style.px_per_second, abs=2)
+    assert np.flatnonzero(page.max(axis=0))[-1] == pytest.approx(
+        strip.x + 4 * style.px_per_second, abs=2
+    )
     fast = bare(speed=50, layout="12x1")
     assert page_cells(fast)[0].stop == 5
-    assert draw_ink(recording(), fast).tobytes() == draw_ink(recording(seconds=5.001), fast).tobytes()
+    assert (
+        draw_ink(recording(), fast).tobytes() == draw_ink(recording(seconds=5.001), fast).tobytes()
+    )
 
 
 def test_high_rates_lose_nothing_visible() -> None:
@@ -186,7 +210,9 @@ def test_high_rates_lose_nothing_visible() -> None:
 
     def sines(rate: float) -> Recording:
         t = np.arange(10 * rate) / rate
-        return Recording((np.sin(20 * t) + 0.3 * np.sin(200 * t))[None].astype(np.float32), rate, ("I",))
+        return Recording(
+            (np.sin(20 * t) + 0.3 * np.sin(200 * t))[None].astype(np.float32), rate, ("I",)
+        )
 
     slow, fast = (ink(sines(rate), style) for rate in (1000.0, 16000.0))
     assert np.abs(slow - fast).sum() < 0.02 * slow.sum()
@@ -256,7 +282,9 @@ styles = st.builds(
     shuffled=st.permutations(LEADS),
     style=styles,
 )
-def test_any_recording_in_any_style(signals: np.ndarray, rate: float, shuffled: list[str], style: PageStyle) -> None:
+def test_any_recording_in_any_style(
+    signals: np.ndarray, rate: float, shuffled: list[str], style: PageStyle
+) -> None:
     record = Recording(signals, rate, tuple(shuffled[: len(signals)]))
     try:
         page = draw_page(record, style, header="x")

@@ -19,7 +19,9 @@ import numpy as np
 Tensors = dict[str, np.ndarray]
 Size = tuple[int, int]
 
-VOCAB = 512  # pieces of the tiny tokenizer: 3 control pieces, 256 bytes, the rest characters and merges
+VOCAB = (
+    512  # pieces of the tiny tokenizer: 3 control pieces, 256 bytes, the rest characters and merges
+)
 
 _TEXT = """\
 A chat between a curious human and an artificial intelligence assistant. The assistant gives
@@ -126,7 +128,9 @@ def llava_weights(
     tensors[f"{tower}.embeddings.patch_embedding.weight"] = rng.normal(
         0, fan_in**-0.5, (width, 3, g.patch_size, g.patch_size)
     )
-    tensors[f"{tower}.embeddings.position_embedding.weight"] = rng.normal(0, 0.3, (patches + 1, width))
+    tensors[f"{tower}.embeddings.position_embedding.weight"] = rng.normal(
+        0, 0.3, (patches + 1, width)
+    )
     if position_ids:
         tensors[f"{tower}.embeddings.position_ids"] = np.arange(patches + 1)[None]
     norm(f"{tower}.pre_layrnorm", width, bias=True)  # the misspelling is CLIP's
@@ -152,7 +156,9 @@ def llava_weights(
 
     head_size = g.hidden // g.heads
     kv_rows = (kv_heads or g.heads) * head_size
-    spread = 0.25 * g.hidden**-0.5 if tied else 1  # a tied head of large rows would repeat its input for ever
+    spread = (
+        0.25 * g.hidden**-0.5 if tied else 1
+    )  # a tied head of large rows would repeat its input for ever
     tensors["model.embed_tokens.weight"] = rng.normal(0, spread, (vocab, g.hidden))
     for i in range(g.layers):
         layer = f"model.layers.{i}"
@@ -215,7 +221,9 @@ def write_safetensors(path: Path, tensors: Tensors, dtype: str = "float32") -> N
             code, blob = "F16", tensor.astype("<f2").tobytes()
         elif dtype == "bfloat16":
             bits = np.ascontiguousarray(tensor, "<f4").view("<u4")
-            rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+            rounded = (
+                bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+            ) >> np.uint32(16)
             code, blob = "BF16", rounded.astype("<u2").tobytes()
         else:
             raise ValueError(f"dtype {dtype!r}: one of float32, float16, bfloat16")
@@ -271,10 +279,14 @@ _PREPROCESSOR_CONFIG = """{"do_center_crop": true, "do_convert_rgb": true, "do_n
 _TOKENIZER_CONFIG = """{"add_bos_token": true, "add_eos_token": false, "clean_up_tokenization_spaces": false,
     "model_max_length": 4096, "padding_side": "right", "sp_model_kwargs": {},
     "tokenizer_class": "LlamaTokenizer", "use_default_system_prompt": false}"""
-_SPECIAL_TOKENS = """{"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<unk>", "unk_token": "<unk>"}"""
+_SPECIAL_TOKENS = (
+    """{"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<unk>", "unk_token": "<unk>"}"""
+)
 
 
-def text_config(g: Geometry, vocab: int, kv_heads: int | None, tied: bool, dtype: str) -> dict[str, Any]:
+def text_config(
+    g: Geometry, vocab: int, kv_heads: int | None, tied: bool, dtype: str
+) -> dict[str, Any]:
     """The Llama part of a config.json."""
     sizes = {
         "hidden_size": g.hidden,
@@ -318,7 +330,9 @@ def preprocessor_config(g: Geometry, processor: str = "CLIPImageProcessor") -> d
     return config
 
 
-def llava_config(g: Geometry, text: dict[str, Any], merge: str, aspect: str, projector: str) -> dict[str, Any]:
+def llava_config(
+    g: Geometry, text: dict[str, Any], merge: str, aspect: str, projector: str
+) -> dict[str, Any]:
     """config.json as PULSE-7B and llava-v1.6-vicuna-7b have it; LLaVA-1.5's (pad) names no merge type."""
     config: dict[str, Any] = text | json.loads(_LLAVA_CONFIG)
     config |= {
@@ -357,13 +371,18 @@ def hf_config(g: Geometry, text: dict[str, Any], layout: str, image_token: int) 
         "vision_feature_select_strategy": "default",
     }
     if layout == "hf_next":
-        config |= {"image_grid_pinpoints": [[h, w] for w, h in g.grids], "use_image_newline_parameter": True}
+        config |= {
+            "image_grid_pinpoints": [[h, w] for w, h in g.grids],
+            "use_image_newline_parameter": True,
+        }
     return config
 
 
 def tokenizer_config(legacy: bool | None) -> dict[str, Any]:
     """tokenizer_config.json as Vicuna has it; `legacy` None leaves the key out, which means true."""
-    flags = dict.fromkeys(["lstrip", "normalized", "rstrip", "single_word"], False) | {"special": True}
+    flags = dict.fromkeys(["lstrip", "normalized", "rstrip", "single_word"], False) | {
+        "special": True
+    }
     added = {str(i): {"content": text} | flags for i, text in enumerate(["<unk>", "<s>", "</s>"])}
     config: dict[str, Any] = json.loads(_TOKENIZER_CONFIG) | json.loads(_SPECIAL_TOKENS)
     config["added_tokens_decoder"] = added
@@ -429,7 +448,9 @@ def make_checkpoint(
         config = llava_config(g, text, merge, aspect, projector)
         write_json(path / "vision_config.json", vision_config(g))
     write_json(path / "config.json", config)
-    write_json(path / "generation_config.json", {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0})
+    write_json(
+        path / "generation_config.json", {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    )
     write_json(path / "tokenizer_config.json", tokenizer_config(legacy))
     write_json(path / "special_tokens_map.json", json.loads(_SPECIAL_TOKENS))
     (path / "tokenizer.model").write_bytes(tokenizer_model())

@@ -50,9 +50,9 @@ CARD = ("name", "driver_version", "memory.total", "compute_cap", "power.limit")
 def describe(commit: str | None) -> dict[str, Any]:
     """What the run is on: the card, its driver, versions of what takes part."""
     query = f"--query-gpu={','.join(CARD)}"
-    card = system.said_by("nvidia-smi", "-i", "0", query, "--format=csv,noheader")
+    card = system.command_output("nvidia-smi", "-i", "0", query, "--format=csv,noheader")
     cells = [cell.strip() for cell in card.split(",")] if card else []
-    cuda = re.search(r"CUDA Version:\s*([\d.]+)", system.said_by("nvidia-smi") or "")
+    cuda = re.search(r"CUDA Version:\s*([\d.]+)", system.command_output("nvidia-smi") or "")
     return {
         "card": dict(zip(CARD, cells, strict=False)) or None,
         "cuda": cuda[1] if cuda else None,

@@ -123,7 +123,7 @@ def prepare(entries: list[Entry], work: Path, dry_run: bool) -> None:
 def together() -> bool:
     """Whether all peers fit on the GPU at once. If not, each round loads them anew."""
     query = ("-i", "0", "--query-gpu=memory.total", "--format=csv,noheader,nounits")
-    text = system.said_by("nvidia-smi", *query)
+    text = system.command_output("nvidia-smi", *query)
     match = re.match(r"\d+", text or "")
     return match is None or int(match[0]) << 20 >= TOGETHER_FROM
 

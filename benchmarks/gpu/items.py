@@ -204,7 +204,9 @@ ITEMS: tuple[Item, ...] = (
         collect=_keep_traces,
     ),
     Item("tests", "is it correct on this GPU (pytest -m gpu)", 150, _tests, collect=_test_results),
-    Item("nano", "does pulse-nano, which is trained, answer here as on the CPU", 60, _module("nano")),
+    Item(
+        "nano", "does pulse-nano, which is trained, answer here as on the CPU", 60, _module("nano")
+    ),
     Item(
         "sweep",
         "which of ONNX Runtime's options are the fastest",

@@ -16,7 +16,7 @@ import click
 
 import pulse_edge
 from benchmarks.gpu.emit import emit
-from pulse_edge.measure.bench import PAGE, QUESTIONS
+from pulse_edge.assets import EMBEDDED, REPORT_QUESTION, SAMPLE_PAGE
 from pulse_edge.simulation.cases import heldout_case, heldout_indices
 from pulse_export.pipeline import export
 
@@ -28,10 +28,13 @@ PAGES = 12
 def answers(bundle: Path, device: str, pages: int) -> list[tuple[int, ...]]:
     """Greedy tokens of the sample page's report, and of questions about held-out pages."""
     model = pulse_edge.load(bundle, device=device)
-    found = [model.ask(PAGE, QUESTIONS[0], max_new_tokens=TOKENS).token_ids]
+    found = [model.ask(SAMPLE_PAGE, REPORT_QUESTION, max_new_tokens=TOKENS).token_ids]
     for index in heldout_indices(pages):
         case = heldout_case(index)
-        found += [model.ask(case.image, item.question, max_new_tokens=TOKENS).token_ids for item in case.items[:4]]
+        found += [
+            model.ask(case.image, item.question, max_new_tokens=TOKENS).token_ids
+            for item in case.items[:4]
+        ]
     return found
 
 
@@ -46,10 +49,16 @@ def main(work: Path, dry_run: bool) -> None:
     for precision in ("int8",) if dry_run else ("fp16", "int4"):
         bundle = work / f"nano-{precision}-{target}"
         export(CHECKPOINT, bundle, precision=precision, target=target, force=True)
-        expected = expected or answers(pulse_edge.model.EMBEDDED, "cpu", pages)
+        expected = expected or answers(EMBEDDED, "cpu", pages)
         got = answers(bundle, device, pages)
         equal = sum(a == b for a, b in zip(got, expected, strict=True))
-        emit("pulse-nano", precision=precision, device=device, answers=len(got), as_the_embedded_on_the_cpu=equal)
+        emit(
+            "pulse-nano",
+            precision=precision,
+            device=device,
+            answers=len(got),
+            as_the_embedded_on_the_cpu=equal,
+        )
 
 
 if __name__ == "__main__":

@@ -37,7 +37,9 @@ def spread(seconds: list[float]) -> dict[str, float]:
     return {"ms": statistics.median(digits), "ms_min": min(digits), "ms_max": max(digits)}
 
 
-def timed(work: Callable[[], Any], runs: int, before: Callable[[], Any] = lambda: None) -> list[float]:
+def timed(
+    work: Callable[[], Any], runs: int, before: Callable[[], Any] = lambda: None
+) -> list[float]:
     """Seconds of each run, after one that is thrown away."""
     seconds = []
     for _ in range(runs + 1):
@@ -104,7 +106,11 @@ def steps(engine: Engine, rows: Rows, runs: int, depths: tuple[int, ...]) -> Non
         if depth:
             engine.prefill(rows[:depth])
         for count in (1, 2, 4, 8, 16):
-            ways = {"choose": engine.choose, "step": engine.step} if count in (1, 8) else {"choose": engine.choose}
+            ways = (
+                {"choose": engine.choose, "step": engine.step}
+                if count in (1, 8)
+                else {"choose": engine.choose}
+            )
             for name, way in ways.items():
                 part = rows[:count]
                 seconds = timed(lambda w=way, p=part: w(p), runs, lambda d=depth: engine.rewind(d))  # type: ignore[misc]
@@ -113,10 +119,12 @@ def steps(engine: Engine, rows: Rows, runs: int, depths: tuple[int, ...]) -> Non
 
 def run(bundle: Bundle, variant: str, dry_run: bool) -> None:
     start = time.perf_counter()
-    engine = open_engine(bundle, EngineOptions(context=min(CONTEXT, bundle.manifest.model.text.context)))
+    engine = open_engine(
+        bundle, EngineOptions(context=min(CONTEXT, bundle.manifest.model.text.context))
+    )
     emit("loaded", variant=variant, seconds=time.perf_counter() - start, engine=engine.describe())
     runs = 2 if dry_run else 7
-    model = Model(bench._endless(bundle), engine)
+    model = Model(bench.endless(bundle), engine)
     requests(model, runs)
     emit("memory", device_memory=system.device_memory(os.getpid()))
     answers(model, 4 if dry_run else 128)

@@ -1,10 +1,11 @@
-"""Item: what ONNX Runtime's options do to a page's prefill and to decode steps, one process an option.
+"""Item: what ONNX Runtime's options do to a page's prefill and to decode steps.
 
     python -m benchmarks.gpu.sweep WORK --bundle BUNDLE --variant int4:128:cuda
 
-Some options are environment variables that a process reads once, hence the processes. The first and the last are the
-same, so that a difference smaller than theirs is noise. Names: onnxruntime's docs/contrib_ops/cuda/gqa.md,
-onnxruntime_session_options_config_keys.h and the CUDA provider's page.
+Each option runs in its own process, because some are environment variables that a process reads
+once. The first and the last are the same, so that a difference smaller than theirs is noise. Names:
+onnxruntime's docs/contrib_ops/cuda/gqa.md, onnxruntime_session_options_config_keys.h and the CUDA
+provider's page.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from benchmarks.gpu.emit import emit, parse
 from benchmarks.gpu.stages import CONTEXT, PAGE_TOKENS, spread, timed
 from pulse_edge.bundle.bundle import open_bundle
 from pulse_edge.engines.options import EngineOptions
-from pulse_edge.engines.registry import open_engine
+from pulse_edge.engines.registry import engine_module, open_engine
 
 LIMIT = 60.0  # seconds an option may take
 
 
 @dataclass(frozen=True)
 class Option:
-    """environment: of the process; provider: options of the CUDA provider; config: of the session."""
+    """environment: of the process; provider: the CUDA provider's options; config: the session's."""
 
     name: str
     environment: dict[str, str] = field(default_factory=dict)
@@ -55,14 +56,16 @@ BY_NAME = {option.name: option for option in OPTIONS}
 
 def measure(bundle: Path, option: Option, dry_run: bool) -> None:
     """In a process that has the option's environment."""
-    from pulse_edge.engines import onnxruntime as ort
-
     device = "cpu" if dry_run else "cuda"
     if not dry_run:
-        row = ort.PROVIDERS[device]
+        providers = engine_module("onnxruntime").PROVIDERS
+        row = providers[device]
         graphs = row.graphs if option.graphs else {}
-        ort.PROVIDERS[device] = replace(
-            row, options=row.options | option.provider, config=row.config | option.config, graphs=graphs
+        providers[device] = replace(
+            row,
+            options=row.options | option.provider,
+            config=row.config | option.config,
+            graphs=graphs,
         )
     opened = open_bundle(bundle, check_hashes=False)
     text = opened.manifest.model.text
@@ -82,11 +85,22 @@ def measure(bundle: Path, option: Option, dry_run: bool) -> None:
 
 def in_process(work: Path, bundle: Path, option: Option, dry_run: bool) -> str | None:
     """Run `measure` in a process of its own, handing on its results; the reason where it fails."""
-    command = [sys.executable, "-m", __spec__.name, str(work), "--bundle", str(bundle), "--only", option.name]
+    command = [
+        sys.executable,
+        "-m",
+        __spec__.name,
+        str(work),
+        "--bundle",
+        str(bundle),
+        "--only",
+        option.name,
+    ]
     command += ["--variant", ""] + ["--dry-run"] * dry_run
     environment = os.environ | option.environment
     try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT)
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=LIMIT
+        )
     except subprocess.TimeoutExpired:
         return f"no end in {LIMIT:g} s"
     for line in done.stdout.splitlines():

@@ -18,14 +18,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from benchmarks import synthetic
 from benchmarks.gpu.emit import emit
 
-LIBRARY = "tensorrt_rtx"
+LIBRARY: Final = "tensorrt_rtx"
 ROOT = Path(__file__).parents[2]
 LIMIT = 22.0  # seconds of one way; the item has 60
 # Heads of PULSE-7B's sizes (decoder 128, tower 64), half its width: a build takes seconds.
@@ -49,7 +49,7 @@ Attempt = Callable[[Path, str], Answer]  # a bundle, one of WAYS
 
 
 class ForThisGpu:
-    """The library, with its CURRENT under the name by which export/engine.py asks for an SM."""
+    """The library, with its CURRENT under the name by which pulse_export.plan.builder asks for an SM."""
 
     def __init__(self, library: Any, capability: int) -> None:
         self._library = library
@@ -79,7 +79,7 @@ def build_and_run(path: Path, way: str) -> Answer:
     from pulse_edge.bundle.plans import PlanKey, load_library
     from pulse_edge.engines.cuda_runtime import Cuda
     from pulse_edge.errors import EngineError, ExportError
-    from pulse_export.plan import builder as engine
+    from pulse_export.plan import builder as plan_builder
 
     library = load_library(LIBRARY)
     capability = Cuda().capability()
@@ -89,7 +89,9 @@ def build_and_run(path: Path, way: str) -> Answer:
         current = way == "current"
         chosen = ForThisGpu(library, capability) if current else library
         key = PlanKey("tensorrt_rtx", library.__version__, capability)
-        built = engine.build(open_bundle(path), engine.Builder(chosen, key, ahead=current))
+        built = plan_builder.build_plans(
+            open_bundle(path), plan_builder.Builder(chosen, key, ahead=current)
+        )
         answer |= {"stage": "run", "build_s": round(built.seconds, 2)}
         peer = ours.load(path, "int4:128", 4, SIZES.context)
         peer.feed(list(range(3, 131)))
@@ -149,7 +151,9 @@ def ask(path: Path, attempt: Attempt) -> None:
 
 @click.command()
 @click.argument("work", type=click.Path(path_type=Path))
-@click.option("--attempt", type=click.Choice(WAYS), help="One way, in this process, of the bundle WORK.")
+@click.option(
+    "--attempt", type=click.Choice(WAYS), help="One way, in this process, of the bundle WORK."
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be tried.")
 def main(work: Path, attempt: str | None, dry_run: bool) -> None:
     """Build and run two decoder layers; the bundle is made in WORK."""

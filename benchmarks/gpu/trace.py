@@ -261,14 +261,19 @@ def fake_profile(work: Callable[[], object]) -> Trace:
         ("void onnxruntime::MatMulFloat4BitsKernelM1<__half, 128, true>(__half*, int)", 26.0, 40.0),
         ("Memcpy DtoH (Device -> Pinned)", 42.0, 50.0),
     )
-    events = [(name, 100.0 * n + start, 100.0 * n + end) for n in range(STEPS) for name, start, end in one]
+    events = [
+        (name, 100.0 * n + start, 100.0 * n + end) for n in range(STEPS) for name, start, end in one
+    ]
     return Trace(events, {"cudaGraphLaunch": STEPS})
 
 
 def write(path: Path, events: Sequence[Event]) -> None:
     """All events, for a look at their order: [name, start, end] in us from the first one."""
     first = min((start for _, start, _ in events), default=0.0)
-    rows = [[name, round(start - first, 3), round(end - first, 3)] for name, start, end in sorted(events, key=_start)]
+    rows = [
+        [name, round(start - first, 3), round(end - first, 3)]
+        for name, start, end in sorted(events, key=_start)
+    ]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(rows))
 
@@ -281,7 +286,9 @@ def _start(event: Event) -> float:
 @click.argument("work", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--bundle", type=click.Path(path_type=Path), required=True)
 @click.option("--variant", default="int4:128:cuda", help="What the bundle is: a variant of `ours`.")
-@click.option("--depth", "depths", callback=numbers, default="0,3000", help="Tokens before the steps.")
+@click.option(
+    "--depth", "depths", callback=numbers, default="0,3000", help="Tokens before the steps."
+)
 @click.option("--tokens", default=PAGE, help="Of the prompt; 0: trace none.")
 @click.option("--threads", default=8)
 @click.option("--dry-run", is_flag=True, help="Events that are made up, without a GPU.")

@@ -26,7 +26,9 @@ def config(checkpoint: Path) -> dict[str, Any]:
     return {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "head_dim": head, **kept}
 
 
-def tensors(checkpoint: Path, prefixes: tuple[str, ...] = PREFIXES) -> Iterator[tuple[str, Header, bytes]]:
+def tensors(
+    checkpoint: Path, prefixes: tuple[str, ...] = PREFIXES
+) -> Iterator[tuple[str, Header, bytes]]:
     """(name, header, little-endian bytes) of the tensors so called, one at a time; by default the language model's."""
     for shard in sorted(checkpoint.glob("*.safetensors")):
         with shard.open("rb") as file:
@@ -45,7 +47,9 @@ def write_llama(checkpoint: Path, out: Path, tokenizer: bool = True) -> None:
     entries: Header = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, entry, data in tensors(checkpoint):
-        assert len(data) == 2 * math.prod(entry["shape"]), "synthetic checkpoints take two bytes a number"
+        assert len(data) == 2 * math.prod(entry["shape"]), (
+            "synthetic checkpoints take two bytes a number"
+        )
         start, end = end, end + len(data)
         entries[name] = entry | {"data_offsets": [start, end]}
     text = json.dumps(entries).encode()

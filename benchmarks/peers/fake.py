@@ -16,7 +16,10 @@ class Fake:
         self._variant, self._length = variant, 0
         self._fed = 0
         self._log = path / "calls.log"
-        self.engine: dict[str, Any] = {"engine": "fake", "engine_version": (path / "model").read_text()}
+        self.engine: dict[str, Any] = {
+            "engine": "fake",
+            "engine_version": (path / "model").read_text(),
+        }
 
     def feed(self, tokens: list[int]) -> None:
         self._length += len(tokens)

@@ -25,7 +25,17 @@ def convert(checkpoint: Path, out: Path, variant: str) -> None:
     llama = out.with_name(out.name + "-llama")
     shutil.rmtree(llama, ignore_errors=True)
     source.write_llama(checkpoint, llama)
-    builder = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", llama, "-o", out, "-p", precision]
+    builder = [
+        sys.executable,
+        "-m",
+        "onnxruntime_genai.models.builder",
+        "-i",
+        llama,
+        "-o",
+        out,
+        "-p",
+        precision,
+    ]
     extra = [f"int4_block_size={block or 32}", "int4_accuracy_level=4", "prune_lm_head=true"]
     command = [*builder, "-e", "cpu", "-c", llama / "cache", "--extra_options", *extra]
     subprocess.run(list(map(str, command)), stdin=subprocess.DEVNULL, check=True)
@@ -47,7 +57,9 @@ class GenAi:
 
     def _new(self) -> Any:
         options = genai.GeneratorParams(self._model)
-        options.set_search_options(max_length=self._context, min_length=self._context, do_sample=False)
+        options.set_search_options(
+            max_length=self._context, min_length=self._context, do_sample=False
+        )
         return genai.Generator(self._model, options)
 
     def feed(self, tokens: list[int]) -> None:

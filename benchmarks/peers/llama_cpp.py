@@ -37,7 +37,9 @@ def convert(checkpoint: Path, out: Path, variant: str) -> None:
     _describe(writer, source.config(checkpoint), FILE_TYPES[variant])
     heads = source.config(checkpoint)["num_attention_heads"]
     for name, entry, data in source.tensors(checkpoint):
-        values = np.frombuffer(data, DTYPES[entry["dtype"]]).reshape(entry["shape"]).astype(np.float32)
+        values = (
+            np.frombuffer(data, DTYPES[entry["dtype"]]).reshape(entry["shape"]).astype(np.float32)
+        )
         if name.endswith(("q_proj.weight", "k_proj.weight")):
             values = _interleaved(values, heads)
         renamed = _renamed(name)
@@ -71,7 +73,9 @@ def _describe(writer: Any, config: dict[str, Any], file_type: Any) -> None:
 def _interleaved(values: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
     """Rows of q and k in the order of llama.cpp's rotary embedding: the two halves of a head alternate."""
     rows, columns = values.shape
-    return values.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
+    return (
+        values.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
+    )
 
 
 def _renamed(name: str) -> str:
@@ -90,7 +94,9 @@ class LlamaCpp:
         lib.llama_backend_init()
         model_options = lib.llama_model_default_params()
         model_options.n_gpu_layers = 0
-        self._model = lib.llama_model_load_from_file(str(path / "model.gguf").encode(), model_options)
+        self._model = lib.llama_model_load_from_file(
+            str(path / "model.gguf").encode(), model_options
+        )
         options = lib.llama_context_default_params()
         options.n_ctx, options.n_batch, options.n_ubatch = context, BATCH, BATCH
         options.n_threads = options.n_threads_batch = threads
@@ -115,7 +121,12 @@ class LlamaCpp:
         batch = self._batch
         batch.n_tokens = len(tokens)
         for i, token in enumerate(tokens):
-            batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.seq_id[i][0] = token, self._length + i, 1, 0
+            batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.seq_id[i][0] = (
+                token,
+                self._length + i,
+                1,
+                0,
+            )
             batch.logits[i] = wanted and i == len(tokens) - 1
         failed = llama_cpp.llama_decode(self._context, batch)
         if failed:

@@ -20,7 +20,10 @@ from openvino import opset13 as opset
 from benchmarks.peers import checkpoint as source
 from benchmarks.peers.protocol import BATCH, serve
 
-WEIGHTS: dict[str, dict[str, Any]] = {"int4": {"bits": 4, "sym": True, "group_size": 128}, "int8": {"bits": 8}}
+WEIGHTS: dict[str, dict[str, Any]] = {
+    "int4": {"bits": 4, "sym": True, "group_size": 128},
+    "int8": {"bits": 8},
+}
 
 
 def convert(checkpoint: Path, out: Path, variant: str) -> None:
@@ -34,14 +37,18 @@ def convert(checkpoint: Path, out: Path, variant: str) -> None:
     shutil.rmtree(llama, ignore_errors=True)
     source.write_llama(checkpoint, llama, tokenizer=False)
     config = OVWeightQuantizationConfig(**WEIGHTS[variant])
-    model = OVModelForCausalLM.from_pretrained(llama, export=True, compile=False, quantization_config=config)
+    model = OVModelForCausalLM.from_pretrained(
+        llama, export=True, compile=False, quantization_config=config
+    )
     model.save_pretrained(out)
     shutil.rmtree(llama)
     del model
     gc.collect()
     module, side = tower.Tower(checkpoint), tower.sizes(checkpoint)["image_size"]
     with torch.no_grad():
-        vision = ov.convert_model(module, example_input=tower.pixels(side, 2), input=[-1, 3, side, side])
+        vision = ov.convert_model(
+            module, example_input=tower.pixels(side, 2), input=[-1, 3, side, side]
+        )
     ov.save_model(nncf.compress_weights(vision), out / "vision.xml")
 
 
@@ -73,7 +80,9 @@ class OpenVino:
                 "position_ids": np.arange(self._length, end, dtype=np.int64)[None],
                 "beam_idx": np.zeros(1, np.int32),
             }
-            self._request.infer({name: value for name, value in given.items() if name in self._inputs})
+            self._request.infer(
+                {name: value for name, value in given.items() if name in self._inputs}
+            )
             self._length = end
         assert self._request.get_output_tensor(0).data.size
 
@@ -102,7 +111,9 @@ def _last_row(model: Any) -> None:
         node = node.input_value(0).get_node()
     numbers = (opset.constant(np.array([n], np.int64)) for n in (-1, 2**31 - 1, 1, 1))
     start, stop, step, axis = numbers
-    node.input(0).replace_source_output(opset.slice(node.input_value(0), start, stop, step, axis).output(0))
+    node.input(0).replace_source_output(
+        opset.slice(node.input_value(0), start, stop, step, axis).output(0)
+    )
     model.validate_nodes_and_infer_types()
 
 

@@ -45,7 +45,9 @@ class Optimum:
         self._settings = ort.SessionOptions()
         self._settings.intra_op_num_threads = threads
         torch.set_num_threads(threads)
-        self._model = ORTModelForCausalLM.from_pretrained(path, session_options=self._settings, use_io_binding=True)
+        self._model = ORTModelForCausalLM.from_pretrained(
+            path, session_options=self._settings, use_io_binding=True
+        )
         self._past: Any = None
         self._length = 0
         self._vision_path = path / "vision.onnx"
@@ -60,20 +62,28 @@ class Optimum:
             part = torch.tensor([tokens[at : at + BATCH]])
             self._length += part.shape[1]
             mask = torch.ones((1, self._length), dtype=torch.int64)
-            done = self._model(input_ids=part, attention_mask=mask, past_key_values=self._past, use_cache=True)
+            done = self._model(
+                input_ids=part, attention_mask=mask, past_key_values=self._past, use_cache=True
+            )
             self._past = done.past_key_values
 
     def rewind(self, length: int) -> None:
         if length == 0:
             self._past = None
         elif length != self._length:
-            self._past = tuple(tuple(part[:, :, :length].contiguous() for part in layer) for layer in self._past)
+            self._past = tuple(
+                tuple(part[:, :, :length].contiguous() for part in layer) for layer in self._past
+            )
         self._length = length
 
     def see(self, views: int) -> None:
         if self._vision is None:
-            session = ort.InferenceSession(str(self._vision_path), self._settings, providers=["CPUExecutionProvider"])
-            pixels = np.random.default_rng(0).standard_normal((views, *session.get_inputs()[0].shape[1:]), np.float32)
+            session = ort.InferenceSession(
+                str(self._vision_path), self._settings, providers=["CPUExecutionProvider"]
+            )
+            pixels = np.random.default_rng(0).standard_normal(
+                (views, *session.get_inputs()[0].shape[1:]), np.float32
+            )
             self._vision = session, {"pixels": pixels}
         session, given = self._vision
         session.run(None, given)

@@ -1,5 +1,9 @@
-"""pulse-edge itself, as one of the peers. Variants: a precision of the export; after colons a block size, and `kv8` for
-an int8 cache, `head4` for a head of 4 bits, `cuda` for a GPU: `int4:128:head4:kv8`, `int4:128:cuda`."""
+"""pulse-edge itself, as one of the peers.
+
+A variant is a precision of the export, followed by any of these, with colons between: a block size,
+`kv8` for an int8 cache, `head4` for a head of 4 bits, `cuda` for a GPU, and `tower8` for an int8
+tower there (fp16 otherwise). Examples: `int4:128:head4:kv8`, `int4:128:cuda:tower8`.
+"""
 
 from __future__ import annotations
 
@@ -40,28 +44,25 @@ class Ours:
     def see(self, views: int) -> None:
         if self._pixels is None or len(self._pixels) != views:
             side = self._vision.image_size
-            self._pixels = np.random.default_rng(0).standard_normal((views, 3, side, side), np.float32)
+            self._pixels = np.random.default_rng(0).standard_normal(
+                (views, 3, side, side), np.float32
+            )
         self._engine.encode(self._pixels)
 
 
 def convert(checkpoint: Path, out: Path, variant: str) -> None:
-    from pulse_export.pipeline import export
+    from pulse_export import ExportOptions, export
 
-    precision, *more = variant.split(":")
-    block = next((int(part) for part in more if part.isdigit()), None)
-    cache, head = "int8" if "kv8" in more else "float", "int4" if "head4" in more else None
-    tower = "int8" if "tower8" in more else None  # fp16 on a GPU otherwise: int4:128:cuda:tower8
-    target = "cuda" if "cuda" in more else "cpu"
-    export(
-        checkpoint,
-        out,
+    precision, *parts = variant.split(":")
+    options = ExportOptions(
         precision=precision,
-        block_size=block,
-        target=target,
-        cache=cache,
-        head=head,
-        tower=tower,
+        target="cuda" if "cuda" in parts else "cpu",
+        block_size=next((int(part) for part in parts if part.isdigit()), None),
+        cache="int8" if "kv8" in parts else "float",
+        head="int4" if "head4" in parts else None,
+        tower="int8" if "tower8" in parts else None,
     )
+    export(checkpoint, out, options)
 
 
 def load(path: Path, variant: str, threads: int, context: int) -> Ours:

@@ -41,7 +41,9 @@ class Peer(Protocol):
         """Forget all but the first `length` tokens."""
 
 
-Convert = Callable[[Path, Path, str], None]  # checkpoint (LLaVA directory), directory to write, variant
+Convert = Callable[
+    [Path, Path, str], None
+]  # checkpoint (LLaVA directory), directory to write, variant
 Load = Callable[[Path, str, int, int], Peer]  # converted directory, variant, threads, context
 
 
@@ -64,7 +66,13 @@ class Session:
         return {}
 
     def do_load(
-        self, path: str, variant: str, threads: int, context: int, vocab: int, cpu_time: bool = False
+        self,
+        path: str,
+        variant: str,
+        threads: int,
+        context: int,
+        vocab: int,
+        cpu_time: bool = False,
     ) -> dict[str, Any]:
         self._now = time.process_time if cpu_time else time.perf_counter
         start = self._now()
@@ -145,4 +153,6 @@ def peak_memory() -> int:
     except (OSError, IndexError):
         import resource
 
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+            1 if sys.platform == "darwin" else 1024
+        )

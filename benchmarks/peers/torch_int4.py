@@ -177,7 +177,9 @@ def turned(x: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
     return rotated.to(x.dtype)
 
 
-def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, visible: torch.Tensor | None) -> torch.Tensor:
+def attend(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, visible: torch.Tensor | None
+) -> torch.Tensor:
     """[heads, rows, size]; visible: None is causal."""
     if len(q[0]) == 1 and visible is not None and torch.compiler.is_compiling():
         # Products and sums, which Inductor fuses: torch's own kernels have one thread block a head
@@ -224,7 +226,9 @@ class Model(nn.Module):  # type: ignore[misc, unused-ignore]
         for i in range(config["num_hidden_layers"]):
             prefix = f"model.layers.{i}."
             parts = {
-                PARTS[name.removeprefix(prefix)]: module for name, module in made.items() if name.startswith(prefix)
+                PARTS[name.removeprefix(prefix)]: module
+                for name, module in made.items()
+                if name.startswith(prefix)
             }
             self.blocks.append(Block(parts, heads, size, context, self.embed))
         places = torch.arange(context, device=device)
@@ -314,7 +318,9 @@ class TorchInt4:
             raise RuntimeError("torch sees no GPU")
         torch.set_num_threads(threads)
         torch.set_grad_enabled(False)
-        dtype = torch.bfloat16 if device == "cuda" else torch.float32  # tinygemm takes bfloat16 only
+        dtype = (
+            torch.bfloat16 if device == "cuda" else torch.float32
+        )  # tinygemm takes bfloat16 only
         linear = {"int4": Int4, "bf16": Plain}[kind]
         self._model = Model(checkpoint, linear, device, dtype, context).eval()
         self._inputs = torch.zeros(2, dtype=torch.int64, device=device)
@@ -376,7 +382,9 @@ class TorchInt4:
                     self._length += 1
                     worst = max(worst, float((got - wanted).abs().max() / wanted.abs().max()))
                 if not worst < AGREE:
-                    raise RuntimeError(f"logits differ from eager ones by {worst:.2g} of the largest")
+                    raise RuntimeError(
+                        f"logits differ from eager ones by {worst:.2g} of the largest"
+                    )
                 return way, step
             except Exception as error:  # of compilers, drivers, or of this check
                 first_line = (str(error).strip().splitlines() or [""])[0]

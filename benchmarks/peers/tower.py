@@ -37,20 +37,26 @@ class Tower(nn.Module):  # type: ignore[misc]
         self.tower = CLIPVisionModel(CLIPVisionConfig(**options))
         hidden = json.loads((checkpoint / "config.json").read_text())["hidden_size"]
         width = options["hidden_size"]
-        self.projector = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden))
+        self.projector = nn.Sequential(
+            nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden)
+        )
         self._fill(checkpoint)
         self.eval()
 
     def _fill(self, checkpoint: Path) -> None:
         """Transformers has dropped the prefix `vision_model` in some versions: names are matched from their ends."""
-        wanted = {name.removeprefix("vision_model."): p for name, p in self.tower.state_dict().items()}
+        wanted = {
+            name.removeprefix("vision_model."): p for name, p in self.tower.state_dict().items()
+        }
         wanted |= {PROJECTOR + name: p for name, p in self.projector.state_dict().items()}
         for name, entry, data in source.tensors(checkpoint, (TOWER, PROJECTOR)):
             target = wanted.pop(name.removeprefix(TOWER).removeprefix("vision_model."), None)
             if target is not None:
                 kind = torch.bfloat16 if entry["dtype"] == "BF16" else torch.float16
                 target.copy_(torch.frombuffer(bytearray(data), dtype=kind).reshape(entry["shape"]))
-        left = [name for name in wanted if "position_ids" not in name and "post_layernorm" not in name]
+        left = [
+            name for name in wanted if "position_ids" not in name and "post_layernorm" not in name
+        ]
         if left:
             raise ValueError(f"the checkpoint has no {left[0]}")
 

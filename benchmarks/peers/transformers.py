@@ -32,7 +32,11 @@ CACHE = "cache" if "cache" in NAMES else "past_key_values"
 WARM = 6  # steps before any that is timed: CUDA graphs are captured by the second or third
 # Largest difference of logits over the largest logit; a wrong mask or place gives about 1.
 AGREE = 0.1
-VARIANTS = {"fp16": ("cuda", torch.float16), "bf16": ("cpu", torch.bfloat16), "fp32": ("cpu", torch.float32)}
+VARIANTS = {
+    "fp16": ("cuda", torch.float16),
+    "bf16": ("cpu", torch.bfloat16),
+    "fp32": ("cpu", torch.float32),
+}
 
 
 def convert(checkpoint: Path, out: Path, variant: str) -> None:
@@ -59,7 +63,9 @@ class Transformers:
             for name, entry, data in source.tensors(checkpoint)
         }  # fmt: skip
         model.load_state_dict(weights, assign=True)
-        model.model.rotary_emb = type(model.model.rotary_emb)(config).to(self._device)  # its tables are no weights
+        model.model.rotary_emb = type(model.model.rotary_emb)(config).to(
+            self._device
+        )  # its tables are no weights
         self._model = self._step = model.eval()
         self._static: StaticCache | None = None
         if how not in ("", "static", "compiled"):
@@ -107,7 +113,9 @@ class Transformers:
             self.rewind(len(prompt))
             worst = float((self.logits([5]) - expected).abs().max() / expected.abs().max())
             if not worst < AGREE:
-                raise RuntimeError(f"steps differ from eager ones: {worst:.2g} of the largest logit")
+                raise RuntimeError(
+                    f"steps differ from eager ones: {worst:.2g} of the largest logit"
+                )
         self.rewind(0)
 
     def rewind(self, length: int) -> None:
@@ -132,7 +140,9 @@ def _stored(entry: dict[str, Any]) -> torch.dtype:
 
 
 def load(path: Path, variant: str, threads: int, context: int) -> Transformers:
-    return Transformers(Path(json.loads((path / "checkpoint.json").read_text())), variant, threads, context)
+    return Transformers(
+        Path(json.loads((path / "checkpoint.json").read_text())), variant, threads, context
+    )
 
 
 if __name__ == "__main__":

@@ -69,12 +69,19 @@ def python_of(name: str, work: Path, installed: bool = False) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     log = work / name / "install.log"
     rows = [[sys.executable, "-m", "venv", str(folder)]]
-    rows += [[str(python), "-m", "pip", "install", "--disable-pip-version-check", *row] for row in kind.installs]
+    rows += [
+        [str(python), "-m", "pip", "install", "--disable-pip-version-check", *row]
+        for row in kind.installs
+    ]
     for row in rows:
         with log.open("ab") as file:
-            code = subprocess.run(row, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT).returncode
+            code = subprocess.run(
+                row, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT
+            ).returncode
         if code:
-            raise PeerError(f"cannot be installed: {' '.join(row[3:])} failed ({_last_line(log)}; all in {log})")
+            raise PeerError(
+                f"cannot be installed: {' '.join(row[3:])} failed ({_last_line(log)}; all in {log})"
+            )
     done.write_text(json.dumps(wanted))
     return python
 
@@ -84,7 +91,12 @@ class Worker:
 
     def __init__(self, name: str, python: Path, log: Path) -> None:
         self._log = log
-        command = [str(python), "-m", f"benchmarks.peers.{PEERS[name].module}", *PEERS[name].arguments]
+        command = [
+            str(python),
+            "-m",
+            f"benchmarks.peers.{PEERS[name].module}",
+            *PEERS[name].arguments,
+        ]
         search = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         environment = os.environ | {"PYTHONPATH": search, "PYTHONUNBUFFERED": "1"}
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +113,9 @@ class Worker:
     def __enter__(self) -> Worker:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: object, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _read(self) -> None:
@@ -124,13 +138,17 @@ class Worker:
             raise PeerError(f"{do}: no answer in {timeout:g} s") from None
         if not line:
             code = self._process.wait()
-            raise PeerError(f"{do}: the worker ended with {code} ({_last_line(self._log)}; all in {self._log})")
+            raise PeerError(
+                f"{do}: the worker ended with {code} ({_last_line(self._log)}; all in {self._log})"
+            )
         try:
             answer = json.loads(line)
             assert isinstance(answer, dict)
         except (ValueError, AssertionError):
             self.close()
-            raise PeerError(f"{do}: the worker said {line.strip()[:80]!r}, which is no JSON object") from None
+            raise PeerError(
+                f"{do}: the worker said {line.strip()[:80]!r}, which is no JSON object"
+            ) from None
         if "error" in answer:
             raise PeerError(f"{do}: {answer['error']}")
         return answer

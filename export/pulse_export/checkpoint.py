@@ -1,11 +1,12 @@
-"""A checkpoint directory -> `ModelSpec` and tensors under canonical names, one at a time.
+"""A checkpoint directory -> `ModelSpec`, and its tensors under canonical names, one at a time.
 
-Three layouts are read, each a row of `LAYOUTS`: LLaVA as its authors publish it (`llava_llama`) and the two
-Hugging Face conversions. Everything that could go wrong is found before any work is done: config fields this
-export does not implement, missing, surplus, misshapen or truncated tensors, each refused by name.
+Three layouts are read, each a row of `LAYOUTS`: LLaVA as its authors publish it (`llava_llama`) and
+the two Hugging Face conversions. Problems are found before any work is done, and named: config
+fields that this export does not implement; missing, surplus, misshapen or truncated tensors.
 
-Canonical names: `vision.` + CLIP's name below `vision_model.`; `projector.{0,2,…}.`; `image_newline`; and the Llama
-names below `model.` (`embed_tokens.weight`, `layers.N.…`, `norm.weight`), `lm_head.weight`.
+Canonical names: `vision.` + CLIP's name below `vision_model.`; `projector.{0,2,…}.`;
+`image_newline`; and the Llama names below `model.` (`embed_tokens.weight`, `layers.N.…`,
+`norm.weight`), `lm_head.weight`.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ CONVERTED = 1 << 21  # elements a thread converts at a time
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Where a family keeps its tensors: for each part the prefixes in use, newest last."""
+class TensorLayout:
+    """The prefixes of each part's tensors in a family of checkpoints, newest last."""
 
     vision: tuple[str, ...]
     projector: tuple[str, ...]
@@ -49,8 +50,12 @@ class Layout:
     head: tuple[str, ...]
 
 
-_HF = Layout(
-    vision=("vision_tower.vision_model.", "model.vision_tower.vision_model.", "model.vision_tower."),
+_HF = TensorLayout(
+    vision=(
+        "vision_tower.vision_model.",
+        "model.vision_tower.vision_model.",
+        "model.vision_tower.",
+    ),
     projector=("multi_modal_projector.", "model.multi_modal_projector."),
     projector_names={0: "linear_1.", 2: "linear_2."},
     newline=("image_newline", "model.image_newline"),
@@ -58,8 +63,11 @@ _HF = Layout(
     head=("language_model.lm_head.weight", "lm_head.weight"),
 )
 LAYOUTS = {
-    "LlavaLlamaForCausalLM": Layout(
-        vision=("model.vision_tower.vision_tower.vision_model.", "model.vision_tower.vision_tower."),
+    "LlavaLlamaForCausalLM": TensorLayout(
+        vision=(
+            "model.vision_tower.vision_tower.vision_model.",
+            "model.vision_tower.vision_tower.",
+        ),
         projector=("model.mm_projector.",),
         projector_names={i: f"{i}." for i in range(0, 16, 2)},
         newline=("model.image_newline",),
@@ -70,8 +78,10 @@ LAYOUTS = {
     "LlavaForConditionalGeneration": _HF,
 }
 CONVERT = (
-    'python -c "import glob, torch, safetensors.torch as s; [s.save_file({{k: v.clone().contiguous() for k, v in '
-    "torch.load(f, weights_only=True).items()}}, f[:-3] + 'safetensors') for f in glob.glob('{path}/*.bin')]\""
+    'python -c "import glob, torch, safetensors.torch as s; '
+    "[s.save_file({{k: v.clone().contiguous() for k, v in "
+    "torch.load(f, weights_only=True).items()}}, f[:-3] + 'safetensors') "
+    "for f in glob.glob('{path}/*.bin')]\""
 )
 # Present in real checkpoints, not part of the network we run.
 IGNORED = re.compile(r"(position_ids|rotary_emb\.inv_freq|post_layernorm\.(weight|bias))$")
@@ -99,7 +109,7 @@ class Checkpoint:
         self._digests: dict[str, Future[bytes]] = {}
         self._hasher = ThreadPoolExecutor(1)
 
-    def _resolve(self, layout: Layout) -> dict[str, str]:
+    def _resolve(self, layout: TensorLayout) -> dict[str, str]:
         """Canonical name -> stored name; refuses what is missing, surplus or misshapen."""
         names: dict[str, str] = {}
         missing, wrong = [], []
@@ -109,7 +119,9 @@ class Checkpoint:
             if stored is None:
                 missing.append(name)
             elif self._where[stored].shape != shape:
-                wrong.append(f"{stored} is {list(self._where[stored].shape)}, config.json says {list(shape)}")
+                wrong.append(
+                    f"{stored} is {list(self._where[stored].shape)}, config.json says {list(shape)}"
+                )
             else:
                 names[name] = stored
         used = set(names.values())
@@ -117,15 +129,26 @@ class Checkpoint:
         for problem, found in (("missing", missing), ("misshapen", wrong), ("unknown", surplus)):
             if found:
                 more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-                raise CheckpointError(f"{self.path}: {problem} tensors: {', '.join(found[:3])}{more}")
-        bad = sorted({f"{s} ({self._where[s].dtype})" for s in used if self._where[s].dtype not in DTYPES})
+                raise CheckpointError(
+                    f"{self.path}: {problem} tensors: {', '.join(found[:3])}{more}"
+                )
+        bad = sorted(
+            {f"{s} ({self._where[s].dtype})" for s in used if self._where[s].dtype not in DTYPES}
+        )
         if bad:
-            raise CheckpointError(f"{self.path}: tensors must be {', '.join(DTYPES)}, but: {', '.join(bad[:3])}")
+            raise CheckpointError(
+                f"{self.path}: tensors must be {', '.join(DTYPES)}, but: {', '.join(bad[:3])}"
+            )
         return names
 
-    def _ignorable(self, stored: str, layout: Layout) -> bool:
-        """Known not to be needed: buffers, the tower's layers behind the feature layer, an unused newline or head."""
-        if IGNORED.search(stored) or stored in layout.newline or (self.tied and stored in layout.head):
+    def _ignorable(self, stored: str, layout: TensorLayout) -> bool:
+        """Whether the network does without a stored tensor: buffers, the tower's layers behind the
+        feature layer, an unused newline or head."""
+        if (
+            IGNORED.search(stored)
+            or stored in layout.newline
+            or (self.tied and stored in layout.head)
+        ):
             return True
         layer = re.search(r"encoder\.layers\.(\d+)\.", stored)
         vision = self.spec.vision
@@ -141,14 +164,19 @@ class Checkpoint:
         return tuple(self._names)
 
     def tensor(self, name: str) -> NDArray[np.float32]:
-        """One tensor as float32, read now and not kept. Tied checkpoints give the embeddings for `lm_head.weight`."""
-        return _float32(self._raw(self._names["embed_tokens.weight" if name not in self._names else name]))
+        """One tensor as float32, read now and not kept.
+
+        A tied checkpoint gives the embeddings for `lm_head.weight`.
+        """
+        return _float32(
+            self._raw(self._names["embed_tokens.weight" if name not in self._names else name])
+        )
 
     def elements(self, name: str) -> int:
         return math.prod(self._where[self._names[name]].shape)
 
     def stored_size(self, name: str) -> int:
-        """Bytes in the checkpoint; a tied head has none of its own."""
+        """Bytes in the checkpoint. A tied head has none of its own."""
         stored = self._names.get(name)
         return WIDTHS[self._where[stored].dtype] * self.elements(name) if stored else 0
 
@@ -156,14 +184,16 @@ class Checkpoint:
         import ml_dtypes  # noqa: F401 - makes numpy know bfloat16
         from safetensors import safe_open
 
-        # Opened for each tensor: a mapping that stays open would keep every page that was read resident.
+        # Opened for each tensor: a mapping that stays open keeps every page that was read resident.
         with safe_open(self._where[stored].file, "numpy") as file:
             array: NDArray[Any] = file.get_tensor(stored)
         if stored not in self._digests:
             if self._digests:  # no more than one is kept for its hash
                 next(reversed(self._digests.values())).result()
             self._digests[stored] = self._hasher.submit(_digest, array)
-            if array.dtype == np.float32:  # the caller gets this one, not a copy, and may write to it
+            if (
+                array.dtype == np.float32
+            ):  # the caller gets this one, not a copy, and may write to it
                 self._digests[stored].result()
         return array
 
@@ -177,7 +207,9 @@ class Checkpoint:
             where = self._where[stored]
             if stored not in self._digests:
                 self._raw(stored)
-            total.update(f"{name} {where.dtype} {where.shape} ".encode() + self._digests[stored].result())
+            total.update(
+                f"{name} {where.dtype} {where.shape} ".encode() + self._digests[stored].result()
+            )
             dtypes[where.dtype] = dtypes.get(where.dtype, 0) + math.prod(where.shape)
         return CheckpointInfo(
             name=self.path.resolve().name,
@@ -198,8 +230,11 @@ def _digest(array: NDArray[Any]) -> bytes:
 
 
 def _float32(array: NDArray[Any]) -> Floats:
-    """Exactly the same values. bfloat16 by its bits, which are float32's upper half: its own cast keeps the
-    interpreter's lock."""
+    """The same values as float32.
+
+    bfloat16 is converted by its bits, which are float32's upper half. numpy's own cast would hold
+    the interpreter's lock, so that threads would not help.
+    """
     if array.dtype == np.float32:
         return array
     out = np.empty(array.shape, np.float32)
@@ -208,7 +243,9 @@ def _float32(array: NDArray[Any]) -> Floats:
 
     def convert(at: slice) -> None:
         if by_bits:
-            np.left_shift(narrow[at].view(np.uint16), 16, out=wide[at].view(np.uint32), dtype=np.uint32)
+            np.left_shift(
+                narrow[at].view(np.uint16), 16, out=wide[at].view(np.uint32), dtype=np.uint32
+            )
         else:
             wide[at] = narrow[at]
 
@@ -223,7 +260,7 @@ class _Stored:
     shape: tuple[int, ...]
 
 
-def _candidates(name: str, layout: Layout) -> list[str]:
+def _candidates(name: str, layout: TensorLayout) -> list[str]:
     """Stored names that a canonical name may have."""
     if name == "image_newline":
         return list(layout.newline)
@@ -236,7 +273,11 @@ def _candidates(name: str, layout: Layout) -> list[str]:
         index, _, leaf = rest.partition(".")
         stored = layout.projector_names.get(int(index), f"{index}.") + leaf
         # A single Linear is stored without an index.
-        return [prefix + n for prefix in layout.projector for n in ((stored, leaf) if index == "0" else (stored,))]
+        return [
+            prefix + n
+            for prefix in layout.projector
+            for n in ((stored, leaf) if index == "0" else (stored,))
+        ]
     return [prefix + name for prefix in layout.text]
 
 
@@ -246,17 +287,19 @@ def _expected(spec: ModelSpec, tied: bool) -> Iterator[tuple[str, tuple[int, ...
     yield "vision.embeddings.class_embedding", (v.width,)
     yield "vision.embeddings.patch_embedding.weight", (v.width, 3, v.patch_size, v.patch_size)
     yield "vision.embeddings.position_embedding.weight", (v.grid**2 + 1, v.width)
-    yield from _affine("vision.pre_layrnorm", (v.width,))
+    yield from _affine_shapes("vision.pre_layrnorm", (v.width,))
     for i in range(v.feature_layers):
         layer = f"vision.encoder.layers.{i}"
         for norm in ("layer_norm1", "layer_norm2"):
-            yield from _affine(f"{layer}.{norm}", (v.width,))
+            yield from _affine_shapes(f"{layer}.{norm}", (v.width,))
         for proj in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            yield from _affine(f"{layer}.self_attn.{proj}", (v.width, v.width))
-        yield from _affine(f"{layer}.mlp.fc1", (v.mlp, v.width))
-        yield from _affine(f"{layer}.mlp.fc2", (v.width, v.mlp))
+            yield from _affine_shapes(f"{layer}.self_attn.{proj}", (v.width, v.width))
+        yield from _affine_shapes(f"{layer}.mlp.fc1", (v.mlp, v.width))
+        yield from _affine_shapes(f"{layer}.mlp.fc2", (v.width, v.mlp))
     for depth in range(spec.projector_depth):
-        yield from _affine(f"projector.{2 * depth}", (t.hidden, t.hidden if depth else v.width))
+        yield from _affine_shapes(
+            f"projector.{2 * depth}", (t.hidden, t.hidden if depth else v.width)
+        )
     if spec.image.merge == "spatial_unpad":
         yield "image_newline", (t.hidden,)
     yield "embed_tokens.weight", (t.vocab, t.hidden)
@@ -268,14 +311,18 @@ def _expected(spec: ModelSpec, tied: bool) -> Iterator[tuple[str, tuple[int, ...
         for proj, rows in (("q", heads), ("k", kv), ("v", kv)):
             yield f"{layer}.self_attn.{proj}_proj.weight", (rows, t.hidden)
         yield f"{layer}.self_attn.o_proj.weight", (t.hidden, heads)
-        for proj, shape in (("gate", (t.ffn, t.hidden)), ("up", (t.ffn, t.hidden)), ("down", (t.hidden, t.ffn))):
+        for proj, shape in (
+            ("gate", (t.ffn, t.hidden)),
+            ("up", (t.ffn, t.hidden)),
+            ("down", (t.hidden, t.ffn)),
+        ):
             yield f"{layer}.mlp.{proj}_proj.weight", shape
     yield "norm.weight", (t.hidden,)
     if not tied:
         yield "lm_head.weight", (t.vocab, t.hidden)
 
 
-def _affine(name: str, shape: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _affine_shapes(name: str, shape: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield f"{name}.weight", shape
     yield f"{name}.bias", shape[:1]
 
@@ -287,7 +334,8 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: no config.json, so not a checkpoint directory")
     if not (path / TOKENIZER).exists():
         hint = (
-            "; tokenizer.json alone is not enough, copy tokenizer.model from the original checkpoint"
+            "; tokenizer.json alone is not enough, "
+            "copy tokenizer.model from the original checkpoint"
             if ((path / "tokenizer.json").exists())
             else ""
         )
@@ -301,7 +349,9 @@ def _check_tokenizer(path: Path, spec: ModelSpec) -> None:
     except BundleError as error:
         raise CheckpointError(str(error)) from None
     if pieces > spec.text.vocab:
-        raise CheckpointError(f"{path}: {pieces} pieces, but config.json says vocab_size {spec.text.vocab}")
+        raise CheckpointError(
+            f"{path}: {pieces} pieces, but config.json says vocab_size {spec.text.vocab}"
+        )
 
 
 def _index_tensors(path: Path) -> dict[str, _Stored]:
@@ -313,17 +363,24 @@ def _index_tensors(path: Path) -> dict[str, _Stored]:
         weight_map = read_json(index).get("weight_map")
         if not isinstance(weight_map, dict) or not weight_map:
             raise CheckpointError(f"{index}: no weight_map that names the shards")
-        odd = [f for f in weight_map.values() if not isinstance(f, str) or not f.isprintable() or Path(f).name != f]
+        odd = [
+            f
+            for f in weight_map.values()
+            if not isinstance(f, str) or not f.isprintable() or Path(f).name != f
+        ]
         if odd:
             raise CheckpointError(f"{index}: {odd[0]!r:.60} is not the name of a file beside it")
         files = sorted({path / f for f in weight_map.values()})
     else:
         weight_map, files = {}, sorted(path.glob("*.safetensors"))
     if not files:
-        pickled = sorted(p.name for p in path.glob("*.bin")) + sorted(p.name for p in path.glob("*.pth"))
+        pickled = sorted(p.name for p in path.glob("*.bin")) + sorted(
+            p.name for p in path.glob("*.pth")
+        )
         if pickled:
             raise CheckpointError(
-                f"{path}: only pickled weights ({pickled[0]}), which can run code when loaded, so they are not read; "
+                f"{path}: only pickled weights ({pickled[0]}), "
+                "which can run code when loaded, so they are not read; "
                 f"convert them where torch is installed: {CONVERT.format(path=path)}"
             )
         raise CheckpointError(f"{path}: no *.safetensors")
@@ -340,5 +397,7 @@ def _index_tensors(path: Path) -> dict[str, _Stored]:
             raise CheckpointError(f"{file}: truncated or not safetensors ({error})") from None
     lost = sorted(weight_map.keys() - where.keys())
     if lost:
-        raise CheckpointError(f"{path}: {index.name} lists tensors that no shard holds: {', '.join(lost[:3])}")
+        raise CheckpointError(
+            f"{path}: {index.name} lists tensors that no shard holds: {', '.join(lost[:3])}"
+        )
     return where

@@ -1,4 +1,4 @@
-"""A thin ONNX graph builder: named nodes, shared constants, weights streamed to an external file. Knows no model."""
+"""A thin ONNX graph builder: named nodes, shared constants, weights streamed to a second file."""
 
 from __future__ import annotations
 
@@ -30,8 +30,16 @@ NUMPY_TO_ONNX = {
 }
 
 
+def onnx_type(dtype: type[np.generic]) -> int:
+    """ONNX's number of a numpy type."""
+    return int(NUMPY_TO_ONNX[np.dtype(dtype)])
+
+
 class Graph:
-    """One graph under construction; weights go to `<file>.data` as they are added, so none is kept in memory."""
+    """One graph under construction.
+
+    Weights go to `<file>.data` as they are added; none is kept in memory.
+    """
 
     def __init__(self, path: Path, opsets: Mapping[str, int]) -> None:
         self.path = path
@@ -47,29 +55,66 @@ class Graph:
         self._names: set[str] = set()
 
     def input(self, name: str, dtype: type[np.generic], shape: Sequence[int | str]) -> str:
-        self._inputs.append(helper.make_tensor_value_info(name, NUMPY_TO_ONNX[np.dtype(dtype)], shape))
+        self._inputs.append(helper.make_tensor_value_info(name, onnx_type(dtype), shape))
         return name
 
     def output(self, name: str, dtype: type[np.generic], shape: Sequence[int | str]) -> str:
-        self._outputs.append(helper.make_tensor_value_info(name, NUMPY_TO_ONNX[np.dtype(dtype)], shape))
+        self._outputs.append(helper.make_tensor_value_info(name, onnx_type(dtype), shape))
         return name
+
+    def retype(self, name: str, dtype: type[np.generic]) -> None:
+        """Give the input or output of this name another type."""
+        for value in (*self._inputs, *self._outputs):
+            if value.name == name:
+                value.type.tensor_type.elem_type = onnx_type(dtype)
+
+    def named(self, op: str) -> list[str]:
+        """Names of the nodes of one operator, in the order they were added."""
+        return [node.name for node in self._nodes if node.op_type == op]
+
+    def ends(self, name: str) -> tuple[list[str], list[str]]:
+        """A node's inputs and outputs."""
+        node = self._node(name)
+        return list(node.input), list(node.output)
+
+    def extend(self, name: str, inputs: Sequence[str], **attributes: Any) -> None:
+        """Add inputs, behind those it has, and attributes to a node."""
+        node = self._node(name)
+        node.input.extend(inputs)
+        node.attribute.extend(
+            helper.make_attribute(key, value) for key, value in attributes.items()
+        )
+
+    def _node(self, name: str) -> onnx.NodeProto:
+        return next(node for node in self._nodes if node.name == name)
 
     def __contains__(self, name: str) -> bool:
         """Whether there is a node of that name."""
         return name in self._names
 
-    def node(self, op: str, inputs: Sequence[str], *, name: str, domain: str = "", **attributes: Any) -> str:
+    def node(
+        self, op: str, inputs: Sequence[str], *, name: str, domain: str = "", **attributes: Any
+    ) -> str:
         """Add a node with one output, named after the node, and return that output."""
         return self.nodes(op, inputs, [name], name=name, domain=domain, **attributes)[0]
 
     def nodes(
-        self, op: str, inputs: Sequence[str], outputs: Sequence[str], *, name: str, domain: str = "", **attributes: Any
+        self,
+        op: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        *,
+        name: str,
+        domain: str = "",
+        **attributes: Any,
     ) -> Sequence[str]:
         """Add a node with the outputs that are named; an empty name skips an optional one."""
         if name in self._names:
             raise ValueError(f"two nodes named {name!r}")
         self._names.add(name)
-        self._nodes.append(helper.make_node(op, inputs, outputs, name=name, domain=domain, **attributes))
+        self._nodes.append(
+            helper.make_node(op, inputs, outputs, name=name, domain=domain, **attributes)
+        )
         return outputs
 
     def constant(self, value: NDArray[Any]) -> str:
@@ -79,15 +124,25 @@ class Graph:
             self._shared[key] = self.weight(f"const.{len(self._shared)}", value)
         return self._shared[key]
 
-    def weight(self, name: str, value: NDArray[Any], dtype: type[np.generic] | None = None) -> str:
+    def weight(
+        self,
+        name: str,
+        value: NDArray[Any],
+        dtype: type[np.generic] | None = None,
+        *,
+        inline: bool = False,
+    ) -> str:
         """A named initializer; large ones are written to the external file at once.
 
-        dtype: what to store it as, if not as it is: converted here, a transposed matrix is gone through only once.
+        Args:
+            dtype: type to store, None for the value's own. Converting here reads a transposed
+                matrix only once.
+            inline: keep it in the `.onnx`, whatever its size. A saved graph takes no others.
         """
         kind = np.dtype(dtype or value.dtype)
         tensor = TensorProto(name=name, data_type=NUMPY_TO_ONNX[kind], dims=value.shape)
         value = _packed(value) if kind == ml_dtypes.int4 else _contiguous(value, kind)
-        if value.nbytes <= INLINE_BYTES:
+        if inline or value.nbytes <= INLINE_BYTES:
             tensor.raw_data = value.tobytes()
         else:
             self._data.write(b"\0" * (-self._data.tell() % ALIGNMENT))
@@ -103,17 +158,24 @@ class Graph:
         return name
 
     def close(self) -> None:
-        """Of a graph that may not have been saved: what cannot be written need not stay open."""
+        """Close the file of weights, also for a graph that was not saved."""
         self._data.close()
 
     def save(self) -> list[Path]:
-        """Write the `.onnx`; returns the files made."""
+        """Write the `.onnx`, again if it was saved before. Returns the files made."""
         self._data.close()
-        graph = helper.make_graph(self._nodes, self.path.stem, self._inputs, self._outputs, self._initializers)
+        graph = helper.make_graph(
+            self._nodes, self.path.stem, self._inputs, self._outputs, self._initializers
+        )
         model = helper.make_model(
-            graph, opset_imports=self._opsets, ir_version=self._ir_version, producer_name="pulse-edge"
+            graph,
+            opset_imports=self._opsets,
+            ir_version=self._ir_version,
+            producer_name="pulse-edge",
         )
         self.path.write_bytes(model.SerializeToString(deterministic=True))
+        if not self._data_path.exists():
+            return [self.path]
         if self._data_path.stat().st_size == 0:
             self._data_path.unlink()
             return [self.path]
@@ -123,8 +185,8 @@ class Graph:
 def _contiguous(value: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     """`value` in row-major order, of that type.
 
-    A large matrix goes in tiles that fit a core's cache: one row after the other, a transposed one would be read at
-    strides of a whole row, at a quarter of the speed.
+    A large matrix is copied in tiles that fit a core's cache. Row after row, a transposed matrix
+    would be read at strides of a whole row, at a quarter of the speed.
     """
     if value.ndim != 2 or value.size < TILED or (value.flags.c_contiguous and value.dtype == dtype):
         return np.ascontiguousarray(value, dtype)

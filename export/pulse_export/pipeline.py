@@ -1,8 +1,8 @@
 """Checkpoint directory -> bundle directory: the whole export, in order, and its atomic ending.
 
-Everything is written into a hidden directory beside the output and hashed; that directory is renamed into place
-while its manifest still has another name, and renaming the manifest is the last act. A bundle without a manifest
-does not load, so an export that is killed at any moment leaves nothing that does.
+Everything is written into a hidden directory beside the output and hashed. That directory is
+renamed into place while its manifest still has another name; renaming the manifest is the last act.
+A bundle without a manifest does not load, so a killed export leaves nothing that does.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 
@@ -41,26 +41,27 @@ from pulse_export.checkpoint import Checkpoint, Floats, Tensors
 from pulse_export.graph import Graph
 from pulse_export.network.decoder import write_decoder
 from pulse_export.network.vision import write_vision
-from pulse_export.network.writer import Net
-from pulse_export.quantize.cache import quantize_cache
-from pulse_export.quantize.calibrate import Calibration, Recipe, calibrate
-from pulse_export.quantize.precision import BITS, BLOCK_SIZES, PRECISIONS, Precision, Storage
+from pulse_export.network.writer import NetworkWriter
+from pulse_export.options import ExportOptions, OptionValues, Resolved, options_from_keywords
+from pulse_export.quantize.cache import cache_scales
+from pulse_export.quantize.calibrate import Calibration, calibrate
+from pulse_export.quantize.precision import STORAGES, Precision
 from pulse_export.quantize.smooth import Smoothed
-from pulse_export.targets.registry import get_target
 from pulse_export.targets.target import Target
 from pulse_export.threads import WORKERS
-from pulse_export.transaction import _check_output, _publish, _staging
+from pulse_export.transaction import check_output, publish_bundle, staging_directory
 
-CACHES = ("float", "int8")
-HEADS = ("int8", "int4")
-TOWERS: tuple[Storage, ...] = ("int8", "fp16")
-
-Progress = Callable[[int], None]  # bytes of the checkpoint handled since the last call
+Advance = Callable[[int], None]  # is told the bytes of the checkpoint done since the last call
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What an export did. Sizes in bytes; `peak_memory` is the process's largest resident set so far."""
+    """What an export did. Sizes in bytes.
+
+    Attributes:
+        files: size of each file of the bundle but the manifest.
+        peak_memory: the process's largest resident set so far.
+    """
 
     path: str
     precision: str
@@ -72,12 +73,14 @@ class Summary:
 
     @property
     def size(self) -> int:
+        """Bytes of the bundle's files but the manifest."""
         return sum(self.files.values())
 
     def __str__(self) -> str:
         lines = [f"  {name:<18} {size(bytes_):>10}" for name, bytes_ in self.files.items()]
         lines.append(
-            f"{self.path}: {size(self.size)} from {size(self.checkpoint_size)} ({self.precision}, {self.target}) "
+            f"{self.path}: {size(self.size)} from {size(self.checkpoint_size)} "
+            f"({self.precision}, {self.target}) "
             f"in {self.seconds:.1f} s, peak memory {size(self.peak_memory)}"
         )
         return "\n".join(lines)
@@ -86,70 +89,50 @@ class Summary:
 def export(
     checkpoint: str | Path,
     out: str | Path,
+    options: ExportOptions | None = None,
     *,
-    precision: str = "int8",
-    target: str = "cpu",
-    block_size: int | None = None,
-    context: int | None = None,
-    calibration: Recipe | None = None,
-    cache: str = "float",
-    head: str | None = None,
-    tower: str | None = None,
-    force: bool = False,
-    progress: Callable[[int], Progress] | None = None,
+    progress: Callable[[int], Advance] | None = None,
+    **values: Unpack[OptionValues],
 ) -> Summary:
-    """Export a checkpoint directory to a bundle directory `out`.
+    """Export a checkpoint directory to a bundle directory.
 
-    context: tokens that the cache holds at most; None is the model's own. TensorRT's cache is always of this length.
-    calibration: how the scales of 8-bit activations are found, for precisions that have them; None: the default.
-    cache: what the KV cache holds, `float` or `int8`: a quarter of the memory, for the CPU target.
-    head: what the output matrix is stored as, int8 or int4; None is the precision's own.
-    tower: what the vision tower and projector are stored as, int8 or fp16; None is the precision's
-        own, but fp16 for int8 and int4 on CUDA.
-    progress: called once with the total bytes, returns a function that is called with each step's bytes.
-    Raises `CheckpointError` for a checkpoint that cannot be exported and `ExportError` for what else is in the way.
+    Args:
+        checkpoint: a LLaVA-style checkpoint directory.
+        out: the bundle directory to make.
+        options: how to export; None for the defaults.
+        progress: called once with the total bytes, returns a function that is called with each
+            step's bytes.
+        **values: options by name, over those in `options`: `export(a, b, precision="int4")`.
+
+    Returns:
+        What was written.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be exported.
+        ExportError: an option is not legal, or the output or the disk is in the way.
+        TypeError: a keyword is no option.
     """
     start = time.perf_counter()
-    row = PRECISIONS.get(precision)
-    if row is None:
-        raise ExportError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
-    if head is not None:
-        if head not in HEADS or row.decoder not in BITS:
-            raise ExportError(f"head {head!r} is not one of {', '.join(HEADS)}, or {precision} quantizes no weights")
-        row = replace(row, head=head)  # type: ignore[arg-type]
-    emitter = get_target(target, row)
-    if cache not in CACHES or (cache == "int8" and target != "cpu"):
-        raise ExportError(f"cache {cache!r} is not one of {', '.join(CACHES)}, of which int8 needs target cpu")
-    row = _adapted(emitter, row, tower)
-    blocked = not emitter.blocked.isdisjoint({row.decoder, row.head, row.vision})
-    if block_size is not None and (block_size not in BLOCK_SIZES or not blocked):
-        legal = f"one of {', '.join(map(str, BLOCK_SIZES))}" if blocked else f"left out for {precision} on {target}"
-        raise ExportError(f"block size {block_size} must be {legal}")
-    quantized = "w8a8" in (row.decoder, row.vision)
-    if calibration and not quantized:
-        raise ExportError(f"precision {precision} quantizes no activations, so it takes no calibration data")
+    options = options_from_keywords(options, values)
+    resolved = options.resolve()
     source = Checkpoint(checkpoint)
-    spec = shortened(source.spec, context or source.spec.text.context)
-    shown, out = str(out), Path(os.path.abspath(out))
-    _check_output(out, force)
-    _check_space(out.parent, source, row)
-    recipe = calibration or (Recipe() if quantized and emitter.calibrated else None)
+    spec = shortened(source.spec, options.context or source.spec.text.context)
+    home = Path(os.path.abspath(out))
+    check_output(home, options.force)
+    _check_space(home.parent, source, resolved.precision)
+    recipe = resolved.recipe
     step = progress(source.size * (2 if recipe else 1)) if progress else lambda _: None
-    with _staging(out) as staging:
-        block = block_size or (row.block_size if blocked else 0)
+    with staging_directory(home) as staging:
         record = None
         if recipe:
             record = calibrate(source.path, spec, _reporting(source, step, np.float32), recipe)
-        manifest = _write(staging, source, spec, row, emitter, block, record, step)
-        if cache == "int8":
-            quantize_cache(Bundle(staging, manifest), source)
-            manifest = replace(manifest, precision=replace(manifest.precision, kv_cache="int8"))
+        manifest = write_files(staging, source, spec, resolved, options.cache, record, step)
         manifest = replace(manifest, files=_hashed(staging)).sealed()
-        _publish(staging, manifest, out, force)
+        publish_bundle(staging, manifest, home, options.force)
     return Summary(
-        path=shown,
-        precision=precision,
-        target=target,
+        path=str(out),
+        precision=options.precision,
+        target=options.target,
         checkpoint_size=source.size,
         files={f.path: f.size for f in manifest.files},
         seconds=time.perf_counter() - start,
@@ -157,43 +140,48 @@ def export(
     )
 
 
-def _adapted(target: Target, row: Precision, tower: str | None) -> Precision:
-    """The precision as the target runs it, with the tower asked for. Raises `ExportError`."""
-    if tower is None:
-        return target.adapted(row)
-    legal = [storage for storage in TOWERS if storage in target.storages]
-    chosen = next((storage for storage in legal if storage == tower), None)
-    if chosen is None:
-        known = f"{' or '.join(legal)}, or left out"
-        raise ExportError(f"tower {tower!r} must be {known}, for {row.name} on target {target.name}")
-    if chosen in BITS and row.vision not in BITS:  # nothing else is quantized
-        own = PRECISIONS[chosen]
-        row = replace(row, block_size=own.block_size, recipe=own.recipe)
-    return target.adapted(row, chosen)
-
-
-def shortened(spec: ModelSpec, context: int) -> ModelSpec:
-    """The model with a context of so many tokens, of those it was trained with."""
-    if not 1 <= context <= spec.text.context:
-        raise ExportError(f"context {context} must be from 1 to the model's {spec.text.context}")
-    return replace(spec, text=replace(spec.text, context=context))
-
-
-def _write(
-    staging: Path, source: Checkpoint, spec: ModelSpec, row: Precision, target: Target, block: int,
-    record: Calibration | None, step: Progress,
-) -> Manifest:  # fmt: skip
-    """All of a bundle's files but the manifest, which is returned, without their hashes."""
+def write_files(
+    staging: Path,
+    source: Checkpoint,
+    spec: ModelSpec,
+    resolved: Resolved,
+    cache: str,
+    record: Calibration | None,
+    step: Advance,
+) -> Manifest:
+    """Write all of a bundle's files but the manifest, which is returned without their hashes."""
+    row, target = resolved.precision, resolved.target
     tensors: Tensors = _reporting(source, step, target.io)
-    parts = [part for part in ("vision", "decoder") if getattr(row, part) == "w8a8"]
+    parts = row.parts_that_round_inputs()
     smoothed = Smoothed(tensors, source.spec, record, parts) if record else None
-    for file, write in ((VISION_GRAPH, write_vision), (DECODER_GRAPH, write_decoder)):
-        with closing(Graph(staging / file, target.opsets)) as graph:
-            write(Net(graph, target, row, block, smoothed or tensors, smoothed), spec)
-            graph.save()
-    embeddings = np.float32 if row.name == "fp32" else np.float16
-    _write_embeddings(staging / EMBEDDINGS, source, _reporting(source, step, embeddings), embeddings)
+
+    def writer(graph: Graph) -> NetworkWriter:
+        read = smoothed or tensors
+        return NetworkWriter(graph, target, row, resolved.block, read, smoothed)
+
+    with closing(Graph(staging / VISION_GRAPH, target.opsets)) as vision:
+        write_vision(writer(vision), spec)
+        vision.save()
+    with closing(Graph(staging / DECODER_GRAPH, target.opsets)) as decoder:
+        write_decoder(writer(decoder), spec)
+        decoder.save()
+    embeddings = np.float32 if row.full else np.float16
+    rows = _reporting(source, step, embeddings)
+    write_embeddings(staging / EMBEDDINGS, source, rows, embeddings)
     shutil.copyfile(source.path / TOKENIZER, staging / TOKENIZER)
+    manifest = _manifest(source, spec, resolved, record)
+    if cache == "int8":
+        target.quantize_cache(decoder, cache_scales(Bundle(staging, manifest), source))
+        decoder.save()
+        manifest = replace(manifest, precision=replace(manifest.precision, kv_cache="int8"))
+    return manifest
+
+
+def _manifest(
+    source: Checkpoint, spec: ModelSpec, resolved: Resolved, record: Calibration | None
+) -> Manifest:
+    """The manifest of a bundle with a float cache, without hashes."""
+    row, target = resolved.precision, resolved.target
     io: Literal["fp32", "fp16"] = "fp32" if target.io == np.float32 else "fp16"
     return Manifest(
         schema_version=SCHEMA_VERSION,
@@ -204,11 +192,11 @@ def _write(
             decoder=row.decoder,
             head=row.head,
             vision=row.vision,
-            embeddings="fp32" if embeddings is np.float32 else "fp16",
+            embeddings="fp32" if row.full else "fp16",
             kv_cache=io,
             io=io,
             activations=_activations(row, target, io),
-            block_size=block,
+            block_size=resolved.block,
             recipe=_recipe(row, target, record),
         ),
         target=target.name,  # type: ignore[arg-type]
@@ -219,28 +207,38 @@ def _write(
     )
 
 
+def shortened(spec: ModelSpec, context: int) -> ModelSpec:
+    """The model with a context of so many tokens, of those it was trained with."""
+    if not 1 <= context <= spec.text.context:
+        raise ExportError(f"context {context} must be from 1 to the model's {spec.text.context}")
+    return replace(spec, text=replace(spec.text, context=context))
+
+
 def _hashed(staging: Path) -> tuple[FileEntry, ...]:
     files = sorted(staging.iterdir())
     with ThreadPoolExecutor(WORKERS) as pool:  # hashing releases the interpreter's lock
         digests = list(pool.map(sha256_file, files))
-    return tuple(FileEntry(p.name, p.stat().st_size, d) for p, d in zip(files, digests, strict=True))
+    return tuple(
+        FileEntry(p.name, p.stat().st_size, d) for p, d in zip(files, digests, strict=True)
+    )
 
 
 def _activations(row: Precision, target: Target, io: str) -> str:
     """What the decoder's weights are multiplied with, in words."""
-    if row.decoder == "w8a8":
+    decoder = STORAGES[row.decoder]
+    if decoder.rounds_inputs:
         return "int8, static, per tensor" if target.calibrated else "int8, dynamic, per token"
-    return target.activations if row.decoder in BITS else io
+    return target.activations if decoder.quantized else io
 
 
 def _recipe(row: Precision, target: Target, record: Calibration | None) -> str:
     """The row's, what shares a scale, and what the activations' scales come from."""
-    stored = sorted({row.decoder, row.head, row.vision} & BITS.keys())
+    stored = sorted(name for name in row.storages if STORAGES[name].quantized)
     shared = [f"{s} per {'block' if s in target.blocked else 'output'}" for s in stored]
     return ", ".join([row.recipe, *shared, *([str(record)] if record else [])])
 
 
-def _reporting(source: Checkpoint, step: Progress, dtype: type[np.generic]) -> Tensors:
+def _reporting(source: Checkpoint, step: Advance, dtype: type[np.generic]) -> Tensors:
     """`source.tensor`, counting, and refusing weights that are not numbers, or not in `dtype`."""
     largest = float(np.finfo(dtype).max)  # type: ignore[type-var]
 
@@ -250,7 +248,8 @@ def _reporting(source: Checkpoint, step: Progress, dtype: type[np.generic]) -> T
             raise CheckpointError(f"{source.path}: tensor {name} holds values that are not finite")
         if max(tensor.max(), -tensor.min()) > largest:
             raise CheckpointError(
-                f"{source.path}: tensor {name} holds values over {largest:.0f}, too large for float16"
+                f"{source.path}: tensor {name} holds values over {largest:.0f}, "
+                "too large for float16"
             )
         step(source.stored_size(name))
         return tensor
@@ -258,10 +257,14 @@ def _reporting(source: Checkpoint, step: Progress, dtype: type[np.generic]) -> T
     return read
 
 
-def _write_embeddings(path: Path, source: Checkpoint, tensors: Callable[[str], Any], dtype: type[np.generic]) -> None:
+def write_embeddings(
+    path: Path, source: Checkpoint, tensors: Callable[[str], Any], dtype: type[np.generic]
+) -> None:
     """[vocab (+ 1: the newline feature of spatial_unpad), hidden], row-major."""
     with path.open("wb") as file:
-        names = ["embed_tokens.weight"] + ["image_newline"] * (source.spec.image.merge == "spatial_unpad")
+        names = ["embed_tokens.weight"] + ["image_newline"] * (
+            source.spec.image.merge == "spatial_unpad"
+        )
         for name in names:
             rows = tensors(name).reshape(-1, source.spec.text.hidden)
             for at in range(0, len(rows), 4096):
@@ -269,12 +272,15 @@ def _write_embeddings(path: Path, source: Checkpoint, tensors: Callable[[str], A
 
 
 def _check_space(parent: Path, source: Checkpoint, row: Precision) -> None:
-    # Bytes a weight, scales included (block 32).
-    width = {"fp32": 4.0, "fp16": 2.0, "int8": 1.04, "int4": 0.63, "w8a8": 1.04}
     parts = {"vision": row.vision, "projector": row.vision, "lm_head": row.head}
-    needed = sum(
-        source.elements(name) * width[parts.get(name.split(".")[0], row.decoder)] for name in source.names
-    ) + 2 * source.elements("embed_tokens.weight")
+
+    def stored(name: str) -> float:
+        storage = STORAGES[parts.get(name.split(".")[0], row.decoder)]
+        return source.elements(name) * storage.bytes_per_weight
+
+    needed = sum(map(stored, source.names)) + 2 * source.elements("embed_tokens.weight")
     free = shutil.disk_usage(parent).free
     if free < needed:
-        raise ExportError(f"{parent}: the bundle needs about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
+        raise ExportError(
+            f"{parent}: the bundle needs about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
+        )

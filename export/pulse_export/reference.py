@@ -1,13 +1,15 @@
-"""The whole model in plain numpy: what `pulse-edge verify --against` and the tests compare with.
+"""The whole model in plain numpy, which `pulse-edge verify --against` and the tests compare with.
 
-Written from the papers and the authors' code, independently of the runtime and of the graphs: LLaVA-1.5/1.6 (Liu et
-al., arXiv 2310.03744; llava/mm_utils.py, llava/model/llava_arch.py in AIMedLab/PULSE), CLIP (Radford et al., arXiv
-2103.00020), Llama 2 (Touvron et al., arXiv 2307.09288), with Hugging Face's conventions where those leave a choice.
-Readability comes before speed; still, a 7B checkpoint goes through on a workstation, because weights are asked for
-one at a time through `tensor(name)` and attention runs in blocks of rows.
+Written from the papers and the authors' code, independently of the runtime and of the graphs:
+LLaVA-1.5/1.6 (Liu et al., arXiv 2310.03744; llava/mm_utils.py, llava/model/llava_arch.py in
+AIMedLab/PULSE), CLIP (Radford et al., arXiv 2103.00020), Llama 2 (Touvron et al., arXiv
+2307.09288), with Hugging Face's conventions where those leave a choice. Readability comes before
+speed. A 7B checkpoint still goes through on a workstation, because weights are asked for one at a
+time through `tensor(name)` and attention runs in blocks of rows.
 
-`tensor` takes the canonical names of `checkpoint.py` and gives arrays of any float type. Arithmetic is done in the
-type of the activations that go in: float32 as a rule, float64 to tell rounding from error.
+`tensor` takes the canonical names of `checkpoint.py` and gives arrays of any float type. Arithmetic
+is done in the type of the incoming activations: float32 as a rule, float64 to tell rounding from
+error.
 """
 
 from __future__ import annotations
@@ -30,11 +32,14 @@ Size = tuple[int, int]  # (width, height)
 ROW_BLOCK = 256  # queries scored at a time: 32 heads x 256 x 3,000 keys in float32 are 100 MB
 
 
-# --- image -> pixels ---------------------------------------------------------------------------------------------
+# --- image -> pixels ------------------------------------------------------------------------------
 
 
 def best_grid(size: Size, grids: Sequence[Size]) -> Size:
-    """Largest effective resolution, then least waste, then first in the list (`select_best_resolution`)."""
+    """The grid of largest effective resolution, then least waste, then first in the list.
+
+    Source: `select_best_resolution`.
+    """
     width, height = size
     scored = []
     for order, (grid_w, grid_h) in enumerate(grids):
@@ -45,7 +50,10 @@ def best_grid(size: Size, grids: Sequence[Size]) -> Size:
 
 
 def views(image: Image.Image, spec: ModelSpec) -> list[Image.Image]:
-    """RGB page -> square views of `image_size` pixels: for anyres the squashed page, then the tiles row by row."""
+    """RGB page -> square views of `image_size` pixels.
+
+    Under anyres the first is the squashed page; the tiles follow row by row.
+    """
     side, image_spec = spec.vision.image_size, spec.image
     if image_spec.aspect == "square":
         return [_shortest_edge_crop(image, side)]
@@ -67,9 +75,10 @@ def views(image: Image.Image, spec: ModelSpec) -> list[Image.Image]:
 
 
 def _resized(image: Image.Image, size: Size) -> Image.Image:
-    """Bicubic, rows first, then columns: `Image.resize` up to Pillow 12.1, which upstream ran with, to the bit.
+    """Bicubic, rows first, then columns: `Image.resize` up to Pillow 12.1, to the bit.
 
-    Each pass rounds to bytes. Pillow 12.2 and 13 choose another order for some tall pages, so it is spelled out here.
+    Upstream ran with that. Each pass rounds to bytes. Pillow 12.2 and 13 choose another order for
+    some tall pages, so the order is spelled out here.
     """
     bicubic = Image.Resampling.BICUBIC
     return image.resize((size[0], image.height), bicubic).resize(size, bicubic)
@@ -82,7 +91,10 @@ def _centred(image: Image.Image, size: Size, colour: tuple[int, ...]) -> Image.I
 
 
 def _shortest_edge_crop(image: Image.Image, side: int) -> Image.Image:
-    """CLIPImageProcessor: shortest edge to `side`, the other truncated to whole pixels; centre crop."""
+    """Shortest edge to `side`, the other truncated to whole pixels; centre crop.
+
+    Source: CLIPImageProcessor.
+    """
     short, long = sorted(image.size)
     other = int(side * long / short)
     size = (side, other) if image.width <= image.height else (other, side)
@@ -92,14 +104,17 @@ def _shortest_edge_crop(image: Image.Image, side: int) -> Image.Image:
 
 
 def pixels(image: Image.Image, spec: ModelSpec) -> NDArray[np.float32]:
-    """Page of any mode -> float32 [views, 3, image_size, image_size], normalised as CLIPImageProcessor does."""
+    """Page of any mode -> float32 [views, 3, image_size, image_size].
+
+    Normalised as CLIPImageProcessor does.
+    """
     stack = np.stack([np.asarray(view) for view in views(image.convert("RGB"), spec)])
     scaled = (stack * (1 / 255)).astype(np.float32)  # the product is a double, rounded once
     mean, std = np.array(spec.image.mean, np.float32), np.array(spec.image.std, np.float32)
     return np.ascontiguousarray(((scaled - mean) / std).transpose(0, 3, 1, 2))
 
 
-# --- pixels -> image tokens --------------------------------------------------------------------------------------
+# --- pixels -> image tokens -----------------------------------------------------------------------
 
 
 def erf(x: Array) -> Array:
@@ -146,8 +161,11 @@ def softmax(x: Array) -> Array:
     return result
 
 
-def linear(x: Array, tensor: Tensor, name: str) -> Array:
-    """x W^T. Whoever wants to see what the layers read passes a `Linear` of its own to the functions below."""
+def linear_layer(x: Array, tensor: Tensor, name: str) -> Array:
+    """x W^T.
+
+    To see what the layers read, pass a `Linear` of your own to the functions below.
+    """
     result: Array = x @ tensor(f"{name}.weight").astype(x.dtype).T
     return result
 
@@ -170,7 +188,9 @@ def vision_embeddings(view: Array, spec: ModelSpec, tensor: Tensor) -> Array:
     v, dtype = spec.vision, view.dtype
     edge = v.grid * v.patch_size
     blocks = view[:, :edge, :edge].reshape(3, v.grid, v.patch_size, v.grid, v.patch_size)
-    patches = blocks.transpose(1, 3, 0, 2, 4).reshape(v.grid**2, 3 * v.patch_size**2)  # rows as the kernel is laid out
+    patches = blocks.transpose(1, 3, 0, 2, 4).reshape(
+        v.grid**2, 3 * v.patch_size**2
+    )  # rows as the kernel is laid out
     kernel = tensor("vision.embeddings.patch_embedding.weight").astype(dtype).reshape(v.width, -1)
     first = tensor("vision.embeddings.class_embedding").astype(dtype)
     x = np.concatenate([first[None], patches @ kernel.T])
@@ -178,26 +198,36 @@ def vision_embeddings(view: Array, spec: ModelSpec, tensor: Tensor) -> Array:
     return _norm(x, tensor, "vision.pre_layrnorm", v.eps)
 
 
-def vision_layer(x: Array, i: int, spec: ModelSpec, tensor: Tensor, linear: Linear = linear) -> Array:
+def vision_layer(
+    x: Array, i: int, spec: ModelSpec, tensor: Tensor, linear: Linear = linear_layer
+) -> Array:
     """Layer `i` on one view's hidden state [1 + patches, width]."""
     v, layer = spec.vision, f"vision.encoder.layers.{i}"
     y = _norm(x, tensor, f"{layer}.layer_norm1", v.eps)
-    q, k, w = (_affine(y, tensor, f"{layer}.self_attn.{p}_proj", linear).reshape(len(y), v.heads, -1) for p in "qkv")
-    x = x + _affine(attention(q, k, w, causal=False), tensor, f"{layer}.self_attn.out_proj", linear)
+    q, k, w = (
+        _affine(y, tensor, f"{layer}.self_attn.{p}_proj", linear).reshape(len(y), v.heads, -1)
+        for p in "qkv"
+    )
+    x = x + _affine(
+        dense_attention(q, k, w, causal=False), tensor, f"{layer}.self_attn.out_proj", linear
+    )
     y = _affine(_norm(x, tensor, f"{layer}.layer_norm2", v.eps), tensor, f"{layer}.mlp.fc1", linear)
     y = quick_gelu(y) if v.activation == "quick_gelu" else gelu(y)
     return x + _affine(y, tensor, f"{layer}.mlp.fc2", linear)
 
 
 def vision_hidden(view: Array, spec: ModelSpec, tensor: Tensor) -> Array:
-    """One view [3, H, W] -> hidden state [1 + patches, width] after `feature_layers` layers, class token first."""
+    """One view [3, H, W] -> hidden state [1 + patches, width] after `feature_layers` layers.
+
+    The class token comes first.
+    """
     x = vision_embeddings(view, spec, tensor)
     for i in range(spec.vision.feature_layers):
         x = vision_layer(x, i, spec, tensor)
     return x
 
 
-def project(x: Array, spec: ModelSpec, tensor: Tensor, linear: Linear = linear) -> Array:
+def project(x: Array, spec: ModelSpec, tensor: Tensor, linear: Linear = linear_layer) -> Array:
     """Hidden states of patches [..., width] -> features [..., hidden]."""
     for depth in range(spec.projector_depth):
         x = _affine(gelu(x) if depth else x, tensor, f"projector.{2 * depth}", linear)
@@ -205,16 +235,24 @@ def project(x: Array, spec: ModelSpec, tensor: Tensor, linear: Linear = linear) 
 
 
 def vision_features(pixels: Array, spec: ModelSpec, tensor: Tensor) -> Array:
-    """Pixels [views, 3, H, W] -> projected features [views, patches, hidden]: the class token is dropped."""
-    return project(np.stack([vision_hidden(view, spec, tensor)[1:] for view in pixels]), spec, tensor)
+    """Pixels [views, 3, H, W] -> projected features [views, patches, hidden].
+
+    The class token is dropped.
+    """
+    return project(
+        np.stack([vision_hidden(view, spec, tensor)[1:] for view in pixels]), spec, tensor
+    )
 
 
-def merge(features: Array, image_size: Size, spec: ModelSpec, newline: Array | None = None) -> Array:
-    """Features [views, patches, hidden] of a page of `image_size` (width, height) -> image tokens [tokens, hidden].
+def merge_features(
+    features: Array, image_size: Size, spec: ModelSpec, newline: Array | None = None
+) -> Array:
+    """Features [views, patches, hidden] of a page of `image_size` (width, height) -> image tokens
+    [tokens, hidden].
 
-    `newline` [hidden] is needed for `spatial_unpad` under anyres only. A checkpoint with one view (pad, square) has its
-    tokens as they are under either merge type: that is the way the authors' evaluation goes (a four-dimensional
-    `images` tensor).
+    `newline` [hidden] is needed for `spatial_unpad` under anyres only. A checkpoint with one view
+    (pad, square) has its tokens as they are under either merge type: that is the way the authors'
+    evaluation goes (a four-dimensional `images` tensor).
     """
     image: ImageSpec = spec.image
     if image.merge == "flat" or image.aspect != "anyres":
@@ -224,7 +262,10 @@ def merge(features: Array, image_size: Size, spec: ModelSpec, newline: Array | N
     side, n = spec.vision.image_size, spec.vision.grid
     grid_w, grid_h = best_grid(image_size, image.grids)
     across, down = grid_w // side, grid_h // side
-    bands = [np.concatenate([_square(t, n) for t in features[1 + across * r :][:across]], axis=1) for r in range(down)]
+    bands = [
+        np.concatenate([_square(t, n) for t in features[1 + across * r :][:across]], axis=1)
+        for r in range(down)
+    ]
     kept = unpad(np.concatenate(bands), image_size)  # from [down n, across n, hidden]
     rows = [np.concatenate([row, newline[None].astype(row.dtype)]) for row in kept]
     return np.concatenate([features[0], *rows])
@@ -235,7 +276,10 @@ def _square(view: Array, n: int) -> Array:
 
 
 def unpad(feature_map: Array, image_size: Size) -> Array:
-    """Cuts the letterbox off a map [rows, columns, hidden] (`unpad_image`, with its truncations)."""
+    """A map [rows, columns, hidden] without its letterbox.
+
+    Source: `unpad_image`, with its truncations.
+    """
     (width, height), (rows, columns) = image_size, feature_map.shape[:2]
     if width / height > columns / rows:
         margin = (rows - int(height * (columns / width))) // 2
@@ -244,12 +288,12 @@ def unpad(feature_map: Array, image_size: Size) -> Array:
     return feature_map[:, margin : columns - margin]
 
 
-# --- embeddings -> logits ----------------------------------------------------------------------------------------
+# --- embeddings -> logits -------------------------------------------------------------------------
 
 
 @dataclass
 class Cache:
-    """Keys and values of the positions seen so far, a layer each: [positions, kv_heads, head_size]."""
+    """Keys and values of the positions so far, a layer each: [positions, kv_heads, head_size]."""
 
     keys: list[Array] = field(default_factory=list)
     values: list[Array] = field(default_factory=list)
@@ -269,11 +313,11 @@ class Cache:
         return self.keys[layer], self.values[layer]
 
 
-def attention(q: Array, k: Array, v: Array, causal: bool) -> Array:
+def dense_attention(q: Array, k: Array, v: Array, causal: bool) -> Array:
     """q [queries, heads, size], k and v [keys, kv_heads, size] -> [queries, heads size].
 
-    Scale is size^-1/2. Query head h reads key/value head h // (heads / kv_heads). With `causal`, the queries are the
-    last positions of the keys.
+    Scale is size^-1/2. Query head h reads key/value head h // (heads / kv_heads). With `causal`,
+    the queries are the last positions of the keys.
     """
     queries, heads, size = q.shape
     offset, group = len(k) - queries, heads // k.shape[1]
@@ -292,9 +336,10 @@ def attention(q: Array, k: Array, v: Array, causal: bool) -> Array:
 
 
 def rotate(x: Array, positions: NDArray[np.int64], theta: float) -> Array:
-    """RoPE on [positions, heads, size] (arXiv 2104.09864), halves paired as Hugging Face's Llama does (`rotate_half`).
+    """RoPE on [positions, heads, size] (arXiv 2104.09864).
 
-    Angles are formed in the activations' type, so that float32 rounds the way upstream's tables do.
+    Halves are paired as Hugging Face's Llama does (`rotate_half`). Angles are formed in the
+    activations' type, so that float32 rounds the way upstream's tables do.
     """
     half = x.shape[-1] // 2
     frequency = (1 / theta ** (np.arange(half) / half)).astype(x.dtype)
@@ -305,16 +350,27 @@ def rotate(x: Array, positions: NDArray[np.int64], theta: float) -> Array:
 
 
 def decoder_layer(
-    x: Array, i: int, spec: ModelSpec, tensor: Tensor, cache: Cache | None = None, linear: Linear = linear
+    x: Array,
+    i: int,
+    spec: ModelSpec,
+    tensor: Tensor,
+    cache: Cache | None = None,
+    linear: Linear = linear_layer,
 ) -> Array:
-    """Layer `i` on hidden states [n, hidden], which follow what `cache` holds of this layer and are added to it."""
+    """Layer `i` on hidden states [n, hidden].
+
+    With `cache` they follow the positions that it holds of this layer, and are added to it.
+    """
     t, dtype, layer = spec.text, x.dtype, f"layers.{i}"
     past = len(cache.keys[i]) if cache is not None and i < len(cache.keys) else 0
     positions = past + np.arange(len(x), dtype=np.int64)
     y = rms_norm(x, tensor(f"{layer}.input_layernorm.weight").astype(dtype), t.eps)
-    q, k, v = (linear(y, tensor, f"{layer}.self_attn.{p}_proj").reshape(len(y), -1, t.head_size) for p in "qkv")
+    q, k, v = (
+        linear(y, tensor, f"{layer}.self_attn.{p}_proj").reshape(len(y), -1, t.head_size)
+        for p in "qkv"
+    )
     q, k = rotate(q, positions, t.rope_theta), rotate(k, positions, t.rope_theta)
-    mixed = attention(q, *((k, v) if cache is None else cache.extend(i, k, v)), causal=True)
+    mixed = dense_attention(q, *((k, v) if cache is None else cache.extend(i, k, v)), causal=True)
     x = x + linear(mixed, tensor, f"{layer}.self_attn.o_proj")
     y = rms_norm(x, tensor(f"{layer}.post_attention_layernorm.weight").astype(dtype), t.eps)
     gate = linear(y, tensor, f"{layer}.mlp.gate_proj")
@@ -322,10 +378,13 @@ def decoder_layer(
     return x + linear(y, tensor, f"{layer}.mlp.down_proj")
 
 
-def decoder_hidden(embeds: Array, spec: ModelSpec, tensor: Tensor, cache: Cache | None = None) -> Array:
+def decoder_hidden(
+    embeds: Array, spec: ModelSpec, tensor: Tensor, cache: Cache | None = None
+) -> Array:
     """Embeddings [n, hidden] -> hidden state [n, hidden] after the last layer and `norm`.
 
-    Without `cache` these are positions 0 to n - 1; with one they follow what it holds, and are added to it.
+    Without `cache` these are positions 0 to n - 1; with one they follow what it holds, and are
+    added to it.
     """
     x = embeds
     for i in range(spec.text.layers):
@@ -345,12 +404,17 @@ def logits(
     Of a tied checkpoint, `tensor` answers `lm_head.weight` with the embeddings.
     """
     hidden = decoder_hidden(embeds, spec, tensor, cache)
-    return linear(hidden if rows is None else hidden[list(rows)], tensor, "lm_head")
+    return linear_layer(hidden if rows is None else hidden[list(rows)], tensor, "lm_head")
 
 
 @dataclass(frozen=True)
 class Greedy:
-    """Greedily chosen ids; for each the lead of its logit over the second best, and how large logits were there."""
+    """Greedily chosen ids.
+
+    Attributes:
+        margins: for each id the lead of its logit over the second best.
+        scales: for each id the largest magnitude of the logits there.
+    """
 
     tokens: list[int]
     margins: list[float]
@@ -358,9 +422,12 @@ class Greedy:
 
 
 def greedy(embeds: Array, spec: ModelSpec, tensor: Tensor, n: int, stop: bool = True) -> Greedy:
-    """Up to `n` tokens after the prompt `embeds` [length, hidden]; `stop` ends with the first end-of-text id.
+    """Up to `n` tokens after the prompt `embeds` [length, hidden].
 
     Every step reads all weights once. Of equal logits the lowest id is taken, as argmax does.
+
+    Args:
+        stop: end with the first end-of-text id.
     """
     cache, chosen = Cache(), Greedy([], [], [])
     table = tensor("embed_tokens.weight")
@@ -377,8 +444,13 @@ def greedy(embeds: Array, spec: ModelSpec, tensor: Tensor, n: int, stop: bool = 
     return chosen
 
 
-def splice(ids: Sequence[int], image: Array | None, tensor: Tensor, dtype: type = np.float32) -> Array:
-    """Prompt ids -> embeddings [n, hidden]; a negative id stands for all rows of `image` [tokens, hidden]."""
+def splice(
+    ids: Sequence[int], image: Array | None, tensor: Tensor, dtype: type = np.float32
+) -> Array:
+    """Prompt ids -> embeddings [n, hidden].
+
+    A negative id is replaced by all rows of `image` [tokens, hidden].
+    """
     table = tensor("embed_tokens.weight")
     parts: list[Array] = []
     for token in ids:

@@ -1,4 +1,4 @@
-"""A loop over the rows of an array, on several cores: numpy releases the interpreter's lock in its own loops."""
+"""A loop over the rows of an array, on several cores: numpy's loops release the lock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A bundle is written beside its place and renamed into it: an export that is killed leaves nothing that loads."""
+"""A bundle is written beside its place and renamed into it, so a killed export leaves nothing that
+loads."""
 
 from __future__ import annotations
 
@@ -25,10 +26,17 @@ from pulse_edge.bundle.sealed_json import dumps
 from pulse_edge.errors import ExportError
 
 PENDING = f"{MANIFEST}.pending"  # the manifest's name until everything else is in place
-PARTS = {VISION_GRAPH, f"{VISION_GRAPH}.data", DECODER_GRAPH, f"{DECODER_GRAPH}.data", EMBEDDINGS, TOKENIZER}
+PARTS = {
+    VISION_GRAPH,
+    f"{VISION_GRAPH}.data",
+    DECODER_GRAPH,
+    f"{DECODER_GRAPH}.data",
+    EMBEDDINGS,
+    TOKENIZER,
+}
 
 
-def _check_output(out: Path, force: bool) -> None:
+def check_output(out: Path, force: bool) -> None:
     if not out.parent.is_dir():
         raise ExportError(f"{out.parent}: no such directory to put the bundle in")
     if not os.path.lexists(out):
@@ -38,16 +46,26 @@ def _check_output(out: Path, force: bool) -> None:
     names = {p.name for p in out.iterdir()} if out.is_dir() else {out.name}
     foreign = sorted(names - PARTS - {MANIFEST, PENDING, PLANS})
     if foreign or (names and not names & {MANIFEST, PENDING, DECODER_GRAPH}):
-        what = f"holds {foreign[0]}, which is no part of one" if foreign and out.is_dir() else "is not one"
-        raise ExportError(f"{out}: --force replaces bundles only, and this {what}; choose another name")
+        what = (
+            f"holds {foreign[0]}, which is no part of one"
+            if foreign and out.is_dir()
+            else "is not one"
+        )
+        raise ExportError(
+            f"{out}: --force replaces bundles only, and this {what}; choose another name"
+        )
 
 
 @contextmanager
-def _staging(out: Path) -> Iterator[Path]:
-    """A directory inside a hidden one beside `out`, which is gone afterwards; so are those of exports that were killed.
+def staging_directory(out: Path) -> Iterator[Path]:
+    """A directory inside a hidden one beside `out`, which is removed afterwards.
 
-    Whoever writes into it holds a lock on it, which ends with its process however that ends. (A process id would not
-    do: inside a container every export may have the same one.)
+    Hidden directories of exports that were killed are removed first. A running export holds a lock
+    on its own, which ends with its process. A process id would not do: inside a container every
+    export may have the same one.
+
+    Raises:
+        ExportError: the place cannot be written to, or the body raised `OSError` (disk full).
     """
     parent = out.parent
     try:
@@ -77,7 +95,9 @@ def _locked(directory: Path) -> Iterator[bool]:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         free = True
-    except OSError:  # held by another; or a file system without locks, where nothing is known to be stale
+    except (
+        OSError
+    ):  # held by another; or a file system without locks, where nothing is known to be stale
         free = False
     try:
         yield free
@@ -85,18 +105,23 @@ def _locked(directory: Path) -> Iterator[bool]:
         os.close(handle)
 
 
-def _publish(staging: Path, manifest: Manifest, out: Path, force: bool) -> None:
-    """Make the staged files durable, then a bundle. The rename of the manifest is the moment it becomes one."""
+def publish_bundle(staging: Path, manifest: Manifest, out: Path, force: bool) -> None:
+    """Make the staged files durable, then a bundle.
+
+    Renaming the manifest is the moment it becomes one.
+    """
     pending = staging / PENDING
     pending.write_bytes(dumps(manifest))
     for file in (*staging.iterdir(), staging):
         handle = os.open(file, os.O_RDONLY)
         os.fsync(handle)
         os.close(handle)
-    _check_output(out, force)  # again: it may have come into being meanwhile
+    check_output(out, force)  # again: it may have come into being meanwhile
     if out.is_symlink():  # --force: the link goes, what it leads to stays
         out.unlink()
-    elif out.exists():  # --force: the old bundle stops being one first, and is never seen half removed
+    elif (
+        out.exists()
+    ):  # --force: the old bundle stops being one first, and is never seen half removed
         (out / MANIFEST).unlink(missing_ok=True)
         out.rename(staging.with_name("old"))
     staging.rename(out)

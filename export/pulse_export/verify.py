@@ -1,7 +1,8 @@
 """A bundle against its checkpoint, stage by stage, with the numpy reference as the judge.
 
-The bundle answers greedily; then the reference reads prompt and answer in one pass, which gives its logits at every
-position. Up to the first difference both have seen the same tokens, so that pass decides as step-by-step would.
+The bundle answers greedily. Then the reference reads prompt and answer in one pass, which gives its
+logits at every position. Up to the first difference both have seen the same tokens, so that pass
+decides as step-by-step would.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pulse_edge.assets import REPORT_QUESTION
 from pulse_edge.bundle.bundle import Bundle
 from pulse_edge.bundle.manifest import TOKENIZER
 from pulse_edge.engines.engine import Engine, Rows
@@ -29,7 +31,6 @@ from pulse_edge.text.tokenizer import Tokenizer
 from pulse_export import reference
 from pulse_export.checkpoint import Checkpoint
 
-QUESTION = "Please write a clinical report based on this ECG image."
 FP32_BAR = 1e-4  # largest error of features and logits, relative to the reference's largest value
 
 Floats = NDArray[np.float32]
@@ -47,8 +48,13 @@ class Stage:
 
 @dataclass(frozen=True)
 class Report:
-    """The comparison. `margin`: at the first token that differs, how far the reference's choice leads the bundle's,
-    in logits; a margin within twice the logits' own error is a tie. None when all tokens are equal."""
+    """The comparison.
+
+    Attributes:
+        diverged_at: index of the first token that differs, None when all are equal.
+        margin: at that token, how far the reference's choice leads the bundle's, in logits. A
+            margin within twice the logits' own error is a tie.
+    """
 
     bundle: str
     checkpoint: str
@@ -70,26 +76,51 @@ class Report:
             shape = " x ".join(map(str, s.shape))
             lines.append(f"{s.name:<16}{shape:>20}{s.max_error:>14.3g}{s.relative:>14.3g}")
         lines += [
-            f"logits over all positions: cosine min {self.logits_cosine_min:.6f}, mean {self.logits_cosine_mean:.6f}; "
-            f"top-1 agreement {self.top1_agreement:.2%}; mean KL divergence {self.kl_divergence_mean:.3g} nats",
+            f"logits over all positions: cosine min {self.logits_cosine_min:.6f}, "
+            f"mean {self.logits_cosine_mean:.6f}; top-1 agreement {self.top1_agreement:.2%}; "
+            f"mean KL divergence {self.kl_divergence_mean:.3g} nats",
             f"greedy tokens: {self.tokens_compared} compared, "
-            + ("all equal" if self.diverged_at is None else
-               f"first difference at {self.diverged_at}, where the reference's margin is {self.margin:.3g}"),
+            + (
+                "all equal"
+                if self.diverged_at is None
+                else f"first difference at {self.diverged_at}, "
+                f"where the reference's margin is {self.margin:.3g}"
+            ),
             f"{'PASSED' if self.passed else 'FAILED'} ({self.precision}): {self.verdict}",
-        ]  # fmt: skip
+        ]
         return "\n".join(lines)
 
 
 def compare(
-    bundle: Bundle, against: str | Path, image: str | None, tokens: int, threads: int, progress: Progress | None = None
+    bundle: Bundle,
+    against: str | Path,
+    image: str | None,
+    tokens: int,
+    threads: int,
+    progress: Progress | None = None,
 ) -> Report:
-    """Run bundle and reference on one page and question. Raises `CheckpointError`, `BundleError`, `ImageError`."""
+    """Run bundle and reference on one page and question.
+
+    Args:
+        against: the checkpoint that the bundle was made from.
+        image: a page; None for a drawn test page.
+        tokens: greedy tokens to compare.
+
+    Raises:
+        BundleError: the bundle was made from another checkpoint.
+        CheckpointError: the checkpoint cannot be read.
+        ContextError: prompt and tokens exceed the bundle's context.
+        ImageError: the page cannot be read.
+        ParameterError: `tokens` is below 1.
+    """
     if tokens < 1:
         raise ParameterError(f"tokens is {tokens}, but must be a whole number from 1")
     source = Checkpoint(against)
     spec = bundle.manifest.model
     if replace(source.spec, text=replace(source.spec.text, context=spec.text.context)) != spec:
-        raise BundleError(f"{bundle.path} was not made from {source.path}: their model specifications differ")
+        raise BundleError(
+            f"{bundle.path} was not made from {source.path}: their model specifications differ"
+        )
     page = read_page(image).image if image else test_page()
     engine = open_engine(bundle, EngineOptions(threads=threads))
     pixels = images.preprocess(page, spec)
@@ -98,14 +129,18 @@ def compare(
     ids = prompt_ids(bundle)
     numbers = prompt_rows(ids, image_rows(len(pixels), page.size, spec, engine.table_rows))
     if len(numbers) + tokens > engine.capacity:
-        raise ContextError(f"the prompt is {len(numbers)} tokens; with {tokens} more it exceeds {engine.capacity}")
+        raise ContextError(
+            f"the prompt is {len(numbers)} tokens; with {tokens} more it exceeds {engine.capacity}"
+        )
     logits, chosen = _greedy(engine, engine.rows(numbers, looked), tokens)
     _say(progress, "reference", 1, 3)
     expected_pixels = reference.pixels(page, spec)
     expected_features = reference.vision_features(expected_pixels, spec, source.tensor)
     _say(progress, "reference", 1, 3)
-    expected_newline = source.tensor("image_newline") if spec.image.merge == "spatial_unpad" else None
-    merged = reference.merge(expected_features, page.size, spec, expected_newline)
+    expected_newline = (
+        source.tensor("image_newline") if spec.image.merge == "spatial_unpad" else None
+    )
+    merged = reference.merge_features(expected_features, page.size, spec, expected_newline)
     answer = source.tensor("embed_tokens.weight")[chosen[:-1]]
     both = np.concatenate([reference.splice(ids, merged, source.tensor), answer])
     expected = reference.logits(both, spec, source.tensor)
@@ -121,7 +156,12 @@ def compare(
 
 
 def _report(
-    bundle: Bundle, source: Checkpoint, stages: tuple[Stage, ...], logits: Floats, expected: Floats, chosen: list[int]
+    bundle: Bundle,
+    source: Checkpoint,
+    stages: tuple[Stage, ...],
+    logits: Floats,
+    expected: Floats,
+    chosen: list[int],
 ) -> Report:
     prompt = len(logits)
     decided = expected[prompt - 1 :]
@@ -155,7 +195,11 @@ def _judge(precision: str, stages: tuple[Stage, ...], margin: float | None) -> t
     if pixels.max_error:
         return False, "pixels must be equal to the bit"
     if precision != "fp32":
-        return True, "pixels are equal; the other figures are what this precision costs, and have no bar here"
+        return (
+            True,
+            "pixels are equal; the other figures are what this precision costs, "
+            "and have no bar here",
+        )
     worst = max(features.relative, logits.relative)
     if worst > FP32_BAR:
         return False, f"features and logits must be within {FP32_BAR:g}, but err by {worst:.3g}"
@@ -165,7 +209,9 @@ def _judge(precision: str, stages: tuple[Stage, ...], margin: float | None) -> t
     return True, f"features and logits are within {FP32_BAR:g}{tie}"
 
 
-def kl_divergence(expected: NDArray[np.floating[Any]], got: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+def kl_divergence(
+    expected: NDArray[np.floating[Any]], got: NDArray[np.floating[Any]]
+) -> NDArray[np.float64]:
     """KL(expected || got) in nats, a row each, of two sets of logits [rows, vocab]."""
     p, q = (_log_softmax(x.astype(np.float64)) for x in (expected, got))
     out: NDArray[np.float64] = (np.exp(p) * (p - q)).sum(axis=1)
@@ -189,7 +235,10 @@ def _say(progress: Progress | None, stage: str, amount: int, total: int) -> None
 
 
 def _greedy(engine: Engine, prompt: Rows, count: int) -> tuple[Floats, list[int]]:
-    """Logits of every prompt position [prompt, vocab], and `count` greedy tokens (the end token is no end here)."""
+    """Logits of every prompt position [prompt, vocab], and `count` greedy tokens.
+
+    The end token does not end them.
+    """
     logits = engine.step(prompt).astype(np.float32)
     chosen = [int(logits[-1].argmax())]
     while len(chosen) < count:
@@ -200,11 +249,13 @@ def _greedy(engine: Engine, prompt: Rows, count: int) -> tuple[Floats, list[int]
 def prompt_ids(bundle: Bundle) -> list[int]:
     spec = bundle.manifest.model
     tokenizer = Tokenizer(bundle.file(TOKENIZER), spec.prompt.legacy)
-    return PromptBuilder(spec.prompt, tokenizer, spec.text.bos, spec.text.eos[0]).first_turn(QUESTION)
+    return PromptBuilder(spec.prompt, tokenizer, spec.text.bos, spec.text.eos[0]).first_turn(
+        REPORT_QUESTION
+    )
 
 
 def test_page() -> Image.Image:
-    """A deterministic landscape page with lines and grid; what it shows does not matter, only that it has detail."""
+    """A deterministic landscape page with lines and a grid, so that all of it has detail."""
     y, x = np.mgrid[0:425, 0:550]
     trace = np.abs(y % 106 - 53 - 30 * np.exp(-((((x % 60) - 30) / 4.0) ** 2))) < 1.5
     grid = (x % 10 == 0) | (y % 10 == 0)

@@ -1,8 +1,9 @@
-"""The bundle: what `export/` writes and the runtime reads. This file is their only contract.
+"""Opens a bundle, which `pulse_export` writes, and checks it.
 
-A bundle is a directory holding `manifest.json` and the files it lists. The manifest is frozen dataclasses,
-written as canonical JSON: a file that differs from its own canonical form by a single byte, a field that is
-unknown or missing, or a listed file whose size or SHA-256 differs, is refused. Nothing is pickled, nothing fetched.
+A bundle is a directory that holds `manifest.json` and the files it lists. The manifest is frozen
+dataclasses as canonical JSON. A manifest that differs from its own canonical form by a byte, a
+field that is unknown or missing, and a listed file whose size or SHA-256 differs are refused.
+Nothing is pickled, nothing fetched.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from pulse_edge.progress import Progress
 
 
 def sha256_file(path: Path, progress: Callable[[int], None] | None = None) -> str:
+    """The file's SHA-256 in hex. `progress` is called with the bytes of each block."""
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
         while block := file.read(1 << 22):
@@ -53,6 +55,7 @@ class Bundle:
         return self.manifest.seal
 
     def file(self, name: str) -> Path:
+        """Where a file of the bundle lies."""
         return self.path / name
 
     @property
@@ -61,22 +64,32 @@ class Bundle:
         return sum(f.size for f in self.manifest.files)
 
 
-def open_bundle(path: str | Path, check_hashes: bool = True, progress: Progress | None = None) -> Bundle:
-    """Open a bundle and check it: manifest, presence, sizes and (unless told not to) SHA-256 of every file.
+def open_bundle(
+    path: str | Path, check_hashes: bool = True, progress: Progress | None = None
+) -> Bundle:
+    """Open a bundle and check it: the manifest, and presence, size and SHA-256 of every file.
 
-    progress: called from several threads with ("checking", bytes since the last call, bytes in all).
-    Raises `BundleError` that names the file and says what to do.
+    Args:
+        check_hashes: False leaves out the SHA-256, which reads every byte.
+        progress: called from several threads with ("checking", bytes since the last call, bytes in
+            all).
+
+    Raises:
+        BundleError: the bundle is incomplete or damaged. It names the file and says what to do.
     """
-    with opening(path, check_hashes, progress) as bundle:
+    with open_while_hashing(path, check_hashes, progress) as bundle:
         return bundle
 
 
 @contextmanager
-def opening(path: str | Path, check_hashes: bool = True, progress: Progress | None = None) -> Iterator[Bundle]:
-    """The same for something that takes as long as hashing the weights does: making an engine of them.
+def open_while_hashing(
+    path: str | Path, check_hashes: bool = True, progress: Progress | None = None
+) -> Iterator[Bundle]:
+    """Open a bundle as `open_bundle` does, but hash the weights while the body runs.
 
-    What is parsed has been checked when the body starts. The weights are checked while it runs; leaving it raises
-    `BundleError` if they were altered, even where the body has failed of it.
+    The body makes an engine of the weights, which takes as long as hashing them. Files that are
+    parsed have been checked when the body starts. Leaving it raises `BundleError` if the weights
+    were altered, also if the body failed because of that.
     """
     root = Path(path)
     manifest = loads(_read_manifest(root), str(root / MANIFEST))
@@ -91,7 +104,11 @@ def opening(path: str | Path, check_hashes: bool = True, progress: Progress | No
             progress("checking", done, total)
 
     with ThreadPoolExecutor(max_workers=4) as pool:  # hashlib releases the GIL
-        hashed = [(f, pool.submit(_altered, root, f, MANIFEST, step)) for f in manifest.files if check_hashes]
+        hashed = [
+            (f, pool.submit(hash_problem, root, f, MANIFEST, step))
+            for f in manifest.files
+            if check_hashes
+        ]
         try:
             _raise_first(problem for entry, problem in hashed if not entry.path.endswith(WEIGHTS))
             yield Bundle(root, manifest)
@@ -113,7 +130,10 @@ def _raise_first(problems: Iterable[Future[str | None]]) -> None:
 def _read_manifest(root: Path) -> bytes:
     path = root / MANIFEST
     if not root.is_dir():
-        raise BundleError(f"no bundle at {root}: not a directory; make one with 'pulse-edge export CHECKPOINT {root}'")
+        raise BundleError(
+            f"no bundle at {root}: not a directory; "
+            f"make one with 'pulse-edge export CHECKPOINT {root}'"
+        )
     try:
         if path.exists() and not path.is_file():
             raise BundleError(f"{path}: cannot be read (not a regular file)")
@@ -130,14 +150,15 @@ def _read_manifest(root: Path) -> bytes:
 
 
 def check_file(root: Path, entry: FileEntry, index: str) -> str | None:
-    """What is wrong with a file that `index` lists, if anything is."""
-    return _misfit(root, entry, index) or _altered(root, entry, index)
+    """What is wrong with a file that `index` lists; None for nothing."""
+    return size_problem(root, entry, index) or hash_problem(root, entry, index)
 
 
 def _check_files(root: Path, manifest: Manifest) -> None:
-    """That they are there, in their sizes, and all that is needed is among them."""
+    """Raise `BundleError` unless all listed files are there in their sizes, and the
+    parts that every bundle needs are among them."""
     for entry in manifest.files:
-        if problem := _misfit(root, entry, MANIFEST):
+        if problem := size_problem(root, entry, MANIFEST):
             raise BundleError(f"{problem}; copy or export the bundle again")
     listed = {f.path for f in manifest.files}
     for name in (VISION_GRAPH, DECODER_GRAPH, EMBEDDINGS, TOKENIZER):
@@ -145,9 +166,14 @@ def _check_files(root: Path, manifest: Manifest) -> None:
             raise BundleError(f"{root / MANIFEST}: lists no {name}; export the bundle again")
 
 
-def _misfit(root: Path, entry: FileEntry, index: str) -> str | None:
+def size_problem(root: Path, entry: FileEntry, index: str) -> str | None:
+    """Why a listed file is not there in its size; None if it is."""
     path = root / entry.path
-    if Path(entry.path).name != entry.path or not entry.path.isprintable() or entry.path in ("", ".."):
+    if (
+        Path(entry.path).name != entry.path
+        or not entry.path.isprintable()
+        or entry.path in ("", "..")
+    ):
         return f"{index} lists {entry.path!r}, which is not a plain file name"
     try:
         size = path.stat().st_size
@@ -160,7 +186,13 @@ def _misfit(root: Path, entry: FileEntry, index: str) -> str | None:
         return f"{path}: cannot be read ({error.strerror})"
 
 
-def _altered(root: Path, entry: FileEntry, index: str, step: Callable[[int], None] | None = None) -> str | None:
+def hash_problem(
+    root: Path, entry: FileEntry, index: str, step: Callable[[int], None] | None = None
+) -> str | None:
+    """Whether a listed file's bytes were altered, in words; None if not.
+
+    `step` is called with the bytes of each block, and stops the hashing with `InterruptedError`.
+    """
     path = root / entry.path
     try:
         if sha256_file(path, step) != entry.sha256:

@@ -4,29 +4,49 @@ from __future__ import annotations
 
 from pulse_edge.bundle.bundle import Bundle
 from pulse_edge.bundle.plans import available
-from pulse_edge.units import size
+from pulse_edge.units import element_bytes, size
 
 
-def describe(bundle: Bundle) -> list[tuple[str, str]]:
+def describe_bundle(bundle: Bundle) -> list[tuple[str, str]]:
     """Names and values, a line of `pulse-edge info` each."""
     manifest = bundle.manifest
-    vision, text, precision = manifest.model.vision, manifest.model.text, manifest.precision
-    cache_width = {"fp32": 4, "fp16": 2, "int8": 1}[precision.kv_cache]
-    cache = 2 * text.layers * text.kv_heads * text.head_size * cache_width
+    checkpoint = manifest.checkpoint
+    vision = manifest.model.vision
+    text = manifest.model.text
+    precision = manifest.precision
+    row = 2 * text.layers * text.kv_heads * text.head_size * element_bytes(precision.kv_cache)
     block = f", blocks of {precision.block_size}" if precision.block_size else ""
     return [
         ("bundle", f"{bundle.path}, {size(bundle.size)}, target {manifest.target}"),
         ("seal", bundle.digest),
-        ("checkpoint", f"{manifest.checkpoint.name}: {manifest.checkpoint.architecture}, "
-         f"{manifest.checkpoint.parameters / 1e6:,.1f} M parameters, {manifest.checkpoint.dtype}"),
-        ("vision", f"{vision.feature_layers} of {vision.layers} layers, width {vision.width}, {vision.image_size} px "
-         f"in patches of {vision.patch_size}; {manifest.model.image.aspect}, {manifest.model.image.merge}"),
-        ("decoder", f"{text.layers} layers, width {text.hidden}, {text.heads} heads ({text.kv_heads} KV), "
-         f"vocabulary {text.vocab:,}, context {text.context:,}"),
-        ("precision", f"{precision.name}: decoder {precision.decoder}, head {precision.head}, vision {precision.vision}"
-         f"{block}; activations {precision.activations}; {precision.recipe}"),
-        ("KV cache", f"{precision.kv_cache}, {size(cache)} a token, {size(cache * text.context)} at full context"),
+        (
+            "checkpoint",
+            f"{checkpoint.name}: {checkpoint.architecture}, "
+            f"{checkpoint.parameters / 1e6:,.1f} M parameters, {checkpoint.dtype}",
+        ),
+        (
+            "vision",
+            f"{vision.feature_layers} of {vision.layers} layers, width {vision.width}, "
+            f"{vision.image_size} px in patches of {vision.patch_size}; "
+            f"{manifest.model.image.aspect}, {manifest.model.image.merge}",
+        ),
+        (
+            "decoder",
+            f"{text.layers} layers, width {text.hidden}, {text.heads} heads "
+            f"({text.kv_heads} KV), vocabulary {text.vocab:,}, context {text.context:,}",
+        ),
+        (
+            "precision",
+            f"{precision.name}: decoder {precision.decoder}, head {precision.head}, "
+            f"vision {precision.vision}{block}; activations {precision.activations}; "
+            f"{precision.recipe}",
+        ),
+        (
+            "KV cache",
+            f"{precision.kv_cache}, {size(row)} a token, "
+            f"{size(row * text.context)} at full context",
+        ),
         *((f.path, f"{size(f.size)}  {f.sha256[:16]}…") for f in manifest.files),
         *(("plans", name) for name in available(bundle)),
         ("notice", manifest.notice),
-    ]  # fmt: skip
+    ]

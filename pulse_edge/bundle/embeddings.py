@@ -12,18 +12,32 @@ from pulse_edge.bundle.bundle import Bundle
 from pulse_edge.bundle.manifest import EMBEDDINGS
 
 
-class HostTable:
-    """The embedding table in the bundle's file, for engines that take embeddings from the host. Rows are read as they
-    are needed, in `dtype`, the type of the engine's networks."""
+class Embeddings:
+    """Turns a prompt's numbers into embeddings, on the host.
+
+    Numbers below `len(embeddings)` are rows of the table in the bundle's file, which are read as
+    they are needed. Numbers from there on are rows of a page's features.
+    """
 
     def __init__(self, bundle: Bundle, dtype: type[np.floating[Any]]) -> None:
-        self._table, self._dtype = open_table(bundle), dtype
+        """dtype: of the embeddings, which is that of the engine's networks."""
+        self._table = open_embeddings(bundle)
+        self._dtype = dtype
 
     def __len__(self) -> int:
+        """Rows of the table."""
         return len(self._table)
 
-    def rows(self, numbers: Numbers, page: Floats | None) -> Floats:
-        """numbers [n] -> embeddings [n, hidden]; see `Engine`. page: features [views, patches, hidden]."""
+    def rows(self, numbers: Numbers, page: Floats | None = None) -> Floats:
+        """Look the numbers up.
+
+        Args:
+            numbers: int64 [n].
+            page: features [views, patches, hidden].
+
+        Returns:
+            Embeddings [n, hidden].
+        """
         out = np.empty((len(numbers), self._table.shape[1]), self._dtype)
         text = numbers < len(self._table)
         out[text] = self._table[numbers[text]]
@@ -33,7 +47,7 @@ class HostTable:
         return out
 
 
-def open_table(bundle: Bundle) -> NDArray[Any]:
+def open_embeddings(bundle: Bundle) -> NDArray[Any]:
     """The embedding table [rows, hidden], mapped: float16, float32 in fp32 bundles."""
     manifest = bundle.manifest
     dtype = np.float32 if manifest.precision.embeddings == "fp32" else np.float16

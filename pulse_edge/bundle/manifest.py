@@ -15,11 +15,16 @@ EMBEDDINGS, TOKENIZER = "embeddings.bin", "tokenizer.model"
 WEIGHTS = (".data", ".bin")  # how files end that hold nothing but numbers
 NOTICE = "Research use only: not a medical device, not for diagnosis or treatment."
 
+TargetName = Literal["cpu", "cuda", "standard"]  # what the graphs are written for
+
 
 @dataclass(frozen=True)
 class PrecisionInfo:
-    """What the numbers are. Weight entries read `fp32`, `fp16`, `int8`, `int4`
-    or `w8a8` (bytes, and so are what they are multiplied with); `io` is the graphs' float type."""
+    """What the numbers are.
+
+    Weight entries read `fp32`, `fp16`, `int8`, `int4` or `w8a8` (8-bit weights that are multiplied
+    with 8-bit activations). `io` is the graphs' float type.
+    """
 
     name: str
     decoder: str
@@ -35,8 +40,12 @@ class PrecisionInfo:
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """Identity of the source: `sha256` runs over every tensor's name, dtype, shape and bytes, in name order, and
-    config.json and the tokenizer, so it does not depend on how the tensors are spread over shards."""
+    """Identity of the source.
+
+    Attributes:
+        sha256: over every tensor's name, dtype, shape and bytes, in name order, and config.json and
+            the tokenizer. It does not depend on how the tensors are spread over shards.
+    """
 
     name: str
     architecture: str
@@ -58,11 +67,12 @@ class Manifest:
     notice: str
     model: ModelSpec
     precision: PrecisionInfo
-    target: Literal["cpu", "cuda", "standard"]
+    target: TargetName
     checkpoint: CheckpointInfo
     tools: dict[str, str]
     files: tuple[FileEntry, ...]
-    seal: str = ""  # SHA-256 of this manifest's canonical bytes with an empty seal; covers every file's hash
+    # SHA-256 of this manifest's canonical bytes with an empty seal. It covers every file's hash.
+    seal: str = ""
 
     def sealed(self) -> Manifest:
         return sealed(self)
@@ -71,4 +81,6 @@ class Manifest:
 def loads(raw: bytes, where: str = MANIFEST) -> Manifest:
     """Parse and check a manifest. Raises `BundleError`."""
     outdated = "export the checkpoint again with this version, or install the version that wrote it"
-    return load_sealed(Manifest, raw, where, SCHEMA_VERSION, outdated, "copy or export the bundle again")
+    return load_sealed(
+        Manifest, raw, where, SCHEMA_VERSION, outdated, "copy or export the bundle again"
+    )

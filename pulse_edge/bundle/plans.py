@@ -1,9 +1,10 @@
-"""Plans: what TensorRT built from a bundle's graphs, kept in the bundle's `plans/`. Their writer and their reader.
+"""Plans: TensorRT's files, built from a bundle's graphs and kept in its `plans/`. Writer and
+reader.
 
-A plan runs on the compute capability it was built for, with the very version of the library that built it. Each such
-pair has a directory with an index, which seals the plans and names the bundle they were built from. The manifest does
-not list them: a device adds its own, and the bundle stays what it was. A plan is executable code, so none is opened
-whose SHA-256 is not the index's.
+A plan runs on the compute capability it was built for, with the same version of the library. Each
+such pair has a directory with an index, which seals the plans and names the bundle they were built
+from. The manifest does not list plans, so a device can add its own to an unchanged bundle. A plan
+is executable code: none is opened whose SHA-256 is not the index's.
 """
 
 from __future__ import annotations
@@ -23,16 +24,27 @@ from pulse_edge.bundle.manifest import FileEntry
 from pulse_edge.bundle.sealed_json import dumps, load_sealed, sealed
 from pulse_edge.errors import BundleError, EngineError
 
+Library = Literal["tensorrt", "tensorrt_rtx"]
+
 SCHEMA_VERSION = 1
 PLANS, INDEX = "plans", "plans.json"
 VISION_PLAN, DECODER_PLAN = "vision.plan", "decoder.plan"
+# TensorRT's Python modules, the preferred one first, and how each is installed.
+LIBRARIES: dict[Library, str] = {
+    "tensorrt": "on a Jetson it comes with JetPack 7.2, elsewhere: pip install tensorrt",
+    "tensorrt_rtx": "pip install tensorrt-rtx",
+}
 
 
 @dataclass(frozen=True)
 class PlanKey:
-    """What a plan runs with: a library in exactly this version, on GPUs of one compute capability (87 is 8.7)."""
+    """What a plan runs with: a library in exactly this version, on GPUs of one compute capability.
 
-    library: Literal["tensorrt", "tensorrt_rtx"]
+    Attributes:
+        capability: times ten: 87 is 8.7.
+    """
+
+    library: Library
     version: str
     capability: int
 
@@ -42,14 +54,19 @@ class PlanKey:
 
 @dataclass(frozen=True)
 class PlanIndex:
-    """`plans.json`. Rows are tokens of one call: `prefill_rows` at most, and `logit_rows` of them with logits.
+    """`plans.json`.
 
-    `step_profile` is the decoder's optimization profile for single tokens, and `several_profile` the one for up to
-    `logit_rows` of them; profile 0 takes any number.
+    Attributes:
+        bundle: seal of the bundle's manifest, which covers every graph.
+        prefill_rows: tokens of one call at most.
+        logit_rows: tokens of one call with logits at most.
+        views: views of one call at most.
+        step_profile: the decoder's optimization profile for single tokens.
+        several_profile: the one for up to `logit_rows` tokens. Profile 0 takes any number.
     """
 
     schema_version: int
-    bundle: str  # seal of the bundle's manifest, which covers every graph
+    bundle: str
     key: PlanKey
     prefill_rows: int
     logit_rows: int
@@ -60,31 +77,34 @@ class PlanIndex:
     seal: str = ""
 
 
-def load_library(name: str) -> Any:
-    """TensorRT's Python module. Raises `EngineError` where it is missing, or too old for the graphs.
+def load_library(name: Library) -> Any:
+    """TensorRT's Python module.
 
-    `tensorrt` 10.15 brought IKVCacheUpdateLayer, the cache that is updated in place (its release notes).
+    `tensorrt` 10.15 brought IKVCacheUpdateLayer, the cache that is updated in place (its release
+    notes).
+
+    Raises:
+        EngineError: the module is missing, or too old for the graphs.
     """
     try:
         library = importlib.import_module(name)
     except ImportError as error:
-        install = {
-            "tensorrt": "on a Jetson it comes with JetPack 7.2, elsewhere: pip install tensorrt",
-            "tensorrt_rtx": "pip install tensorrt-rtx",
-        }[name]
-        raise EngineError(f"{name} is not installed ({error}); {install}") from None
+        raise EngineError(f"{name} is not installed ({error}); {LIBRARIES[name]}") from None
     if not hasattr(library, "IKVCacheUpdateLayer"):
         raise EngineError(
-            f"{name} {library.__version__} has no KV cache that is updated in place; tensorrt 10.15 or newer has "
-            "(on a Jetson: JetPack 7.2), and tensorrt-rtx 1.7"
+            f"{name} {library.__version__} has no KV cache that is updated in place; "
+            "tensorrt 10.15 or newer has (on a Jetson: JetPack 7.2), and tensorrt-rtx 1.7"
         )
     return library
 
 
 def error_log(library: Any, fresh: bool = True) -> Any:
-    """A logger that keeps errors in `complaints` and warnings in `warnings`; `fresh`: both emptied.
+    """A logger that keeps errors in `complaints` and warnings in `warnings`.
 
-    TensorRT knows one logger a process, the first: whoever wants to hear it has to ask here.
+    TensorRT knows one logger a process, the first, so everybody shares it.
+
+    Args:
+        fresh: empty both lists first.
     """
     name = library.__name__
     if name not in _LOGS:
@@ -93,7 +113,9 @@ def error_log(library: Any, fresh: bool = True) -> Any:
             def __init__(self) -> None:
                 super().__init__()
                 self.complaints: list[str] = []
-                self.warnings: deque[str] = deque(maxlen=1000)  # a service must not grow by what it warns of
+                self.warnings: deque[str] = deque(
+                    maxlen=1000
+                )  # a service must not grow by what it warns of
 
             def log(self, severity: Any, message: str) -> None:
                 if severity <= library.ILogger.ERROR:
@@ -117,12 +139,16 @@ def plan_directory(bundle: Bundle, key: PlanKey) -> Path:
 
 
 def available(bundle: Bundle) -> list[str]:
-    """Names of the bundle's plans, whatever they are worth."""
+    """Names of the bundle's plans, unchecked."""
     return sorted(p.parent.name for p in (bundle.path / PLANS).glob(f"[!.]*/{INDEX}"))
 
 
 def open_plans(bundle: Bundle, key: PlanKey) -> PlanIndex:
-    """The plans for `key`, checked to the last byte. Raises `EngineError` that says how to build what is missing."""
+    """The plans for `key`, checked to the last byte.
+
+    Raises:
+        EngineError: there are none, or they are stale or damaged. It says how to build them.
+    """
     root = plan_directory(bundle, key)
     command = f"pulse-edge build {bundle.path}"
     try:
@@ -140,7 +166,9 @@ def open_plans(bundle: Bundle, key: PlanKey) -> PlanIndex:
     if index.key != key:
         raise EngineError(f"{root}: its plans were built for {index.key}; {again}")
     if index.bundle != bundle.digest:
-        raise EngineError(f"{root}: its plans were built from another bundle ({index.bundle[:16]}…); {again}")
+        raise EngineError(
+            f"{root}: its plans were built from another bundle ({index.bundle[:16]}…); {again}"
+        )
     problem = next(filter(None, (check_file(root, entry, INDEX) for entry in index.files)), None)
     if problem:
         raise EngineError(f"{problem}; {again}")
@@ -157,7 +185,7 @@ def plan_size(index: PlanIndex, plan: str) -> int:
 
 @contextmanager
 def staged(bundle: Bundle, key: PlanKey) -> Iterator[Path]:
-    """A directory to write plans into; it is gone afterwards unless `publish` has moved it."""
+    """A directory to write plans into. It is removed afterwards unless `publish` has moved it."""
     parent = bundle.path / PLANS
     parent.mkdir(exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=parent))
@@ -168,16 +196,34 @@ def staged(bundle: Bundle, key: PlanKey) -> Iterator[Path]:
 
 
 def publish(
-    bundle: Bundle, key: PlanKey, staging: Path, *, prefill_rows: int, logit_rows: int, views: int,
-    step_profile: int, several_profile: int,
-) -> PlanIndex:  # fmt: skip
-    """Seal the staged plans and put them in the place of those for `key`. The index, last, makes them loadable."""
-    files = tuple(FileEntry(p.name, p.stat().st_size, sha256_file(p)) for p in sorted(staging.iterdir()))
+    bundle: Bundle,
+    key: PlanKey,
+    staging: Path,
+    *,
+    prefill_rows: int,
+    logit_rows: int,
+    views: int,
+    step_profile: int,
+    several_profile: int,
+) -> PlanIndex:
+    """Seal the staged plans and replace those for `key`. Writing the index, last, makes them
+    loadable."""
+    files = tuple(
+        FileEntry(p.name, p.stat().st_size, sha256_file(p)) for p in sorted(staging.iterdir())
+    )
     index = sealed(
         PlanIndex(
-            SCHEMA_VERSION, bundle.digest, key, prefill_rows, logit_rows, views, step_profile, several_profile, files
+            SCHEMA_VERSION,
+            bundle.digest,
+            key,
+            prefill_rows,
+            logit_rows,
+            views,
+            step_profile,
+            several_profile,
+            files,
         )
-    )  # fmt: skip
+    )
     root = plan_directory(bundle, key)
     if root.exists():
         (root / INDEX).unlink(missing_ok=True)

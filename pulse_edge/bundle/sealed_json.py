@@ -20,17 +20,30 @@ def sealed(record: T) -> T:
     return dataclasses.replace(blank, seal=hashlib.sha256(dumps(blank)).hexdigest())  # type: ignore[type-var]
 
 
-def _decode(kind: Any, value: Any, where: str) -> Any:
-    """JSON value -> `kind`, strictly: no missing, unknown or mistyped field. Raises `BundleError` naming the place."""
+def from_json(kind: Any, value: Any, where: str) -> Any:
+    """A JSON value as `kind`, strictly: no missing, unknown or mistyped field.
+
+    Args:
+        kind: a dataclass, or a type that its fields may have.
+        where: the place in the file, for the error.
+
+    Raises:
+        BundleError: the value does not fit. It names the place.
+    """
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
             raise BundleError(f"{where}: expected an object, found {value!r:.60}")
         hints = typing.get_type_hints(kind)
-        for problem, names in (("unknown", value.keys() - hints.keys()), ("missing", hints.keys() - value.keys())):
+        for problem, names in (
+            ("unknown", value.keys() - hints.keys()),
+            ("missing", hints.keys() - value.keys()),
+        ):
             if names:
                 raise BundleError(f"{where}: {problem} field {', '.join(map(repr, sorted(names)))}")
-        return typing.cast(Any, kind)(**{n: _decode(h, value[n], f"{where}.{n}") for n, h in hints.items()})
+        return typing.cast(Any, kind)(
+            **{n: from_json(h, value[n], f"{where}.{n}") for n, h in hints.items()}
+        )
     if origin is Literal:
         if value in args and type(value) is type(args[args.index(value)]):
             return value
@@ -39,22 +52,42 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
         if args[-1] is Ellipsis:
             args = (args[0],) * len(value)
         if len(args) == len(value):
-            return tuple(_decode(a, v, f"{where}[{i}]") for i, (a, v) in enumerate(zip(args, value, strict=True)))
+            return tuple(
+                from_json(a, v, f"{where}[{i}]")
+                for i, (a, v) in enumerate(zip(args, value, strict=True))
+            )
     elif origin is dict and isinstance(value, dict):
-        return {k: _decode(args[1], v, f"{where}.{k}") for k, v in value.items()}
+        return {k: from_json(args[1], v, f"{where}.{k}") for k, v in value.items()}
     elif type(value) is kind:  # exact: a bool is no int here
         return value
-    name = getattr(kind, "__name__", kind) if not isinstance(kind, types.GenericAlias) else str(kind)
+    name = (
+        getattr(kind, "__name__", kind) if not isinstance(kind, types.GenericAlias) else str(kind)
+    )
     raise BundleError(f"{where}: expected {name}, found {value!r:.60}")
 
 
 def dumps(record: Any) -> bytes:
     """Canonical bytes of a manifest, or of another sealed record."""
-    return (json.dumps(dataclasses.asdict(record), indent=1, ensure_ascii=True) + "\n").encode("ascii")
+    return (json.dumps(dataclasses.asdict(record), indent=1, ensure_ascii=True) + "\n").encode(
+        "ascii"
+    )
 
 
-def load_sealed(kind: type[T], raw: bytes, where: str, schema_version: int, outdated: str, remedy: str) -> T:
-    """Parse and check a sealed record; the last two say what to do about another version's, and about a damaged one."""
+def load_sealed(
+    kind: type[T], raw: bytes, where: str, schema_version: int, outdated: str, remedy: str
+) -> T:
+    """Parse and check a sealed record.
+
+    Args:
+        raw: the file's bytes.
+        where: its path, for errors.
+        schema_version: the only one that is read.
+        outdated: what to do about a record of another version.
+        remedy: what to do about a damaged record.
+
+    Raises:
+        BundleError: the record is of another version, damaged, or not canonical.
+    """
     try:
         data = json.loads(raw)
     except (ValueError, RecursionError) as error:
@@ -62,9 +95,10 @@ def load_sealed(kind: type[T], raw: bytes, where: str, schema_version: int, outd
     version = data.get("schema_version") if isinstance(data, dict) else None
     if version != schema_version:
         raise BundleError(
-            f"{where}: schema version {version!r:.60}, this pulse-edge reads {schema_version}; {outdated}"
+            f"{where}: schema version {version!r:.60}, "
+            f"this pulse-edge reads {schema_version}; {outdated}"
         )
-    record: T = _decode(kind, data, where)
+    record: T = from_json(kind, data, where)
     if dumps(record) != raw or sealed(record) != record:
         raise BundleError(f"{where}: was edited by hand or damaged; {remedy}")
     return record

@@ -5,10 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+Aspect = Literal["anyres", "pad", "square"]  # how a page becomes views
+Merge = Literal["flat", "spatial_unpad"]  # how the views' features become the image's tokens
+
 
 @dataclass(frozen=True)
 class VisionSpec:
-    """The CLIP vision tower. `feature_layers` is how many of the `layers` run: hidden state -2 of 24 needs 23."""
+    """The CLIP vision tower.
+
+    Attributes:
+        feature_layers: how many of the `layers` run: hidden state -2 of 24 needs 23.
+    """
 
     image_size: int
     patch_size: int
@@ -46,21 +53,27 @@ class TextSpec:
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """Preprocessing and merging. `grids` are (width, height) in pixels, in the checkpoint's order."""
+    """Preprocessing and merging.
 
-    aspect: Literal["anyres", "pad", "square"]
+    Attributes:
+        grids: (width, height) in pixels, in the checkpoint's order.
+    """
+
+    aspect: Aspect
     grids: tuple[tuple[int, int], ...]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    merge: Literal["flat", "spatial_unpad"]
+    merge: Merge
 
 
 @dataclass(frozen=True)
 class PromptSpec:
     """Conversation template (LLaVA's `SeparatorStyle.TWO`) and the tokenizer's two quirks.
 
-    `legacy`: Hugging Face's slow Llama tokenizer with `legacy: true` puts a dummy space before every stretch of
-    text that follows a special token; with `legacy: false` only before the first.
+    Attributes:
+        legacy: Hugging Face's slow Llama tokenizer with `legacy: true` puts a dummy space before
+            every stretch of text that follows a special token; with `legacy: false` only before the
+            first.
     """
 
     name: str
@@ -82,7 +95,7 @@ class ModelSpec:
 
     @property
     def most_views(self) -> int:
-        """Views of any page at most: the base view, and the tiles of the largest grid where there are some."""
+        """The most views of a page: the base view, and the largest grid's tiles under anyres."""
         side = self.vision.image_size
         tiles = ((w // side) * (h // side) for w, h in self.image.grids)
         return 1 + max(tiles, default=0) if self.image.aspect == "anyres" else 1

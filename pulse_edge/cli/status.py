@@ -1,4 +1,4 @@
-"""What the command shows while something takes long."""
+"""Progress on a terminal."""
 
 from __future__ import annotations
 
@@ -10,14 +10,20 @@ import click
 
 
 class Status:
-    """A line on stderr that says what goes on, where stderr is a terminal and only once something takes a while."""
+    """A line on stderr that shows how far a stage is; a `Progress` for everything that takes one.
 
-    PATIENCE = 0.5  # seconds before anything is shown
+    Nothing is shown where stderr is no terminal, nor before a stage has taken `PATIENCE`.
+    """
+
+    PATIENCE = 0.5  # seconds
 
     def __init__(self) -> None:
         self._on = sys.stderr.isatty()
         self._lock = threading.Lock()
-        self._stage, self._done, self._since, self._shown = "", 0, 0.0, False
+        self._stage = ""
+        self._done = 0
+        self._since = 0.0
+        self._shown = False
 
     def __enter__(self) -> Status:
         return self
@@ -26,13 +32,16 @@ class Status:
         self.clear()
 
     def __call__(self, stage: str, amount: int, total: int) -> None:
+        """Add `amount` of `total` to `stage`; another stage starts from nothing."""
         if not self._on:
             return
         with self._lock:
             if stage != self._stage or self._done >= total:
-                self._stage, self._done, self._since = stage, 0, time.monotonic()
+                self._stage = stage
+                self._done = 0
+                self._since = time.monotonic()
             self._done += amount
-            # Nothing done yet: the announcement of something that cannot tell how far it is.
+            # An amount of 0 announces work that cannot tell how far it is: show it at once.
             if amount == 0 or time.monotonic() - self._since > self.PATIENCE:
                 share = self._done / max(1, total)
                 bar = "#" * int(30 * share)
@@ -40,6 +49,7 @@ class Status:
                 self._shown = True
 
     def clear(self) -> None:
+        """Remove the line, before something else is printed."""
         if self._shown:
             click.echo("\r\033[K", nl=False, err=True)
             self._shown = False

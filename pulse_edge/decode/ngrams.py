@@ -1,4 +1,4 @@
-"""What followed the last few tokens before: a memory of n-grams, for prompt lookup."""
+"""A memory of n-grams: what followed the last few tokens before. Speculation drafts from it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ _GAP = -1  # stands for an image, and for where a request begins
 _NUMBER = -2  # stands for any number where places are compared
 
 
-class Lookup:
-    """What the model read and wrote lately: of each n-gram, the tokens that followed it.
+class Ngrams:
+    """Of each n-gram that the model read or wrote lately, the tokens that followed it.
 
-    O(1) a token. Memory is bounded by `MEMORY` tokens and one request. No n-gram, and no guess, spans a gap.
+    O(1) a token. Memory is bounded by `MEMORY` tokens and one request. No n-gram and no guess spans
+    an image or two requests.
 
-    numbers: ids of tokens that are all alike when places are compared: what follows a heart rate in a report does not
-    depend on it, and a rate that was never written before would be found nowhere.
+    Args:
+        numbers: ids of tokens that count as one when n-grams are compared. What follows a heart
+            rate in a report does not depend on it, and a rate that was never written before would
+            match nothing.
     """
 
     def __init__(self, numbers: Collection[int] = ()) -> None:
@@ -27,17 +30,18 @@ class Lookup:
         self.forget()
 
     def forget(self) -> None:
+        """Drop everything, the record of earlier drafts too."""
         self.record = Record()
         self._drop()
 
     def _drop(self) -> None:
         self._tokens: list[int] = []
-        self._keys: list[int] = []  # of the tokens since the last gap, by which places are compared
+        self._keys: list[int] = []  # tokens since the last gap, numbers replaced by _NUMBER
         self._followers: dict[tuple[int, ...], tuple[int, ...]] = {}  # oldest first
 
     def begin(self, prompt: Iterable[int]) -> None:
-        """A request: its prompt's ids, negative where an image's tokens are."""
-        if len(self._tokens) > MEMORY:  # keep the newer half; indexing it again takes milliseconds, and is rare
+        """Start a request. `prompt`: its ids, negative at an image's tokens."""
+        if len(self._tokens) > MEMORY:  # keep the newer half; indexing it again takes milliseconds
             kept = self._tokens[-MEMORY // 2 :]
             self._drop()
             self._read(kept)
@@ -56,7 +60,8 @@ class Lookup:
         for n in ORDERS:
             if n <= len(self._keys):
                 place = tuple(self._keys[-n:])
-                self._followers[place] = (*self._followers.get(place, ())[1 - FOLLOWERS :], token)
+                earlier = self._followers.get(place, ())[1 - FOLLOWERS :]
+                self._followers[place] = (*earlier, token)
         self._tokens.append(token)
         self._keys.append(self._key(token))
 
@@ -64,15 +69,17 @@ class Lookup:
         return _NUMBER if token in self._numbers else token
 
     def guesses(self) -> Iterator[Guess]:
-        """The tokens that may follow, one after the other, until there is nothing to go by.
+        """The tokens that may follow, one after the other, until no n-gram matches.
 
-        The longest n-gram that was seen before decides, for what followed it most often, and of that the latest. The
-        chance is its share, with half a token for it and half a token against.
+        The longest n-gram that was seen before decides. The guess is what followed it most often,
+        and among equals the latest. Its chance is its share of the followers, with half a follower
+        added for it and half against.
         """
         keys = self._keys[-ORDERS[0] :]
         while True:
             places = (tuple(keys[-n:]) for n in ORDERS if n <= len(keys))
-            seen = next((found for place in places if (found := self._followers.get(place))), ())
+            matches = (self._followers.get(place) for place in places)
+            seen = next(filter(None, matches), ())
             if not seen:
                 return
             token = max(reversed(seen), key=seen.count)

@@ -11,15 +11,18 @@ FinishReason = Literal["eos", "stop", "length", "context", "cancelled"]
 
 @dataclass
 class Generation:
-    """What one run of the loop did; filled while it runs. Times in seconds."""
+    """What one run of the loop did; filled while it runs.
+
+    Times are seconds of `time.perf_counter`.
+    """
 
     tokens: list[int] = field(default_factory=list)  # without the end token
     finish_reason: FinishReason = "cancelled"  # until another one is known
-    cancelled: bool = False  # set from outside: stop after this token
-    first_token_at: float | None = None  # time.perf_counter()
+    cancelled: bool = False  # set from any thread: stop after this token
+    first_token_at: float | None = None
     last_token_at: float | None = None
     step_seconds: list[float] = field(default_factory=list)  # engine time of each decode step
-    drafted: int = 0  # tokens that steps ran ahead of sampling, with a lookup
-    accepted: int = 0  # those of them that were then sampled, and so took no step of their own
+    drafted: int = 0  # tokens that steps ran ahead of sampling
+    accepted: int = 0  # drafted tokens that were then sampled, and took no step of their own
     sample_seconds: float = 0.0
     detokenise_seconds: float = 0.0

@@ -8,50 +8,60 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pulse_edge.errors import EngineError
-from pulse_edge.params import SamplingParams
+from pulse_edge.params import GenerationParams
 
+Logits = NDArray[np.float32]
 NOT_FINITE = "the model's logits are not finite; its numbers may be too large for this precision"
 
 
 class Sampler:
     """One answer's sampler: parameters, random state, tokens seen."""
 
-    def __init__(self, params: SamplingParams) -> None:
+    def __init__(self, params: GenerationParams) -> None:
         self._params = params
         self._random = np.random.Generator(np.random.PCG64(params.seed))
         self._seen: set[int] = set()
 
-    def __call__(self, logits: NDArray[np.float32]) -> int:
-        """Next token for `logits` [vocab]. Order of steps is Hugging Face's: penalty, temperature, top-k, top-p.
+    def __call__(self, logits: Logits) -> int:
+        """Next token for `logits` [vocab].
 
-        Raises `EngineError` for logits that hold a NaN or are infinite.
+        The order of steps is Hugging Face's: penalty, temperature, top-k, top-p.
+
+        Raises:
+            EngineError: the logits hold a NaN, or the largest is infinite.
         """
         params = self._params
         if not np.isfinite(logits.max()):
             raise EngineError(NOT_FINITE)
         if params.repetition_penalty != 1 and self._seen:
             logits = penalise(logits, self._seen, params.repetition_penalty)
-        token = int(logits.argmax()) if params.temperature == 0 else self._draw(logits)
+        greedy = params.temperature == 0
+        token = int(logits.argmax()) if greedy else self._draw(logits)
         self._seen.add(token)
         return token
 
-    def _draw(self, logits: NDArray[np.float32]) -> int:
+    def _draw(self, logits: Logits) -> int:
         params = self._params
         order = np.argsort(-logits, kind="stable")
         if params.top_k:
             order = order[: params.top_k]
-        below = logits[order].astype(np.float64) - float(logits[order[0]])  # the best is 0: nothing overflows upwards
+        # Relative to the best, so that exp cannot overflow.
+        below = logits[order].astype(np.float64) - float(logits[order[0]])
         with np.errstate(over="ignore"):
             weights = np.exp(below / params.temperature)
         weights /= weights.sum()
         if params.top_p < 1:  # the smallest set whose mass reaches top_p
             kept = int(np.searchsorted(np.cumsum(weights), params.top_p)) + 1
-            order, weights = order[:kept], weights[:kept] / weights[:kept].sum()
+            order = order[:kept]
+            weights = weights[:kept] / weights[:kept].sum()
         return int(self._random.choice(order, p=weights))
 
 
-def penalise(logits: NDArray[np.float32], seen: Iterable[int], penalty: float) -> NDArray[np.float32]:
-    """A copy with seen tokens less likely: positive logits divided, negative multiplied (CTRL, arXiv 1909.05858)."""
+def penalise(logits: Logits, seen: Iterable[int], penalty: float) -> Logits:
+    """A copy of logits [vocab] with seen tokens less likely, if `penalty` is over 1.
+
+    Positive logits are divided by it, negative ones multiplied (CTRL, arXiv 1909.05858).
+    """
     logits = logits.copy()
     tokens = np.fromiter(seen, np.int64)
     values = logits[tokens]

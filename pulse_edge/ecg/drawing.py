@@ -1,11 +1,12 @@
 """A 12-lead recording drawn as a page.
 
-PULSE was trained on pages made by ecg-image-kit (github.com/alphanumericslab/ecg-image-kit, `ecg_plot.py`);
-the page drawn here by default has the same size, grid, colours, line widths, row positions and texts.
-Constants marked [kit] come from there. No measured value is printed: the page shows the signals and scales.
+PULSE was trained on pages made by ecg-image-kit (github.com/alphanumericslab/ecg-image-kit,
+`ecg_plot.py`); the page drawn here by default has the same size, grid, colours, line widths, row
+positions and texts. Constants marked [kit] come from there. No measured value is printed: the page
+shows the signals and scales.
 
-Pixel coordinates are continuous: (0, 0) is the upper left corner of the page, and the pixel in row i and
-column j is centred on (j + 0.5, i + 0.5).
+Pixel coordinates are continuous: (0, 0) is the upper left corner of the page, and the pixel in row
+i and column j is centred on (j + 0.5, i + 0.5).
 """
 
 from __future__ import annotations
@@ -17,78 +18,111 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pulse_edge.ecg.layout import PULSE_STYLE, Cell, Color, PageStyle, page_cells
-from pulse_edge.ecg.raster import Bytes, Floats, _stroke, _write
+from pulse_edge.ecg.raster import Bytes, Floats, stroke, write_texts
 from pulse_edge.ecg.recording import LEADS, Recording
 from pulse_edge.errors import RecordingError
 
 
-def draw_page(recording: Recording, style: PageStyle = PULSE_STYLE, header: str | None = None) -> Image.Image:
+def draw_page(
+    recording: Recording, style: PageStyle = PULSE_STYLE, header: str | None = None
+) -> Image.Image:
     """The page as an RGB image of `style.size`. The same arguments give the same bytes.
 
-    The first 10 s are drawn (5 s at 50 mm/s); a shorter recording leaves the rest blank, a gap stays open.
-    Leads that the recording lacks are named in place, without a trace, and listed as "not recorded" beside
-    the scales. `header`: lines of text (Latin letters) for the upper left corner.
+    The first 10 s are drawn (5 s at 50 mm/s). A shorter recording leaves the rest blank, a gap
+    stays open. Leads that the recording lacks are named in place, without a trace, and listed as
+    "not recorded" beside the scales.
 
-    Raises `RecordingError` when there is nothing to draw, `ParameterError` when the header does not fit.
+    Args:
+        recording: what to draw.
+        style: how the page looks.
+        header: lines of text (Latin letters) for the upper left corner.
+
+    Raises:
+        RecordingError: there is nothing to draw.
+        ParameterError: the header does not fit.
     """
     page = _grid(style).reshape(-1, 3)
     ink = _ink(recording, style, header).reshape(-1)
     inked = np.flatnonzero(ink != 0)
-    paper, color = page[inked].astype(np.float32), np.array(_rgb(style.ink), np.float32)
+    paper = page[inked].astype(np.float32)
+    color = np.array(_rgb(style.ink), np.float32)
     page[inked] = paper + (color - paper) * (ink[inked, None] / np.float32(255)) + 0.5
     width, height = style.size
     return Image.fromarray(page.reshape(height, width, 3))
 
 
-def draw_ink(recording: Recording, style: PageStyle = PULSE_STYLE, header: str | None = None) -> Image.Image:
-    """Everything but paper and grid as coverage: an image of mode L, 255 = ink. Raises like `draw_page`."""
+def draw_ink(
+    recording: Recording, style: PageStyle = PULSE_STYLE, header: str | None = None
+) -> Image.Image:
+    """Everything but paper and grid as coverage: an image of mode L, 255 = ink.
+
+    Arguments and errors are those of `draw_page`.
+    """
     return Image.fromarray(_ink(recording, style, header))
 
 
 def draw_grid(style: PageStyle = PULSE_STYLE) -> Image.Image:
-    """The empty sheet, RGB: lines every 1 and 5 mm from the lower left corner, each centred on a pixel."""
+    """The empty sheet, RGB: lines every 1 and 5 mm from the lower left corner.
+
+    Each line is centred on a pixel.
+    """
     return Image.fromarray(_grid(style))
 
 
 def _ink(recording: Recording, style: PageStyle, header: str | None) -> Bytes:
-    """uint8 [height, width]."""
-    cells, missing = page_cells(style), recording.missing
+    """Coverage by ink, uint8 [height, width]."""
+    cells = page_cells(style)
+    missing = recording.missing
     traces = [_trace(recording, cell, style) for cell in cells if cell.lead not in missing]
     if not traces:
         where = recording.source or "recording"
-        raise RecordingError(f"{where}: nothing to draw in any of the leads {', '.join(LEADS)}")
+        leads = ", ".join(LEADS)
+        raise RecordingError(f"{where}: nothing to draw in any of the leads {leads}")
     width, height = style.size
     ink = np.zeros((height, width), np.uint8)
-    _stroke(ink, np.concatenate(traces), style.px(style.trace_pt))
-    if style.show_calibration:  # 0.2 s wide, 1 mV high, ends where the trace begins
+    stroke(ink, np.concatenate(traces), style.px(style.trace_pt))
+    if style.show_calibration:  # a pulse 0.2 s wide and 1 mV high that ends where the trace begins
         pulse = np.array([(-0.2, 0, -0.2, -1), (-0.2, -1, 0, -1), (0, -1, 0, 0)], np.float32)
         pulse *= np.array([style.px_per_second, style.px_per_mv] * 2, np.float32)
-        pulses = [pulse + np.array([cell.x, cell.y] * 2, np.float32) for cell in cells if cell.column == 0]
-        _stroke(ink, np.concatenate(pulses), style.px(1.5 * style.trace_pt))
+        first = [cell for cell in cells if cell.column == 0]
+        pulses = [pulse + np.array([cell.x, cell.y] * 2, np.float32) for cell in first]
+        stroke(ink, np.concatenate(pulses), style.px(1.5 * style.trace_pt))
     if style.show_separators:
         reach = 3.15 * style.px_per_mm  # [kit]
         bars = [(cell.x, cell.y - reach, cell.x, cell.y + reach) for cell in cells if cell.column]
-        _stroke(ink, np.array(bars, np.float32).reshape(-1, 4), style.px(3 * style.trace_pt))
-    _write(ink, style, missing, header)
+        stroke(ink, np.array(bars, np.float32).reshape(-1, 4), style.px(3 * style.trace_pt))
+    write_texts(ink, style, missing, header)
     return ink
 
 
 def _grid(style: PageStyle) -> Bytes:
-    """uint8 [height, width, 3]."""
+    """Paper and grid, uint8 [height, width, 3]."""
     width, height = style.size
     grid_pt = style.grid_pt if style.show_grid else 0.0
-    across, down = grid_cover(width, style, grid_pt), grid_cover(height, style, grid_pt)[:, ::-1]
-    kinds, row_kind = np.unique(down, axis=1, return_inverse=True)  # few rows differ: blend each kind once
+    across = grid_cover(width, style, grid_pt)
+    down = grid_cover(height, style, grid_pt)[:, ::-1]
+    # Few rows differ, so blend each kind of row once.
+    kinds, row_kind = np.unique(down, axis=1, return_inverse=True)
     rows = np.empty((kinds.shape[1], width, 3))
     rows[:] = style.paper
-    for color, in_row, in_column in zip((style.grid_minor, style.grid_major), across, kinds, strict=True):
+    colors = (style.grid_minor, style.grid_major)
+    for color, in_row, in_column in zip(colors, across, kinds, strict=True):
         cover = 1 - (1 - in_column[:, None]) * (1 - in_row)
         rows += cover[..., None] * (np.array(color) - rows)
     return (rows * 255 + 0.5).astype(np.uint8)[row_kind.reshape(-1)]
 
 
 def grid_cover(length: int, style: PageStyle, grid_pt: float) -> Floats:
-    """float32 [2 (minor, major), length]: how much of each pixel along one axis the grid's lines cover."""
+    """How much of each pixel along one axis the grid's lines cover.
+
+    Args:
+        length: pixels of the axis.
+        style: for its resolution.
+        grid_pt: width of the lines.
+
+    Returns:
+        float32 [2 (minor, major), length], 0..1.
+    """
     cover = np.zeros((2, length), np.float32)
     half = style.px(grid_pt) / 2
     lines = np.arange(math.ceil(length / style.px_per_mm))
@@ -107,7 +141,10 @@ def _trace(recording: Recording, cell: Cell, style: PageStyle) -> Floats:
     stop = math.floor(cell.stop * recording.rate + 1e-6) + 1
     volts = recording.signals[recording.leads.index(cell.lead), first:stop].astype(np.float64)
     volts[np.isinf(volts)] = np.nan
-    x = cell.x + ((first + np.arange(len(volts))) / recording.rate - cell.start) * style.px_per_second
+    x = (
+        cell.x
+        + ((first + np.arange(len(volts))) / recording.rate - cell.start) * style.px_per_second
+    )
     height = style.size[1]
     return _segments(x, np.clip(cell.y - volts * style.px_per_mv, -height, 2 * height))
 
@@ -115,8 +152,8 @@ def _trace(recording: Recording, cell: Cell, style: PageStyle) -> Floats:
 def _segments(x: NDArray[np.float64], y: NDArray[np.float64]) -> Floats:
     """Points -> segments [n, 4]; NaN breaks the line, a lone point becomes a dot.
 
-    Of the points in each half pixel column only the lowest and the highest are kept: nothing visible is lost,
-    and a recording at 10 kHz costs no more than one at 1 kHz.
+    Of the points in each half pixel column only the lowest and the highest are kept. Nothing
+    visible is lost, and a recording at 10 kHz costs no more than one at 1 kHz.
     """
     good = np.isfinite(y)
     run, x, y = np.cumsum(~good)[good], x[good], y[good]

@@ -14,7 +14,7 @@ Color = tuple[float, float, float]
 
 MM_PER_INCH = 25.4
 PT_PER_INCH = 72
-TRACE_MM = 250.0  # width of the traces: 10 s at 25 mm/s, 5 s at 50 mm/s
+TRACE_MM = 250.0  # width of all columns: 10 s at 25 mm/s, 5 s at 50 mm/s
 
 
 class Layout(NamedTuple):
@@ -33,8 +33,7 @@ SPEEDS = (25, 50)  # mm/s
 GAINS = (5, 10, 20)  # mm/mV
 
 
-# ---- the page ----------------------------------------------------------------------------------------------
-
+# Least and largest value of a style's field.
 _RANGES: dict[str, tuple[float, float]] = {
     "dpi": (30, 600),
     "width_in": (270 / MM_PER_INCH, 24),  # 250 mm of trace, calibration pulse, margins
@@ -49,26 +48,27 @@ _RANGES: dict[str, tuple[float, float]] = {
 
 @dataclass(frozen=True)
 class PageStyle:
-    """How a page looks; by default like PULSE's training pages. Raises `ParameterError`.
+    """How a page looks; by default like PULSE's training pages.
 
-    `*_in` are inches, `*_mm` millimetres, `*_pt` points (1/72 in); colours are red, green, blue in 0..1.
+    `*_in` are inches, `*_mm` millimetres, `*_pt` points (1/72 in); colours are red, green, blue in
+    0..1. Raises `ParameterError` for illegal values.
     """
 
     layout: str = "3x4"
     speed: float = 25  # mm/s
     gain: float = 10  # mm/mV
-    strips: tuple[str, ...] | None = None  # leads drawn in full at the bottom; None: what the layout says
+    strips: tuple[str, ...] | None = None  # leads drawn in full at the bottom; None: the layout's
     dpi: float = 200
     width_in: float = 11
     height_in: float = 8.5
-    row_mm: float | None = None  # distance between rows; None: page height / (rows + 2) [kit]
-    label_mm: float = -7  # lead names: base line above (+) or below (-) the lead's zero line [kit]
+    row_mm: float | None = None  # distance between rows; None: height / (rows + strips + 2) [kit]
+    label_mm: float = -7  # base line of lead names over the lead's zero line; below it if < 0 [kit]
     paper: Color = (1, 1, 1)
     ink: Color = (0, 0, 0)
     grid_major: Color = (1, 0, 0)  # every 5 mm [kit]
     grid_minor: Color = (0.996, 0.875, 0.859)  # every 1 mm [kit]
     grid_pt: float = 0.5  # [kit]
-    trace_pt: float = 0.75  # [kit]; calibration pulse 1.5 times, column separators 3 times as wide
+    trace_pt: float = 0.75  # [kit]; the calibration pulse is 1.5, separators are 3 times as wide
     text_pt: float = 11  # [kit]
     show_grid: bool = True
     show_calibration: bool = True
@@ -80,7 +80,8 @@ class PageStyle:
         for name, legal in (("layout", tuple(LAYOUTS)), ("speed", SPEEDS), ("gain", GAINS)):
             value = getattr(self, name)
             if value not in legal:
-                raise ParameterError(f"{name} is {value!r}; expected one of {', '.join(map(str, legal))}")
+                expected = ", ".join(map(str, legal))
+                raise ParameterError(f"{name} is {value!r}; expected one of {expected}")
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
             if name == "row_mm" and value is None:
@@ -89,15 +90,22 @@ class PageStyle:
                 raise ParameterError(f"{name} is {value!r}; expected {low:g} to {high:g}")
         for name in ("paper", "ink", "grid_major", "grid_minor"):
             value = getattr(self, name)
-            if not (isinstance(value, tuple) and len(value) == 3 and all(0 <= part <= 1 for part in value)):
-                raise ParameterError(f"{name} is {value!r}; expected (red, green, blue), each 0 to 1")
+            if not (
+                isinstance(value, tuple) and len(value) == 3 and all(0 <= x <= 1 for x in value)
+            ):
+                raise ParameterError(
+                    f"{name} is {value!r}; expected (red, green, blue), each 0 to 1"
+                )
         strips = self.strips
         if strips is not None and not (
             isinstance(strips, tuple) and len(strips) <= 4 and all(lead in LEADS for lead in strips)
         ):
-            raise ParameterError(f"strips is {strips!r}; expected a tuple of up to 4 of {', '.join(LEADS)}")
+            expected = ", ".join(LEADS)
+            raise ParameterError(f"strips is {strips!r}; expected a tuple of up to 4 of {expected}")
         if page_cells(self)[0].y < 10 * self.px_per_mm:
-            raise ParameterError(f"row_mm is {self.row_mm}: too much for a page {self.height_in} in high")
+            raise ParameterError(
+                f"row_mm is {self.row_mm}: too much for a page {self.height_in} in high"
+            )
 
     @property
     def size(self) -> tuple[int, int]:
@@ -106,14 +114,17 @@ class PageStyle:
 
     @property
     def px_per_mm(self) -> float:
+        """Pixels a millimetre of paper."""
         return self.dpi / MM_PER_INCH
 
     @property
     def px_per_second(self) -> float:
+        """Pixels a second of the recording."""
         return self.speed * self.px_per_mm
 
     @property
     def px_per_mv(self) -> float:
+        """Pixels a millivolt."""
         return self.gain * self.px_per_mm
 
     def px(self, points: float) -> float:
@@ -122,9 +133,10 @@ class PageStyle:
 
 
 class Cell(NamedTuple):
-    """A stretch of one lead on the page: `start` to `stop` seconds; `start` at 0 mV is pixel (`x`, `y`).
+    """A stretch of one lead on the page, from `start` to `stop` in seconds.
 
-    Time t and amplitude v (mV) lie at (x + (t - start) * style.px_per_second, y - v * style.px_per_mv).
+    (`x`, `y`) is the pixel of `start` at 0 mV. Time t and amplitude v (mV) lie at
+    (x + (t - start) * style.px_per_second, y - v * style.px_per_mv).
     """
 
     lead: str
@@ -158,11 +170,9 @@ def page_cells(style: PageStyle) -> tuple[Cell, ...]:
         for row in range(rows)
         for number, column in enumerate(columns)
     ]
-    cells += [cell(lead, 0, TRACE_MM, (len(strips) - 0.5 - i) * pitch + 3) for i, lead in enumerate(strips)]
+    for number, lead in enumerate(strips):
+        cells.append(cell(lead, 0, TRACE_MM, (len(strips) - 0.5 - number) * pitch + 3))
     return tuple(cells)
-
-
-# ---- drawing -----------------------------------------------------------------------------------------------
 
 
 PULSE_STYLE = PageStyle()

@@ -17,9 +17,14 @@ LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V
 class Recording:
     """Simultaneous leads of one ECG.
 
-    `signals`: float32 [leads, samples], mV; NaN (or infinity) where nothing was recorded. `rate`: samples per
-    second. `leads`: a name per row; the usual spellings of the 12 standard leads become those of `LEADS`,
-    other leads are kept but not drawn. `source`: where it came from, for messages. Raises `RecordingError`.
+    Raises `RecordingError` for what is no recording.
+
+    Attributes:
+        signals: float32 [leads, samples], mV; NaN (or infinity) where nothing was recorded.
+        rate: samples per second.
+        leads: a name for each row. The usual spellings of the 12 standard leads become those of
+            `LEADS`; other leads are kept but not drawn.
+        source: where it came from, for messages.
     """
 
     signals: NDArray[np.float32]
@@ -32,19 +37,25 @@ class Recording:
         signals = np.asarray(self.signals)
         if signals.ndim != 2 or signals.dtype.kind not in "fiu":
             got = f"{signals.dtype} {list(signals.shape)}"
-            raise RecordingError(f"{where}: signals are {got}; expected real numbers [leads, samples]")
+            raise RecordingError(
+                f"{where}: signals are {got}; expected real numbers [leads, samples]"
+            )
         if signals.shape[0] == 0:
             raise RecordingError(f"{where}: the recording holds no leads")
         if signals.shape[1] == 0:
             raise RecordingError(f"{where}: the recording holds no samples")
         if not 1 <= self.rate <= 1e6:
-            raise RecordingError(f"{where}: a sampling rate of {self.rate} Hz; expected 1 to 1,000,000")
+            raise RecordingError(
+                f"{where}: a sampling rate of {self.rate} Hz; expected 1 to 1,000,000"
+            )
         leads = tuple(canonical_lead(name) for name in self.leads)
         if len(leads) != signals.shape[0]:
             raise RecordingError(f"{where}: {len(leads)} lead names for {signals.shape[0]} signals")
         if twice := sorted({lead for lead in leads if leads.count(lead) > 1}):
             raise RecordingError(f"{where}: more than one signal is named {', '.join(twice)}")
-        with np.errstate(over="ignore"):  # too large for float32 becomes infinity, which is a gap
+        with np.errstate(
+            over="ignore"
+        ):  # what float32 cannot hold becomes infinity, which is a gap
             object.__setattr__(self, "signals", np.ascontiguousarray(signals, dtype=np.float32))
         object.__setattr__(self, "rate", float(self.rate))
         object.__setattr__(self, "leads", leads)
@@ -57,17 +68,23 @@ class Recording:
     @property
     def missing(self) -> tuple[str, ...]:
         """Those of the 12 standard leads that are absent, or hold no finite sample."""
-        there = {lead for lead, row in zip(self.leads, self.signals, strict=True) if np.isfinite(row).any()}
-        return tuple(lead for lead in LEADS if lead not in there)
+        recorded = {
+            lead
+            for lead, row in zip(self.leads, self.signals, strict=True)
+            if np.isfinite(row).any()
+        }
+        return tuple(lead for lead in LEADS if lead not in recorded)
 
 
 _LEAD_NAME = re.compile(
-    r"(?:MDC_ECG_LEAD_|(?:ECG\s+)?lead[\s_:]*)?(III|II|I|aV[RLF]|V[1-6])\s*(?:\(.*\))?", re.IGNORECASE
+    r"(?:MDC_ECG_LEAD_|(?:ECG\s+)?lead[\s_:]*)?(III|II|I|aV[RLF]|V[1-6])\s*(?:\(.*\))?",
+    re.IGNORECASE,
 )
 _BY_LOWER = {lead.lower(): lead for lead in LEADS}
 
 
 def canonical_lead(name: str) -> str:
-    """`"Lead I (Einthoven)"`, `"AVR"`, `"MDC_ECG_LEAD_V1"` -> `"I"`, `"aVR"`, `"V1"`; other names stay."""
+    """`"Lead I (Einthoven)"`, `"AVR"`, `"MDC_ECG_LEAD_V1"` -> `"I"`, `"aVR"`, `"V1"`; other names
+    stay."""
     match = _LEAD_NAME.fullmatch(name.strip())
     return _BY_LOWER[match[1].lower()] if match else name.strip()

@@ -1,1 +1,5 @@
-"""Engines run a bundle's two networks on a device. `engine.py` is their protocol, `registry.py` names them."""
+"""Engines run a bundle's two networks on a device and keep the KV cache.
+
+`engine.py` is the protocol, `table.py` lists the engines, `registry.py` opens the one that fits a
+bundle, and `cursor.py` has the rules of the KV cache's length that all of them share.
+"""

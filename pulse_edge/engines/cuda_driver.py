@@ -1,8 +1,8 @@
-"""What the CUDA driver tells about the first GPU, through ctypes and without a package.
+"""The first GPU's properties and memory, asked of the CUDA driver through ctypes.
 
-Functions have the names of the CUDA driver API's manual; a suffix _v2 is the one that cuda.h gives
-them. The driver numbers the GPUs that CUDA_VISIBLE_DEVICES names, so its first is the one an engine
-takes. No function here raises: None says that there is no driver, that it has no GPU, or that a
+The calls have the names of the CUDA driver API's manual; cuda.h gives some of them a suffix _v2.
+The driver numbers the GPUs that CUDA_VISIBLE_DEVICES names, so its first is the one an engine
+takes. No function here raises: None means that there is no driver, that it has no GPU, or that a
 call failed.
 """
 
@@ -29,7 +29,8 @@ class _Failed(Exception):
 
 
 class _Driver:
-    """Calls that raise `_Failed` where their status is not success or the function is missing."""
+    """Calls of the driver. They raise `_Failed` if the status is not success or there is no such
+    function."""
 
     def __init__(self) -> None:
         try:
@@ -58,7 +59,7 @@ class _Driver:
 
     @contextmanager
     def context(self) -> Iterator[None]:
-        """Make the device's primary context current inside; the thread's own is back afterwards."""
+        """Make the device's primary context current in the block, and the thread's own after it."""
         context = ctypes.c_void_p()
         self("cuDevicePrimaryCtxRetain", ctypes.byref(context), self.device)
         try:
@@ -72,12 +73,12 @@ class _Driver:
 
 
 def _library() -> Any:
-    """Raises `OSError` where there is no driver."""
+    """Raises `OSError` if there is no driver."""
     return ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
 
 
 def compute_capability() -> int | None:
-    """Of the first GPU: 90 is 9.0."""
+    """The first GPU's compute capability, 90 for 9.0; None if not known."""
     try:
         driver = _Driver()
         return 10 * driver.attribute(MAJOR) + driver.attribute(MINOR)
@@ -85,12 +86,15 @@ def compute_capability() -> int | None:
         return None
 
 
-def memory() -> tuple[int, int] | None:
-    """(free, total) bytes of the first GPU.
+def gpu_memory() -> tuple[int, int] | None:
+    """Memory of the first GPU.
 
-    It needs the primary context, which CUDA's runtime and so ONNX Runtime share. Where an engine
-    has one already this is a matter of microseconds; else one is made for this and given back,
-    which takes some tenths of a second.
+    It needs the primary context, which CUDA's runtime and so ONNX Runtime share. With an engine
+    open this takes microseconds. Otherwise a context is made and given back, which takes some
+    tenths of a second.
+
+    Returns:
+        (free, total) in bytes; None if not known.
     """
     free = ctypes.c_size_t()
     total = ctypes.c_size_t()
@@ -104,11 +108,20 @@ def memory() -> tuple[int, int] | None:
 
 
 def clear(address: int, size: int) -> bool:
-    """Fill `size` bytes of the first GPU's memory with zeros; whether that was done."""
+    """Fill memory of the first GPU with zeros.
+
+    Args:
+        address: of its first byte, on the device.
+        size: in bytes.
+
+    Returns:
+        Whether it is done.
+    """
     try:
         driver = _Driver()
         with driver.context():
-            driver("cuMemsetD8_v2", ctypes.c_uint64(address), ctypes.c_ubyte(0), ctypes.c_size_t(size))
+            start = ctypes.c_uint64(address)
+            driver("cuMemsetD8_v2", start, ctypes.c_ubyte(0), ctypes.c_size_t(size))
             driver("cuCtxSynchronize")
     except _Failed:
         return False
@@ -116,12 +129,15 @@ def clear(address: int, size: int) -> bool:
 
 
 def unsupported(capability: int | None, machine: str) -> str | None:
-    """Why ONNX Runtime's wheel cannot run on a GPU, and what to do; None where it can, or may.
+    """Why ONNX Runtime's wheel cannot run on a GPU, and what to do.
 
     Args:
-        capability: the GPU's, as `compute_capability` has it; None where not known.
+        capability: the GPU's, as `compute_capability` has it; None if not known.
         machine: as `platform.machine` has it. Wheels for others than x86-64 have code for other
             GPUs.
+
+    Returns:
+        A message; None if it can run, or may.
     """
     if capability is None or machine not in X86:
         return None

@@ -1,6 +1,6 @@
-"""The CUDA runtime, every status checked; and what an engine has of a GPU: one stream, memory, pinned buffers, graphs.
+"""The CUDA runtime with every status checked, and an engine's stream, memory, buffers and graphs.
 
-Calls have the names they have in CUDA's manual and in cuda-python's `cuda.bindings.runtime`.
+Calls have their names of CUDA's manual and of cuda-python's `cuda.bindings.runtime`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pulse_edge.errors import EngineError
 
 
 def runtime() -> Any:
-    """The module `cuda.bindings.runtime`. Raises `EngineError` where it is missing."""
+    """The module `cuda.bindings.runtime`. Raises `EngineError` if it is not installed."""
     try:
         from cuda.bindings import runtime
     except ImportError as error:
@@ -37,7 +37,10 @@ class CudaError(EngineError):
 
 
 class Cuda:
-    """`cuda("cudaMalloc", size)`: what the call returns without its status. Raises `CudaError` naming the call."""
+    """`cuda("cudaMalloc", size)` returns what the call does, without its status.
+
+    Raises `CudaError`, which names the call, if the status is not success.
+    """
 
     def __init__(self) -> None:
         self.api = runtime()
@@ -51,42 +54,58 @@ class Cuda:
         return values[0] if len(values) == 1 else values
 
     def attribute(self, name: str) -> int:
-        """Of the current device: `name` without the manual's `cudaDevAttr`."""
-        return int(self("cudaDeviceGetAttribute", getattr(self.api.cudaDeviceAttr, f"cudaDevAttr{name}"), self._device))
-
-    @property
-    def _device(self) -> int:
-        return int(self("cudaGetDevice"))
+        """Of the current device. `name` is without the manual's `cudaDevAttr`."""
+        device = int(self("cudaGetDevice"))
+        number = getattr(self.api.cudaDeviceAttr, f"cudaDevAttr{name}")
+        return int(self("cudaDeviceGetAttribute", number, device))
 
     def capability(self) -> int:
         """Compute capability: 87 is 8.7."""
-        return 10 * self.attribute("ComputeCapabilityMajor") + self.attribute("ComputeCapabilityMinor")
+        major = self.attribute("ComputeCapabilityMajor")
+        minor = self.attribute("ComputeCapabilityMinor")
+        return 10 * major + minor
 
     def integrated(self) -> bool:
-        """Whether its memory is the host's, as on a Jetson."""
+        """Whether the GPU shares the host's memory, as on a Jetson."""
         return bool(self.attribute("Integrated"))
 
 
-class Device:
-    """The current GPU. What it hands out is given back when `stack` closes, last first.
+class CudaDevice:
+    """The current GPU. Closing `stack` gives back all that was handed out, last first.
 
-    `used`: bytes allocated on the device, by purpose.
+    Attributes:
+        used: bytes allocated on the device, by purpose.
+        capability: compute capability, 87 for 8.7.
+        stream: the only one that the engine uses.
     """
 
     def __init__(self, stack: ExitStack) -> None:
-        self.cuda, self.stack = Cuda(), stack
+        self.cuda = Cuda()
+        self.stack = stack
         self.used: dict[str, int] = {}
         self.capability = self.cuda.capability()
         self.stream = self.cuda("cudaStreamCreateWithFlags", self.cuda.api.cudaStreamNonBlocking)
         stack.callback(self.release, "cudaStreamDestroy", self.stream)
 
     def release(self, name: str, handle: Any) -> None:
-        """Give something back. At the end of a process the driver may be gone, and there is nothing to be done."""
-        with suppress(CudaError):
+        """Give something back."""
+        with suppress(CudaError):  # at the end of a process the driver may be gone
             self.cuda(name, handle)
 
     def allocate(self, size: int, purpose: str, remedy: str = "close other programs") -> int:
-        """Address of `size` bytes of zeros, aligned to 256. Raises `EngineError` that says what to lower."""
+        """Allocate zeros on the device.
+
+        Args:
+            size: in bytes.
+            purpose: a noun for `used` and for the error.
+            remedy: what to do if there is no memory for it.
+
+        Returns:
+            Their address, aligned to 256 bytes.
+
+        Raises:
+            EngineError: there is no memory for it.
+        """
         address = self._get("cudaMalloc", size, f"{purpose} of {size / 1e9:.2f} GB", remedy)
         self.stack.callback(self.release, "cudaFree", address)
         self.used[purpose] = self.used.get(purpose, 0) + size
@@ -102,35 +121,42 @@ class Device:
         raise EngineError(f"{name}: no memory for {what}: {self.memory()}; {remedy}")
 
     def memory(self) -> str:
-        """What is free, and what this model has."""
+        """For messages: what is free, and what this model has."""
         free, total = self.cuda("cudaMemGetInfo")
-        held = ", ".join(f"{purpose} {size / 1e9:.2f}" for purpose, size in self.used.items()) or "nothing"
-        return f"{free / 1e9:.2f} of {total / 1e9:.2f} GB of the GPU are free, this model has {held} of them"
+        parts = [f"{purpose} {size / 1e9:.2f}" for purpose, size in self.used.items()]
+        own = ", ".join(parts) or "nothing"
+        free_share = f"{free / 1e9:.2f} of {total / 1e9:.2f} GB"
+        return f"{free_share} of the GPU are free, this model has {own} of them"
 
     def buffer(self, shape: tuple[int, ...], dtype: type[np.generic]) -> Buffer:
-        """Raises `EngineError`."""
+        """A new buffer. Raises `EngineError` if there is no memory for it."""
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         address = self.allocate(size, "buffers")
-        pinned = self._get("cudaMallocHost", size, f"pinned buffers of {size / 1e9:.2f} GB", "close other programs")
+        what = f"pinned buffers of {size / 1e9:.2f} GB"
+        pinned = self._get("cudaMallocHost", size, what, "close other programs")
         self.stack.callback(self.release, "cudaFreeHost", pinned)
-        host = np.frombuffer(memoryview((ctypes.c_byte * size).from_address(pinned)), dtype).reshape(shape)
-        return Buffer(self, address, host)
+        memory = memoryview((ctypes.c_byte * size).from_address(pinned))
+        return Buffer(self, address, np.frombuffer(memory, dtype).reshape(shape))
 
     def synchronize(self) -> None:
+        """Wait until all work on the stream is done."""
         self.cuda("cudaStreamSynchronize", self.stream)
 
     def capture(self, issue: Callable[[], None]) -> Any:
-        """What `issue` puts on the stream, as a graph that can be launched; nothing of it runs yet."""
-        # Other threads may allocate meanwhile: only this one must not.
-        self.cuda(
-            "cudaStreamBeginCapture", self.stream, self.cuda.api.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-        )
+        """Capture the work that `issue` puts on the stream. It does not run yet.
+
+        Returns:
+            A graph for `cudaGraphLaunch`; give it back with `cudaGraphExecDestroy`.
+        """
+        # Thread-local, because other threads may allocate meanwhile.
+        mode = self.cuda.api.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        self.cuda("cudaStreamBeginCapture", self.stream, mode)
         try:
             issue()
         except BaseException:
-            with suppress(CudaError):  # what broke the capture is what matters
+            with suppress(CudaError):  # the first error matters
                 graph = self.cuda("cudaStreamEndCapture", self.stream)
-                if graph is not None:  # it need not have been CUDA that failed
+                if graph is not None:  # the failure may have been another library's
                     self.release("cudaGraphDestroy", graph)
             raise
         graph = self.cuda("cudaStreamEndCapture", self.stream)
@@ -141,10 +167,12 @@ class Device:
 
 
 class Buffer:
-    """An array in pinned memory, and as much memory on the device."""
+    """`host`, an array in pinned memory, and as much memory at `address` on the device."""
 
-    def __init__(self, device: Device, address: int, host: NDArray[Any]) -> None:
-        self._device, self.address, self.host = device, address, host
+    def __init__(self, device: CudaDevice, address: int, host: NDArray[Any]) -> None:
+        self._device = device
+        self.address = address
+        self.host = host
 
     def upload(self, count: int) -> None:
         """Copy the first `count` items of the first axis to the device, in the stream's order."""
@@ -152,7 +180,7 @@ class Buffer:
         self._copy(self.address, self.host.ctypes.data, count, kind)
 
     def download(self, count: int) -> None:
-        """Copy them back. They are there after `Device.synchronize`."""
+        """Copy the first `count` items back. They are complete after `CudaDevice.synchronize`."""
         kind = self._device.cuda.api.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._copy(self.host.ctypes.data, self.address, count, kind)
 

@@ -8,72 +8,147 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pulse_edge.arrays import Floats, Numbers
+from pulse_edge.engines.cursor import Cursor
 from pulse_edge.progress import Progress
 
-Features = Any  # what `Engine.encode` returns: a page's features where the engine keeps them
-Rows = NDArray[Any]  # what `Engine.rows` returns: a stretch of a prompt as the engine takes it
+Features = Any  # what `Engine.encode` returns; an engine may keep a page's features on its device
+Rows = NDArray[Any]  # what `Engine.rows` returns: part of a prompt in the form the engine takes
 
 
 class Engine(Protocol):
     """The two networks of a bundle on a device, and their KV cache.
 
-    The cache holds `length` of at most `capacity` positions; it belongs to the engine and never leaves it.
-    `prefill`, `step` and `choose` append to it; `rewind` forgets from the end. A call that fails leaves `length` as it
-    was.
+    The cache has one or several slots, each for one sequence, and `cursors` says how far each is
+    filled. It never leaves the engine. `prefill`, `step` and `choose` append to a slot, `rewind`
+    forgets from its end. A call that fails leaves the length as it was.
 
-    A prompt is a list of numbers: rows of the embedding table (a token's is its id; the newline of `spatial_unpad` is
-    the last one), and, from the table's length on, rows of a page's features, view after view. `rows` turns numbers
-    into what the other calls take, which only the engine looks into: embeddings where they come from the host, the
-    numbers themselves where table and features lie on a device.
+    A prompt is a list of numbers. Below `table_rows` a number is a row of the embedding table: a
+    token's row is its id, and the newline of `spatial_unpad` is the last row. From `table_rows` on
+    it is a row of a page's features, view after view. `rows` turns numbers into what the other
+    calls take. Only the engine looks into that: it is embeddings if these come from the host, and
+    the numbers themselves if table and features lie on the device.
     """
 
-    capacity: int
-    length: int
-    table_rows: int  # of the embedding table
-    row_cost: float  # about what each further row adds to a step, over 0, as a share of a step of one row: lookup.cost
+    @property
+    def cursors(self) -> tuple[Cursor, ...]:
+        """The length of each slot. Today's engines have one."""
+
+    @property
+    def capacity(self) -> int:
+        """Positions that slot 0 can hold."""
+
+    @property
+    def length(self) -> int:
+        """Positions of slot 0 that are filled."""
+
+    @property
+    def table_rows(self) -> int:
+        """Rows of the embedding table."""
+
+    @property
+    def row_cost(self) -> float:
+        """Extra time of one more row in a step, as a fraction of a one-row step (0.4 = +40 %).
+
+        Approximate, and over 0. Speculation uses it to choose draft lengths.
+        """
 
     def encode(self, pixels: Floats) -> Features:
-        """pixels float32 [views, 3, side, side] -> features [views, patches, hidden]; `np.asarray` reads them.
+        """Run the vision tower and the projector.
 
-        An engine may keep those of the last call only: `rows` then refuses earlier ones.
+        An engine may keep only the features of the last call; `rows` then refuses earlier ones.
+
+        Args:
+            pixels: float32 [views, 3, side, side].
+
+        Returns:
+            Features [views, patches, hidden]; `np.asarray` reads them.
+
+        Raises:
+            EngineError: the pixels do not fit the graph, or it failed.
         """
 
     def rows(self, numbers: Numbers, page: Features | None = None) -> Rows:
-        """numbers int64 [n] -> as many rows. page: the features that numbers from `table_rows` on refer to."""
+        """Turn a prompt's numbers into rows for `prefill`, `step` and `choose`.
 
-    def prefill(self, rows: Rows, progress: Progress | None = None) -> Floats:
-        """rows [n, …] of the next n positions -> logits float32 [vocab] after the last; valid until the next call."""
+        Args:
+            numbers: int64 [n].
+            page: the features that numbers from `table_rows` on refer to.
 
-    def choose(self, rows: Rows) -> Numbers:
-        """As `step`, for greedy decoding: the likeliest token after each row [k], -1 where its logit is not finite.
+        Returns:
+            As many rows, [n, ...].
 
-        What is not copied is the logits: on a device they stay there.
+        Raises:
+            EngineError: the engine no longer has the page's features.
         """
 
-    def step(self, rows: Rows) -> Floats:
-        """rows [k, …], k small -> logits float32 [k, vocab] after each; valid until the next call.
+    def prefill(self, rows: Rows, progress: Progress | None = None, slot: int = 0) -> Floats:
+        """Append a prompt, or the rest of one.
 
-        They are the logits of k single steps but for rounding: for several rows a kernel adds up in another order, and
-        where activations are int8, a last bit may move one to its next level. Greedy decoding then differs only where
-        the best two tokens tie within that.
+        Args:
+            rows: [n, ...], n > 0, for the slot's next n positions.
+            progress: is told how many of the rows are done.
+            slot: the sequence to append to.
+
+        Returns:
+            Logits float32 [vocab] after the last row; valid until the next call.
+
+        Raises:
+            EngineError: the rows do not fit the cache, or the graph failed.
+            ValueError: the rows do not come from `rows`, or there is no such slot.
         """
 
-    def rewind(self, length: int) -> None:
-        """Forget all but the first `length` positions."""
+    def choose(self, rows: Rows, slot: int | Numbers = 0) -> Numbers:
+        """As `step`, for greedy decoding: the most likely token after each row.
 
-    def reset(self) -> None:
-        """Forget everything, also what lies in the cache beyond `length`.
+        An engine on a device does not copy the logits to the host.
 
-        After a request that failed: on a GPU, attention multiplies what it masks with 0, and 0 times a NaN that a
-        forgotten position has left is a NaN.
+        Returns:
+            Token ids int64 [k]; -1 where the largest logit is not finite.
+        """
+
+    def step(self, rows: Rows, slot: int | Numbers = 0) -> Floats:
+        """Append a few rows, with logits after each.
+
+        The logits are those of k single steps but for rounding: with several rows a kernel adds up
+        in another order, which may also move an int8 activation to its next level. Greedy decoding
+        then differs only if the best two tokens tie within that difference.
+
+        Args:
+            rows: [k, ...], k small.
+            slot: the sequence of all rows, or of each row, [k]. A row's position is its slot's
+                length plus the number of that slot's rows before it in this call.
+
+        Returns:
+            Logits float32 [k, vocab]; valid until the next call.
+
+        Raises:
+            EngineError: the rows do not fit the cache, or the graph failed.
+            ValueError: the rows do not come from `rows`, or there is no such slot.
+        """
+
+    def rewind(self, length: int, slot: int = 0) -> None:
+        """Forget all but the first `length` positions. Raises `ValueError` if there are fewer."""
+
+    def reset(self, slot: int = 0) -> None:
+        """Forget everything, also what lies in the cache beyond the length.
+
+        Call it after a request that failed. Attention on a GPU multiplies masked positions with 0,
+        and a NaN that a forgotten position left there stays a NaN.
         """
 
     def describe(self) -> dict[str, Any]:
-        """For provenance: engine, version, device, threads, …"""
+        """For provenance: engine, version, device, threads, ..."""
 
 
 def likeliest(logits: Floats) -> Numbers:
-    """logits [k, vocab] -> the first of the largest of each row [k], or -1 where that is not finite."""
+    """The most likely token of each row, or -1 where the largest logit is not finite.
+
+    Args:
+        logits: [k, vocab].
+
+    Returns:
+        int64 [k]; the first of equal logits.
+    """
     finite = np.isfinite(logits.max(axis=1))  # a NaN anywhere in a row is its maximum
     chosen: Numbers = np.where(finite, logits.argmax(axis=1), -1)
     return chosen

@@ -1,29 +1,78 @@
-"""The table of engines. A new one is a file here and a row."""
+"""Opens the engine that fits a bundle and the options."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
+from typing import Any
 
 from pulse_edge.bundle.bundle import Bundle
 from pulse_edge.engines.engine import Engine
 from pulse_edge.engines.options import EngineOptions
+from pulse_edge.engines.table import BUILT_IN, EngineRow, find_engine
 from pulse_edge.errors import EngineError
-
-BACKENDS = {
-    "cpu": "onnxruntime",
-    "cuda": "onnxruntime",
-    "standard": "tensorrt",
-}  # bundle target -> file here; on the CPU always onnxruntime
 
 
 def open_engine(bundle: Bundle, options: EngineOptions) -> Engine:
-    """The engine for a bundle's target. Raises `EngineError`."""
-    target = bundle.manifest.target
-    name = "onnxruntime" if (target, options.device) == ("standard", "cpu") else BACKENDS.get(target)
-    if name is None:
-        raise EngineError(
-            f"{bundle.path} was exported for {target}, which no backend runs in this version; "
-            f"export it again with --target {' or '.join(BACKENDS)}"
-        )
-    engine: Engine = import_module(f".{name}", __package__).open_engine(bundle, options)
+    """Open a bundle's networks with the engine that the options ask for.
+
+    Raises:
+        EngineError: no such engine runs the bundle on the device, or it cannot run here.
+    """
+    row, device = choose_engine(bundle, options)
+    resolved = replace(options, device=device, engine=row.name)
+    engine: Engine = engine_module(row.name).open_engine(bundle, resolved)
     return engine
+
+
+def engine_module(name: str) -> Any:
+    """The module of an engine, for tools that measure something only this engine has.
+
+    Raises:
+        ParameterError: no engine has this name.
+        EngineError: it cannot be imported.
+    """
+    row = find_engine(name)
+    try:
+        return import_module(row.module)
+    except ImportError as error:  # our own modules import their libraries when they open
+        raise EngineError(f"engine {row.name!r} cannot be loaded ({error})") from error
+
+
+def choose_engine(bundle: Bundle, options: EngineOptions) -> tuple[EngineRow, str]:
+    """What runs a bundle, and on which device. This is the only place that decides it.
+
+    `auto` considers the built-in engines only; those of other packages are asked for by name.
+
+    Raises:
+        EngineError: nothing runs this bundle so.
+    """
+    rows = BUILT_IN if options.engine == "auto" else (find_engine(options.engine),)
+    target = bundle.manifest.target
+    runs = [(row, device) for row in rows for device in row.devices(target)]
+    for row, device in runs:
+        if options.device in ("auto", device):
+            return row, device
+    raise EngineError(_why_nothing_runs(bundle, options, [device for _, device in runs]))
+
+
+def _why_nothing_runs(bundle: Bundle, options: EngineOptions, devices: list[str]) -> str:
+    """`devices`: what the bundle would run on."""
+    target = bundle.manifest.target
+    exported = f"{bundle.path} was exported for {target}"
+    if options.engine != "auto":
+        if devices:
+            return (
+                f"{exported}, which engine {options.engine} does not run on {options.device}; "
+                f"use --device {' or '.join(devices)}"
+            )
+        return f"{exported}, which engine {options.engine} does not run; use --engine auto"
+    if devices:
+        return (
+            f"{exported} and does not run on {options.device}; "
+            f"export it again with --target {options.device}, "
+            f"or use --device {' or '.join(devices)}"
+        )
+    targets = sorted({target for row in BUILT_IN for target, _ in row.runs})
+    remedy = f"export it again with --target {' or '.join(targets)}"
+    return f"{exported}, which no engine runs in this version; {remedy}"

@@ -1,1 +1,1 @@
-"""Evaluation of bundles on tasks with known answers."""
+"""Scores of bundles on tasks: `task.py` says what a task is, `run.py` runs one in processes."""

@@ -1,52 +1,69 @@
-"""Runs bundles over cases, in processes."""
+"""Runs bundles over the cases of a task, in processes."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import multiprocessing
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
-from PIL import Image
-
-from pulse_edge.evaluate.scoring import MAX_TOKENS, Scores
+from pulse_edge.engines.options import EngineOptions
+from pulse_edge.evaluate.task import Ask, Task
 from pulse_edge.progress import Progress
-from pulse_edge.simulation.cases import Case, heldout_case, heldout_indices
-from pulse_edge.simulation.questions import (
-    Findings,
-    Item,
-)
 
-# ---- bundles -----------------------------------------------------------------------------------------------
+ReplyT = TypeVar("ReplyT")
+ScoresT = TypeVar("ScoresT")
 
-_models: list[Any] = []  # of this process
-
-
-def _load(paths: list[str], threads: int, device: str) -> None:
-    import pulse_edge
-
-    _models[:] = [pulse_edge.load(path, threads=threads, device=device) for path in paths]
-
-
-def _answer(index: int, seed: int) -> tuple[Findings | None, tuple[Item, ...], list[list[str]]]:
-    """Truth and questions of one case, and each bundle's answers to them."""
-    case = heldout_case(index, seed)
-    texts = [[str(m.ask(case.image, i.question, max_new_tokens=MAX_TOKENS).text) for i in case.items] for m in _models]
-    return case.truth, case.items, texts
+_models: list[Any] = []  # of this worker process
 
 
 def evaluate_bundles(
-    paths: list[str], pages: int, seed: int, workers: int, progress: Progress, device: str = "auto"
-) -> list[Scores]:
-    """Scores of each bundle on the same cases. Every worker is a process that runs the bundles on one thread."""
-    scores = [Scores() for _ in paths]
-    indices = heldout_indices(pages)
-    blank = Image.new("RGB", (1, 1))
+    task: Task[ReplyT, ScoresT],
+    paths: Sequence[str],
+    workers: int,
+    options: EngineOptions,
+    progress: Progress,
+) -> list[ScoresT]:
+    """Scores of each bundle on the same cases.
+
+    Args:
+        task: what is asked.
+        paths: of the bundles.
+        workers: processes. Each runs all bundles, on one thread.
+        options: how the bundles run, apart from their threads.
+        progress: told after each case.
+    """
+    cases = task.cases()
+    options = dataclasses.replace(options, threads=1)
+
+    def replies(pool: ProcessPoolExecutor) -> Iterator[ReplyT]:
+        for reply in pool.map(_ask, itertools.repeat(task), cases, chunksize=4):
+            progress("evaluating", 1, len(cases))
+            yield reply
+
     with ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_load, initargs=(paths, 1, device)
+        workers,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_load_models,
+        initargs=(list(paths), options),
     ) as pool:
-        for truth, items, texts in pool.map(_answer, indices, itertools.repeat(seed), chunksize=4):
-            for each, answers in zip(scores, texts, strict=True):
-                each.add(Case(blank, truth, items), answers)
-            progress("evaluating", 1, len(indices))
-    return scores
+        return task.score(replies(pool))
+
+
+def _load_models(paths: list[str], options: EngineOptions) -> None:
+    from pulse_edge.model import load
+
+    _models[:] = [load(path, **dataclasses.asdict(options)) for path in paths]
+
+
+def _ask(task: Task[ReplyT, ScoresT], case: int) -> ReplyT:
+    return task.ask(case, [_answers_of(model, task.max_new_tokens) for model in _models])
+
+
+def _answers_of(model: Any, max_new_tokens: int) -> Ask:
+    def ask(image: Any, question: str) -> str:
+        return str(model.ask(image, question, max_new_tokens=max_new_tokens).text)
+
+    return ask

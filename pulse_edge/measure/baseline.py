@@ -1,4 +1,4 @@
-"""Records compared with a record of before."""
+"""A record of `pulse-edge bench` compared with an earlier one."""
 
 from __future__ import annotations
 
@@ -13,17 +13,26 @@ from pulse_edge.errors import ParameterError, PulseEdgeError, RegressionError
 from pulse_edge.measure.figures import SCHEMA_VERSION, Record, Unit
 from pulse_edge.measure.tables import number, table
 
-# Where two records differ in one of these, their figures are of different things.
+# Paths into a record. Two records that differ in one of these measured different things.
 IDENTITY = (
-    ("machine", "name"), ("machine", "usable_cores"), ("provenance", "engine", "device"),
-    ("provenance", "engine", "threads"), ("provenance", "checkpoint", "name"), ("provenance", "precision", "name"),
-    ("provenance", "image", "sha256"), ("tokens", "prompt"), ("tokens", "new"),
-)  # fmt: skip
+    ("machine", "name"),
+    ("machine", "usable_cores"),
+    ("provenance", "engine", "device"),
+    ("provenance", "engine", "threads"),
+    ("provenance", "checkpoint", "name"),
+    ("provenance", "precision", "name"),
+    ("provenance", "image", "sha256"),
+    ("tokens", "prompt"),
+    ("tokens", "new"),
+)
 
 
 @dataclass(frozen=True)
 class Change:
-    """A figure's medians before and after. `worse`: by what fraction; negative is an improvement."""
+    """A figure's medians before and after.
+
+    `worse`: the fraction by which it got worse (0.1 = 10 %); negative is an improvement.
+    """
 
     name: str
     unit: Unit
@@ -33,10 +42,20 @@ class Change:
 
 
 class Baseline:
-    """A record to compare with, and by how much a median may be worse. Raises `ParameterError` for a wrong one."""
+    """A record to compare with, and by how much a median may be worse."""
 
     def __init__(self, path: str | Path, fail_over: str) -> None:
-        self.path, self.record = path, read_record(path)
+        """Read the record.
+
+        Args:
+            path: of a record, or of a file of them, whose last one counts.
+            fail_over: a percentage like "10%" or "10".
+
+        Raises:
+            ParameterError: the file holds no record, or `fail_over` is no percentage.
+        """
+        self.path = path
+        self.record = read_record(path)
         try:
             self.tolerance = float(fail_over.removesuffix("%")) / 100
         except ValueError:
@@ -49,7 +68,9 @@ class Baseline:
         changes = []
         for name, now in record["figures"].items():
             before = self.record["figures"].get(name)
-            if not now["gate"] or before is None or before["unit"] != now["unit"] or not before["p50"] > 0:
+            if not now["gate"] or before is None:
+                continue
+            if before["unit"] != now["unit"] or not before["p50"] > 0:
                 continue
             ratio = now["p50"] / before["p50"]
             worse = ratio - 1 if now["better"] == "lower" else 1 - ratio
@@ -61,18 +82,31 @@ class Baseline:
         rows = [("median", "baseline", "now", "change", "")]
         for c in self.changes(record):
             verdict = "REGRESSED" if c.worse > self.tolerance else "better" if c.worse < 0 else ""
+            change = f"{c.after / c.before - 1:+.1%}"
             rows.append(
-                (c.name, number(c.before, c.unit), number(c.after, c.unit), f"{c.after / c.before - 1:+.1%}", verdict)
+                (c.name, number(c.before, c.unit), number(c.after, c.unit), change, verdict)
             )
-        pairs = ((" ".join(path), _at(self.record, path), _at(record, path)) for path in IDENTITY)
-        notes = [f"not the same {what}: the baseline has {a!r}, this run {b!r}" for what, a, b in pairs if a != b]
+        notes = []
+        for path in IDENTITY:
+            before, now = _at(self.record, path), _at(record, path)
+            if before != now:
+                notes.append(
+                    f"not the same {' '.join(path)}: the baseline has {before!r}, this run {now!r}"
+                )
         return "\n".join([table(rows, left=(0, 4)), *notes])
 
     def check(self, record: Record) -> None:
-        """Raises `RegressionError` for what is worse than tolerated; `ParameterError` where nothing was compared."""
+        """Fail where a median is worse than tolerated.
+
+        Raises:
+            RegressionError: it is, and these are the figures.
+            ParameterError: the two records have no figure in common.
+        """
         changes = self.changes(record)
         if not changes:
-            raise ParameterError(f"{self.path} has no figure in common with this run; make it with the same options")
+            raise ParameterError(
+                f"{self.path} has no figure in common with this run; make it with the same options"
+            )
         worse = [c.name for c in changes if c.worse > self.tolerance]
         if worse:
             raise RegressionError(
@@ -82,21 +116,37 @@ class Baseline:
 
 
 def read_record(path: str | Path) -> dict[str, Any]:
-    """A record that `--json` printed, or the last one of a file that `--append` wrote. Raises `ParameterError`."""
+    """A record that `--json` printed, or the last one of a file that `--append` wrote.
+
+    Raises:
+        ParameterError: the file cannot be read or holds no record of this schema.
+    """
     try:
         text = Path(path).read_text("utf-8")
     except (OSError, ValueError) as error:
-        raise ParameterError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+        reason = getattr(error, "strerror", None) or error
+        raise ParameterError(f"{path}: cannot be read ({reason})") from None
     for candidate in (text, *text.splitlines()[-1:]):
         with suppress(ValueError):
             record = json.loads(candidate)
             if isinstance(record, dict) and record.get("schema") == SCHEMA_VERSION:
                 return record
-    raise ParameterError(f"{path}: not a result of 'pulse-edge bench' (schema {SCHEMA_VERSION}); make one with --json")
+    raise ParameterError(
+        f"{path}: not a result of 'pulse-edge bench' (schema {SCHEMA_VERSION}); "
+        "make one with --json"
+    )
 
 
 def append(path: str | Path, record: Record | None = None) -> None:
-    """One more line of JSON; without a record only find out whether there can be one. Raises `PulseEdgeError`."""
+    """Add a line of JSON to a file.
+
+    Args:
+        path: of the file, which is made where there is none.
+        record: JSON-ready. None only checks that the file can be written.
+
+    Raises:
+        PulseEdgeError: it cannot.
+    """
     try:
         with Path(path).open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n" if record else "")

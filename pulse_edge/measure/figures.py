@@ -1,4 +1,4 @@
-"""A benchmark's figures: their statistics, their comparison with a baseline, their tables."""
+"""A benchmark's figures and the points of its sweeps: the two nouns of a record."""
 
 from __future__ import annotations
 
@@ -16,10 +16,20 @@ Better = Literal["lower", "higher"]
 
 @dataclass(frozen=True)
 class Figure:
-    """Repeated measurements of one thing. `gate`: whether a comparison with a baseline may fail on it.
+    """Repeated measurements of one thing.
 
-    p90 and p99 look to the bad side: 90 % and 99 % of the samples are as good or better, linearly interpolated between
-    samples (so with few of them p99 is close to the worst).
+    p90 and p99 look to the bad side: 90 % and 99 % of the samples are as good or better, linearly
+    interpolated between samples. With few samples p99 is close to the worst.
+
+    Attributes:
+        what: it is.
+        unit: of the samples.
+        better: which way.
+        gate: whether a comparison with a baseline may fail on it.
+        samples: in the order of measurement, to six digits.
+        p50: the median.
+        p90: see above.
+        p99: see above.
     """
 
     what: str
@@ -34,7 +44,7 @@ class Figure:
 
 def figure(what: str, unit: Unit, better: Better, gate: bool, samples: Iterable[float]) -> Figure:
     """The statistics of `samples`, at least one."""
-    kept = tuple(float(f"{s:.6g}") for s in samples)  # a clock says no more, and records stay small
+    kept = tuple(float(f"{s:.6g}") for s in samples)  # a clock says no more
     ranks = (50, 90, 99) if better == "lower" else (50, 10, 1)
     p50, p90, p99 = (float(p) for p in np.percentile(kept, ranks))
     return Figure(what, unit, better, gate, kept, p50, p90, p99)
@@ -42,12 +52,19 @@ def figure(what: str, unit: Unit, better: Better, gate: bool, samples: Iterable[
 
 @dataclass(frozen=True)
 class Point:
-    """One point of a sweep, with what a run of it needs at least; rates are at the median run.
+    """One point of a sweep: what a run of it needs at least, and the rates of the median run.
 
-    kind: "pp" (prefill of `tokens` from an empty cache) or "tg" (`tokens` single steps after `depth` cached positions).
-    flop: multiplications and additions, attention over the positions that are attended to.
-    read: bytes; the decoder graph's weights once for each pass, and the cache's positions before it.
-    Shares are of the measured peaks, None where there is no peak or the caches could hold what is read.
+    Attributes:
+        kind: "pp" prefills `tokens` from an empty cache, "tg" takes `tokens` single steps after
+            `depth` cached positions.
+        tokens: see `kind`.
+        depth: see `kind`.
+        flop: multiplications and additions, attention over the positions that are attended to.
+        read: bytes; the decoder's weights once for each pass, and the cache's positions before it.
+        flop_per_s: of the median run.
+        gemm_share: of the measured peak; None where there is none.
+        read_per_s: of the median run.
+        read_share: likewise; None also where the processor's caches could hold what is read.
     """
 
     kind: Literal["pp", "tg"]
@@ -62,9 +79,10 @@ class Point:
 
     @property
     def name(self) -> str:
+        """As llama-bench has it."""
         return point_name(self.kind, self.tokens, self.depth)
 
 
 def point_name(kind: str, tokens: int, depth: int) -> str:
-    """As llama-bench has it."""
+    """`pp512`, or `tg128 @ d512`, as llama-bench has it."""
     return f"pp{tokens}" if kind == "pp" else f"tg{tokens} @ d{depth}"

@@ -1,4 +1,4 @@
-"""Records as tables for people."""
+"""A benchmark's record as text for people."""
 
 from __future__ import annotations
 
@@ -14,29 +14,44 @@ SCALES: dict[str, tuple[tuple[float, str], ...]] = {
 
 
 def number(value: float, unit: str) -> str:
-    """With its unit, to three digits or more."""
+    """A value with its unit, to three digits or more. `unit`: a key of `SCALES`."""
     scale, name = next((s for s in SCALES[unit] if abs(value) >= s[0]), SCALES[unit][-1])
     value /= scale
     return f"{value:,.0f}{name}" if abs(value) >= 100 else f"{value:.3g}{name}"
 
 
-def tables(record: Record) -> str:
-    """A record for people: what ran, the figures of a request, the sweeps."""
-    figures, sweeps = record["figures"], {Point(**p).name: p for p in record["sweeps"]}
+def record_text(record: Record) -> str:
+    """What ran, the figures of a request, the sweeps."""
+    figures = record["figures"]
+    sweeps = {Point(**p).name: p for p in record["sweeps"]}
     stages = [("", "p50", "p90", "p99", "n", "")]
     for name, f in figures.items():
         if name not in sweeps:
             values = (number(f[p], f["unit"]) for p in ("p50", "p90", "p99"))
             stages.append((name, *values, str(len(f["samples"])), f["what"]))
     speed = 1 / figures["tpot"]["p50"]
-    parts = ["\n".join(headline(record)), table(stages, left=(0, 5)), f"1 / median TPOT: {number(speed, 'tokens/s')}"]
+    parts = [
+        "\n".join(headline(record)),
+        table(stages, left=(0, 5)),
+        f"1 / median TPOT: {number(speed, 'tokens/s')}",
+    ]
     if sweeps:
-        parts.append(table([SWEEP_HEADER, *(_sweep_row(name, figures[name], p) for name, p in sweeps.items())]))
+        rows = (_sweep_row(name, figures[name], point) for name, point in sweeps.items())
+        parts.append(table([SWEEP_HEADER, *rows]))
         parts.append("\n".join(footnotes(record)))
     return "\n\n".join(parts)
 
 
-SWEEP_HEADER = ("tokens", "p50", "p90", "GFLOP/s", "of GEMM peak", "read/token", "GB/s", "of read peak")
+SWEEP_HEADER = (
+    "tokens",
+    "p50",
+    "p90",
+    "GFLOP/s",
+    "of GEMM peak",
+    "read/token",
+    "GB/s",
+    "of read peak",
+)
 
 
 def _sweep_row(name: str, f: Record, point: Record) -> tuple[str, ...]:
@@ -57,41 +72,66 @@ def _sweep_row(name: str, f: Record, point: Record) -> tuple[str, ...]:
 
 def headline(record: Record) -> Iterator[str]:
     """What ran on what."""
-    made, machine, tokens = record["provenance"], record["machine"], record["tokens"]
-    engine, precision = made["engine"], made["precision"]
+    provenance = record["provenance"]
+    machine = record["machine"]
+    tokens = record["tokens"]
+    engine = provenance["engine"]
+    precision = provenance["precision"]
     yield (
-        f"{made['checkpoint']['name']} {precision['name']}, bundle {made['bundle'][:12]}; {engine['engine']} "
-        f"{engine['engine_version']} on {engine['device']}, threads {engine['threads'] or 'chosen by the engine'}, "
-        f"context {engine['context']}; {record['time']}, commit {record['commit'] or 'not known'}"
+        f"{provenance['checkpoint']['name']} {precision['name']}, "
+        f"bundle {provenance['bundle'][:12]}; "
+        f"{engine['engine']} {engine['engine_version']} on {engine['device']}, "
+        f"threads {engine['threads'] or 'chosen by the engine'}, context {engine['context']}; "
+        f"{record['time']}, commit {record['commit'] or 'not known'}"
     )
     yield (
-        f"weights {precision['decoder']}, head {precision['head']}, vision {precision['vision']}, activations "
-        f"{precision['activations']}, cache {precision['kv_cache']}"
+        f"weights {precision['decoder']}, head {precision['head']}, "
+        f"vision {precision['vision']}, activations {precision['activations']}, "
+        f"cache {precision['kv_cache']}"
     )
     named = {
-        "cores": machine["cores"], "usable": machine["usable_cores"], "simd": " ".join(machine["simd"]),
-        "load average at the start": machine["load_average"], "governor": machine["governor"],
-        "clock MHz": machine["clock_now"], "power mode": machine["power_mode"], "gpu": machine["gpu"],
-    }  # fmt: skip
-    yield ", ".join([f"{machine['name']}", *(f"{k} {v}" for k, v in named.items() if v not in (None, ""))])
+        "cores": machine["cores"],
+        "usable": machine["usable_cores"],
+        "simd": " ".join(machine["simd"]),
+        "load average at the start": machine["load_average"],
+        "governor": machine["governor"],
+        "clock MHz": machine["clock_now"],
+        "power mode": machine["power_mode"],
+        "gpu": machine["gpu"],
+    }
+    yield ", ".join(
+        [f"{machine['name']}", *(f"{k} {v}" for k, v in named.items() if v not in (None, ""))]
+    )
     yield (
-        f"prompt {tokens['prompt']} tokens, {tokens['image']} of the image; {tokens['new']} new tokens, greedy, end of "
-        f"sequence ignored; the second question reused {tokens['reused']}"
+        f"prompt {tokens['prompt']} tokens, {tokens['image']} of the image; "
+        f"{tokens['new']} new tokens, greedy, end of sequence ignored; "
+        f"the second question reused {tokens['reused']}"
     )
 
 
 def footnotes(record: Record) -> Iterator[str]:
     """What the sweep's columns are measured against."""
     peaks = record["peaks"]
-    yield "pp: prefill from an empty cache; tg: single steps at a depth; engine alone, random embeddings, no sampling."
-    yield "read/token: decoder and head weights once a pass, plus the cache before it; no share where caches hold it."
+    yield (
+        "pp: prefill from an empty cache; tg: single steps at a depth; engine alone, "
+        "random embeddings, no sampling."
+    )
+    yield (
+        "read/token: decoder and head weights once a pass, plus the cache before it; "
+        "no share where caches hold it."
+    )
     if peaks:
-        gemm = "; ".join(f"{k} {v / 1e9:.3g} GFLOP/s ({peaks['gemm_library'][k]})" for k, v in peaks["gemm"].items())
+        gemm = "; ".join(
+            f"{kind} {rate / 1e9:.3g} GFLOP/s ({peaks['gemm_library'][kind]})"
+            for kind, rate in peaks["gemm"].items()
+        )
         yield (
-            f"read peak {peaks['read'] / 1e9:.3g} GB/s: numpy over {number(peaks['read_buffer'], 'bytes')}, best pass. "
-            f"GEMM peaks, {peaks['gemm_size']} x {peaks['gemm_size']}: {gemm}. All with {peaks['threads']} threads. "
-            f"Shares of the GEMM peak are of {record['gemm_type']}'s, which is what this precision multiplies; "
-            "attention is counted with it, though it runs in fp32."
+            f"read peak {peaks['read'] / 1e9:.3g} GB/s: numpy over "
+            f"{number(peaks['read_buffer'], 'bytes')}, best pass. "
+            f"GEMM peaks, {peaks['gemm_size']} x {peaks['gemm_size']}: {gemm}. "
+            f"All with {peaks['threads']} threads. "
+            f"Shares of the GEMM peak are of {record['gemm_type']}'s, which is what this precision "
+            "multiplies; attention is counted with it, though it runs in fp32."
         )
     else:
         yield "No peaks: they are measured on CPUs only, in a process of their own."
@@ -100,11 +140,19 @@ def footnotes(record: Record) -> Iterator[str]:
 
 
 def table(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> str:
-    """Columns padded to their widest cell; those in `left` are words, the others numbers."""
+    """Columns padded to their widest cell, without lines between.
+
+    Args:
+        rows: of equal length, the header first.
+        left: columns of words, which stand on the left; the others are numbers.
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
 
     def line(row: Sequence[str]) -> str:
-        cells = (c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
-        return "  ".join(cells).rstrip()
+        padded = (
+            cell.ljust(width) if column in left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        return "  ".join(padded).rstrip()
 
     return "\n".join(map(line, rows))

@@ -15,7 +15,10 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 def unpad_box(size: tuple[int, int], rows: int, cols: int) -> tuple[slice, slice]:
-    """Rows and columns of a [rows, cols] feature map that hold page, not letterbox (`unpad_image`)."""
+    """Rows and columns of a feature map [rows, cols] that show page, not letterbox.
+
+    llava_arch.py `unpad_image`. `size` is the page's (width, height) in pixels.
+    """
     width, height = size
     if width / height > cols / rows:
         cut = (rows - int(height * (cols / width))) // 2
@@ -25,7 +28,7 @@ def unpad_box(size: tuple[int, int], rows: int, cols: int) -> tuple[slice, slice
 
 
 def token_count(size: tuple[int, int], model: ModelSpec) -> int:
-    """Image tokens of a page of this size."""
+    """Image tokens of a page of this (width, height) in pixels."""
     side = model.vision.grid
     if model.image.merge == "flat" or model.image.aspect != "anyres":
         return view_count(size, model) * side * side
@@ -37,15 +40,29 @@ def token_count(size: tuple[int, int], model: ModelSpec) -> int:
 
 
 def merge(
-    features: NDArray[Scalar], size: tuple[int, int], model: ModelSpec, newline: NDArray[Any] | None
+    features: NDArray[Scalar],
+    size: tuple[int, int],
+    model: ModelSpec,
+    newline: NDArray[Any] | None,
 ) -> NDArray[Scalar]:
-    """View features [views, patches, hidden] -> image tokens [tokens, hidden], in upstream's order.
+    """View features -> image tokens, in upstream's order.
 
-    `flat`: view after view. `spatial_unpad`: base view, then the tiles as one map without its letterbox, each row
-    closed by `newline` [hidden] (llava_arch.py `prepare_inputs_labels_for_multimodal`).
+    `flat`: view after view. `spatial_unpad`: the base view, then the tiles as one map without its
+    letterbox, each row closed by the newline (llava_arch.py
+    `prepare_inputs_labels_for_multimodal`).
+
+    Args:
+        features: [views, patches, hidden].
+        size: of the page, (width, height) in pixels.
+        model: says how to merge.
+        newline: [hidden]; needed for `spatial_unpad`.
+
+    Returns:
+        [tokens, hidden].
     """
     hidden = features.shape[-1]
-    if model.image.merge == "flat" or model.image.aspect != "anyres":  # upstream merges only lists of views
+    # Upstream merges only lists of views.
+    if model.image.merge == "flat" or model.image.aspect != "anyres":
         return features.reshape(-1, hidden)
     assert newline is not None, "export writes the newline row for every spatial_unpad model"
     side = model.vision.grid
@@ -59,11 +76,14 @@ def merge(
 
 
 def image_rows(views: int, size: tuple[int, int], model: ModelSpec, table_rows: int) -> Numbers:
-    """Numbers int64 [tokens] of a page's image tokens, in upstream's order.
+    """Rows int64 [tokens] of a page's image tokens, as `Engine.rows` takes them.
+
+    They are in upstream's order.
 
     Args:
         views: of the page, the base view among them.
         size: of the page, (width, height) in pixels.
+        model: says how views become tokens.
         table_rows: of the embedding table; its last row is the newline where the model has one.
     """
     patches = model.vision.grid**2

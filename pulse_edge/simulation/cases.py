@@ -10,13 +10,15 @@ from PIL import Image
 
 from pulse_edge.ecg.drawing import draw_page
 from pulse_edge.ecg.recording import LEADS, Recording
-from pulse_edge.simulation.pages import make_ecg, no_ecg, sample_header, sample_look, sample_style, shown_ectopy
-from pulse_edge.simulation.questions import (
-    CHOICES,
-    Findings,
-    Item,
-    ask,
+from pulse_edge.simulation.pages import (
+    make_ecg,
+    no_ecg,
+    sample_header,
+    sample_look,
+    sample_style,
+    shown_ectopy,
 )
+from pulse_edge.simulation.questions import CHOICES, Findings, Item, ask
 from pulse_edge.simulation.simulator import Noise
 
 TOPICS = ("rhythm", "rate", "conduction", "ectopy", "st")
@@ -34,17 +36,27 @@ class Case:
 
 
 def heldout_case(index: int, seed: int = SEED) -> Case:
-    """Page `index` of the held-out set; below zero, image -1 - `index` of those without an ECG."""
+    """A case of the held-out set `seed`.
+
+    `index`: of a page, from 0; below zero, image -1 - `index` of those without an ECG.
+    """
     if index < 0:
         rng = np.random.default_rng([seed, -1 - index, 6])
         return Case(no_ecg(rng), None, questions_for(None, rng))
     rng = np.random.default_rng([seed, index, 5])
     ecg = make_ecg(seed, index, NOISE, hz=500)
     look = sample_look(rng)
-    style = replace(sample_style(rng), paper=look.paper, ink=look.ink, grid_major=look.major, grid_minor=look.minor)
-    image = draw_page(Recording(ecg.signal.astype(np.float32), ecg.hz, LEADS), style, sample_header(rng))
-    truth = Findings.of({**ecg.spec.__dict__, "axis": ecg.spec.axis, "rate_bpm": ecg.rate_bpm,
-                         "ectopy": shown_ectopy(ecg)})  # fmt: skip
+    style = replace(
+        sample_style(rng),
+        paper=look.paper,
+        ink=look.ink,
+        grid_major=look.major,
+        grid_minor=look.minor,
+    )
+    recording = Recording(ecg.signal.astype(np.float32), ecg.hz, LEADS)
+    image = draw_page(recording, style, sample_header(rng))
+    measured = {"axis": ecg.spec.axis, "rate_bpm": ecg.rate_bpm, "ectopy": shown_ectopy(ecg)}
+    truth = Findings.of({**ecg.spec.__dict__, **measured})
     return Case(image, truth, questions_for(truth, rng))
 
 
@@ -59,7 +71,11 @@ def heldout(count: int, seed: int = SEED, empty: float = 0.05) -> Iterator[Case]
 
 
 def questions_for(truth: Findings | None, rng: np.random.Generator) -> tuple[Item, ...]:
-    """The report, five questions, one detection, one choice of each kind, one that an ECG cannot answer."""
+    """The report, five questions, one detection, one choice of each kind, one that an ECG cannot
+    answer."""
     items = [ask(truth, "report", rng), *(ask(truth, "question", rng, topic) for topic in TOPICS)]
-    items += [ask(truth, "detection", rng), *(ask(truth, "choice", rng, topic) for topic in CHOICES)]
+    items += [
+        ask(truth, "detection", rng),
+        *(ask(truth, "choice", rng, topic) for topic in CHOICES),
+    ]
     return (*items, ask(truth, "refusal", rng))

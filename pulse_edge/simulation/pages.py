@@ -1,83 +1,37 @@
-"""Training pages: what the model's views show of a drawn page, cheap enough to make tens of thousands of them.
+"""What a simulated page may look like: layouts, headers, colours, and images without an ECG.
 
-The real path is `pulse_edge.waveform.draw_page` at 200 dpi, letterboxed to 672 x 672 (a letter page becomes 672 x 520)
-and squashed to 336 x 336 for the base view. Here the same ink is drawn by the same code at about 122 dpi and reduced to
-those two sizes once; grid, paper and colours are put in when a batch is made, so that every epoch sees other ones. The
-grid's coverage is a product of a row and a column profile, and so is its reduction: five vectors replace a picture.
-`tests/test_nano_pages.py` compares a composed page with the real path.
+Every choice is drawn from a generator that the caller seeds, so that the same seed gives the same
+page. The order of the draws is part of that promise: a line moved is another held-out set.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import zlib
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from pulse_edge.ecg.drawing import draw_ink, grid_cover
-from pulse_edge.ecg.layout import Cell, PageStyle, page_cells
-from pulse_edge.ecg.recording import LEADS, Recording
-from pulse_edge.simulation.simulator import (
-    LBBB,
-    Ecg,
-    EcgSpec,
-    Noise,
-    add_noise,
-    sample_spec,
-    simulate,
-    vary_repolarization,
-)
-
-SIDE = 336
-CANVAS = 2 * SIDE
-RARE = 1.5  # weight of rare findings among training pages
-SUPERSAMPLED = CANVAS * 2 / 11  # dpi that makes a letter page twice as wide as the canvas
-
-F32 = NDArray[np.float32]
-U8 = NDArray[np.uint8]
-
-# Columns of `Page.events`, canvas pixels first. kind: 0 conducted QRS, 1 premature ventricular, 2 premature atrial,
-# 3 paced, 4 escape, 5 P wave, 6 pacing spike, 7 P wave that no QRS complex belongs to. NaN: does not apply.
-EVENT_COLUMNS = ("x", "y", "kind", "pr_s", "st_mm", "rr_s", "qrs_s")
-P_WAVE, SPIKE, LONE_P = 5, 6, 7
-
-
-@dataclass(frozen=True)
-class Page:
-    """One page as ink: uint8 coverage `ink` (height, 672) and `base` (336, 336), grid profiles, and the truth.
-
-    `grid`: float32 vectors of uncovered share, named (axis, lines, size): "x" or "y"; "all" lines or only "major" ones;
-    "canvas" or "base". `events`: float32 (n, 7), see EVENT_COLUMNS. `labels`: EcgSpec's fields and the measured rate.
-    """
-
-    ink: U8
-    base: U8
-    grid: dict[str, F32]
-    events: F32
-    labels: dict[str, Any]
-
-    @property
-    def top(self) -> int:
-        """Canvas row where the letterboxed page begins."""
-        return (CANVAS - int(self.ink.shape[0])) // 2
+from pulse_edge.ecg.drawing import draw_grid
+from pulse_edge.ecg.layout import Color, PageStyle
+from pulse_edge.simulation.simulator import Ecg, EcgSpec, Noise, add_noise, sample_spec, simulate
 
 
 def sample_style(rng: np.random.Generator) -> PageStyle:
     """Layout, scales and proportions of a page at 200 dpi; colours are chosen later, see `Look`."""
-    layout = str(rng.choice(["3x4", "3x4", "3x4", "3x4", "3x4", "3x4", "3x4", "3x4", "6x2", "12x1"]))
+    layout = str(
+        rng.choice(["3x4", "3x4", "3x4", "3x4", "3x4", "3x4", "3x4", "3x4", "6x2", "12x1"])
+    )
     style = PageStyle(layout=layout)
     if rng.random() < 0.5:
         return style
     width, height = rng.uniform(10.8, 11.8), rng.uniform(8.0, 9.0)
     speed = 50 if rng.random() < 0.04 else 25
     gain = int(rng.choice([5, 20])) if rng.random() < 0.08 else 10
-    strips = (("II", "V1", "II")[int(rng.integers(3))],) if layout == "6x2" and rng.random() < 0.5 else None
+    strips = (
+        (("II", "V1", "II")[int(rng.integers(3))],)
+        if layout == "6x2" and rng.random() < 0.5
+        else None
+    )
     return replace(
         style,
         speed=speed,
@@ -95,6 +49,7 @@ def sample_style(rng: np.random.Generator) -> PageStyle:
 
 
 def sample_header(rng: np.random.Generator) -> str | None:
+    """Text above the traces, as machines print it; None for most pages."""
     if rng.random() < 0.65:
         return None
     lines = [
@@ -109,73 +64,52 @@ def sample_header(rng: np.random.Generator) -> str | None:
     return "   ".join(str(line) for line in rng.permutation(lines)[:count])
 
 
-def _shrink(vector: F32, length: int) -> F32:
-    """Bicubic reduction of a vector, with Pillow's filter."""
-    image = Image.fromarray(np.ascontiguousarray(np.repeat(vector[None], 2, axis=0)), mode="F")
-    out: F32 = np.asarray(image.resize((length, 2)), np.float32)[0].copy()
-    return out
+@dataclass(frozen=True)
+class Look:
+    """Colours of a page in 0..1, and its disturbances."""
+
+    paper: Color = (1, 1, 1)
+    ink: Color = (0, 0, 0)
+    major: Color = (1, 0, 0)
+    minor: Color = (0.996, 0.875, 0.859)
+    noise: float = 0.0  # standard deviation of pixel noise
+    shade: float = 0.0  # darkening from one edge to the other
+    tilt: float = 0.0  # direction of the shade, degrees
 
 
-def grid_profiles(style: PageStyle, height: int) -> dict[str, F32]:
-    """Profiles for `Page.grid` of a page whose canvas height is `height`."""
-    out: dict[str, F32] = {}
-    for axis, size, canvas in (("x", style.size[0], CANVAS), ("y", style.size[1], height)):
-        minor, major = 1 - grid_cover(size, style, style.grid_pt)[:, :: -1 if axis == "y" else 1]
-        for lines, free in (("all", minor * major), ("major", major)):
-            out[f"{axis} {lines} canvas"] = _shrink(free, canvas)
-            out[f"{axis} {lines} base"] = _shrink(free, SIDE)
-    return out
-
-
-def find_events(ecg: Ecg, style: PageStyle, top: int) -> F32:
-    """Where every beat and P wave lies on the canvas, float32 (n, 7), see EVENT_COLUMNS."""
-    scale = CANVAS / style.size[0]
-    rows: list[tuple[float, ...]] = []
-    nan = float("nan")
-    measurable_st = LBBB not in ecg.spec.conduction
-    pr_of = {round(onset - pr, 4): pr for onset, pr in zip(ecg.qrs, ecg.pr, strict=True) if np.isfinite(pr)}
-    for cell in page_cells(style):
-        lead = LEADS.index(cell.lead)
-        y = cell.y * scale + top
-
-        def x(time: float, cell: Cell = cell) -> float:
-            return (cell.x + (time - cell.start) * style.px_per_second) * scale
-
-        previous = nan
-        for onset, width, kind, pr in zip(ecg.qrs, ecg.qrs_s, ecg.kind, ecg.pr, strict=True):
-            if not cell.start <= onset < cell.stop - 0.06:
-                continue
-            seen_pr = pr if onset - pr >= cell.start else nan
-            st = ecg.st_mv[lead] * style.gain if kind in (0, 2, 4) and measurable_st else nan
-            rows.append((x(onset + 0.45 * width), y, kind, seen_pr, st, onset - previous, width))
-            previous = onset
-        for p in ecg.p:
-            if cell.start <= p < cell.stop - 0.08:
-                pr = pr_of.get(round(p, 4), nan)
-                rows.append((x(p + 0.05), y, LONE_P if np.isnan(pr) else P_WAVE, pr, nan, nan, nan))
-        rows += [(x(s), y, SPIKE, nan, nan, nan, nan) for s in ecg.spikes if cell.start <= s < cell.stop]
-    return np.array(rows, np.float32).reshape(-1, len(EVENT_COLUMNS))
-
-
-def draw_training_page(ecg: Ecg, style: PageStyle, header: str | None = None) -> Page:
-    """A recording as a training page. `style` is the 200 dpi style; only its ink and geometry matter."""
-    small = replace(style, dpi=style.dpi * SUPERSAMPLED / 200)
-    image = draw_ink(Recording(ecg.signal.astype(np.float32), ecg.hz, LEADS), small, header)
-    height = math.ceil(style.size[1] * CANVAS / style.size[0])
-    ink = np.asarray(image.resize((CANVAS, height)))
-    labels = asdict(ecg.spec) | {
-        "axis": ecg.spec.axis,
-        "rate_bpm": ecg.rate_bpm,
-        "layout": style.layout,
-        "conduction": list(ecg.spec.conduction),
-        "ectopy": shown_ectopy(ecg),
-    }
-    return Page(
+def sample_look(rng: np.random.Generator) -> Look:
+    """Colours and disturbances; nearly half of the pages have the default ones."""
+    look = Look()
+    if rng.random() < 0.45:
+        return look
+    tint = rng.uniform(0.86, 1.0)
+    paper = (1.0, float(rng.uniform(tint, 1)), float(tint))
+    hue = np.array(
+        [
+            (1, 0, 0),
+            (0.9, 0.35, 0.3),
+            (0.3, 0.45, 0.9),
+            (0.25, 0.65, 0.35),
+            (0.5, 0.5, 0.5),
+            (0.85, 0.5, 0.1),
+        ]
+    )[int(rng.integers(6))]
+    strength = rng.uniform(0.35, 1.0)
+    major, minor = (
+        (1 - s * (1 - hue)) * paper for s in (strength, strength * rng.uniform(0.1, 0.4))
+    )
+    if rng.random() < 0.12:
+        major = minor = np.array(paper)
+    dark = rng.uniform(0, 0.3)
+    ink = (dark, dark, float(dark + rng.uniform(0, 0.35) * (rng.random() < 0.4)))
+    return Look(
+        paper,
         ink,
-        np.asarray(image.resize((SIDE, SIDE))),
-        grid_profiles(style, height),
-        find_events(ecg, style, (CANVAS - height) // 2),
-        labels,
+        tuple(major.tolist()),
+        tuple(minor.tolist()),
+        float(rng.uniform(0, 0.04)),
+        float(rng.uniform(0, 0.3) * (rng.random() < 0.5)),
+        float(rng.uniform(0, 360)),
     )
 
 
@@ -197,209 +131,27 @@ def make_ecg(
     return add_noise(simulate(spec, number, hz), number, noise)
 
 
-def make_page(seed: int, index: int) -> Page:
-    """A training page: `RARE` findings more often, T waves and ST segments varied."""
-    spec = sample_spec(np.random.default_rng([seed, index, 0]), RARE)
-    spec = vary_repolarization(spec, np.random.default_rng([seed, index, 3]))
-    rng = np.random.default_rng([seed, index, 2])
-    return draw_training_page(make_ecg(seed, index, spec=spec), sample_style(rng), sample_header(rng))
-
-
-# ---- shards ------------------------------------------------------------------------------------------------
-
-
-def write_shard(path: Path, seed: int, start: int, count: int) -> None:
-    """Pages start .. start + count - 1 of the set `seed` as one file; renamed into place when complete."""
-    blobs: list[bytes] = []
-    index: list[dict[str, Any]] = []
-    for number in range(start, start + count):
-        page = make_page(seed, number)
-        parts = [
-            zlib.compress(page.ink.tobytes(), 1),
-            zlib.compress(page.base.tobytes(), 1),
-            np.concatenate([page.grid[k] for k in sorted(page.grid)]).astype(np.float16).tobytes(),
-            page.events.tobytes(),
-        ]
-        index.append({"height": page.ink.shape[0], "sizes": [len(p) for p in parts], "labels": page.labels})
-        blobs += parts
-    head = json.dumps(index).encode()
-    partial = path.with_suffix(".tmp")
-    partial.write_bytes(len(head).to_bytes(8, "little") + head + b"".join(blobs))
-    partial.rename(path)
-
-
-class Shard:
-    """Pages of one shard file, unpacked on access."""
-
-    def __init__(self, path: Path) -> None:
-        raw = path.read_bytes()
-        size = int.from_bytes(raw[:8], "little")
-        self._raw, self.index = raw, json.loads(raw[8 : 8 + size])
-        self._at: list[int] = []
-        at = 8 + size
-        for entry in self.index:
-            self._at.append(at)
-            at += sum(entry["sizes"])
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def __getitem__(self, number: int) -> Page:
-        entry, at = self.index[number], self._at[number]
-        parts = []
-        for size in entry["sizes"]:
-            parts.append(self._raw[at : at + size])
-            at += size
-        height = entry["height"]
-        ink = np.frombuffer(zlib.decompress(parts[0]), np.uint8).reshape(height, CANVAS)
-        base = np.frombuffer(zlib.decompress(parts[1]), np.uint8).reshape(SIDE, SIDE)
-        flat = np.frombuffer(parts[2], np.float16).astype(np.float32)
-        grid, start = {}, 0
-        for axis in ("x", "y"):
-            for lines in ("all", "major"):
-                for where in ("base", "canvas"):
-                    length = SIDE if where == "base" else CANVAS if axis == "x" else height
-                    grid[f"{axis} {lines} {where}"] = flat[start : start + length]
-                    start += length
-        events = np.frombuffer(parts[3], np.float32).reshape(-1, len(EVENT_COLUMNS))
-        return Page(ink, base, grid, events, entry["labels"])
-
-
-# ---- colours -----------------------------------------------------------------------------------------------
-
-Color = tuple[float, float, float]
-
-
-@dataclass(frozen=True)
-class Look:
-    """Colours of a page in 0..1, and its disturbances."""
-
-    paper: Color = (1, 1, 1)
-    ink: Color = (0, 0, 0)
-    major: Color = (1, 0, 0)
-    minor: Color = (0.996, 0.875, 0.859)
-    noise: float = 0.0  # standard deviation of pixel noise
-    shade: float = 0.0  # darkening from one edge to the other
-    tilt: float = 0.0  # direction of the shade, degrees
-
-
-def sample_look(rng: np.random.Generator) -> Look:
-    look = Look()
-    if rng.random() < 0.45:
-        return look
-    tint = rng.uniform(0.86, 1.0)
-    paper = (1.0, float(rng.uniform(tint, 1)), float(tint))
-    hue = np.array(
-        [(1, 0, 0), (0.9, 0.35, 0.3), (0.3, 0.45, 0.9), (0.25, 0.65, 0.35), (0.5, 0.5, 0.5), (0.85, 0.5, 0.1)]
-    )[int(rng.integers(6))]
-    strength = rng.uniform(0.35, 1.0)
-    major, minor = ((1 - s * (1 - hue)) * paper for s in (strength, strength * rng.uniform(0.1, 0.4)))
-    if rng.random() < 0.12:
-        major = minor = np.array(paper)
-    dark = rng.uniform(0, 0.3)
-    ink = (dark, dark, float(dark + rng.uniform(0, 0.35) * (rng.random() < 0.4)))
-    return Look(
-        paper,
-        ink,
-        tuple(major.tolist()),
-        tuple(minor.tolist()),
-        float(rng.uniform(0, 0.04)),
-        float(rng.uniform(0, 0.3) * (rng.random() < 0.5)),
-        float(rng.uniform(0, 360)),
-    )
-
-
-MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIPImageProcessor's, see `pulse_edge.page.views`
-STD = (0.26862954, 0.26130258, 0.27577711)
-BLACK = tuple(-m / s for m, s in zip(MEAN, STD, strict=True))
-
-
-def _paint(ink: U8, grid: dict[str, F32], where: str, look: Look, rng: np.random.Generator | None) -> F32:
-    """float32 (3, height, width), normalised for the tower.
-
-    With the sheet's share s = 1 - ink, the grid's separable line masks and the normalisation folded in, a channel is
-    a weighted sum of the same few planes, so all three are one matrix product.
-    """
-    height, width = ink.shape
-    planes = np.empty((5, height, width), np.float32)
-    sheet, all_lines, major_lines, ones, grain = planes
-    np.multiply(ink, np.float32(-1 / 255), out=sheet)
-    sheet += np.float32(1)
-    np.multiply(sheet, grid[f"x all {where}"], out=all_lines)
-    all_lines *= grid[f"y all {where}"][:, None]
-    np.multiply(sheet, grid[f"x major {where}"], out=major_lines)
-    major_lines *= grid[f"y major {where}"][:, None]
-    ones[:] = 1
-    noisy = bool(look.noise) and rng is not None
-    if look.shade:
-        angle = np.deg2rad(look.tilt)
-        down = np.linspace(-0.5, 0.5, height, dtype=np.float32)[:, None] * np.float32(np.sin(angle))
-        across = np.linspace(-0.5, 0.5, width, dtype=np.float32) * np.float32(np.cos(angle))
-        planes[:4] *= 1 - np.float32(look.shade) * (down + across + np.float32(0.5))
-    if noisy and rng is not None:
-        rng.standard_normal(dtype=np.float32, out=grain)
-    paper, minor, major, pen = (np.array(color) for color in (look.paper, look.minor, look.major, look.ink))
-    weights = np.stack([major - pen, paper - minor, minor - major, pen, np.full(3, look.noise)], axis=1)
-    used = 5 if noisy else 4
-    out = (weights[:, :used].astype(np.float32) @ planes[:used].reshape(used, -1)).reshape(3, height, width)
-    if noisy:
-        np.clip(out, 0, 1, out=out)
-    out -= np.array(MEAN, np.float32)[:, None, None]
-    out *= 1 / np.array(STD, np.float32)[:, None, None]
-    return out
-
-
-def compose(page: Page, look: Look = Look(), rng: np.random.Generator | None = None) -> F32:
-    """Normalised views float32 (5, 3, 336, 336): base view, then the tiles row by row, as `image.preprocess` has them.
-
-    Without `rng` the look's noise is left out.
-    """
-    tiles = tile(_paint(page.ink, page.grid, "canvas", look, rng))
-    return np.concatenate([_paint(page.base, page.grid, "base", look, rng)[None], tiles])
-
-
-def tile(page: F32) -> F32:
-    """Normalised page (3, height <= 672, 672) -> tiles (4, 3, 336, 336), letterboxed on black."""
-    canvas = np.empty((3, CANVAS, CANVAS), np.float32)
-    canvas[:] = np.array(BLACK, np.float32)[:, None, None]
-    top = (CANVAS - page.shape[1]) // 2
-    canvas[:, top : top + page.shape[1]] = page
-    return canvas.reshape(3, 2, SIDE, 2, SIDE).transpose(1, 3, 0, 2, 4).reshape(4, 3, SIDE, SIDE)
-
-
-def normalise(rgb: U8) -> F32:
-    """uint8 (height, width, 3) -> float32 (3, height, width)."""
-    scaled = rgb.astype(np.float32).transpose(2, 0, 1) * np.float32(1 / 255)
-    return (scaled - np.array(MEAN, np.float32)[:, None, None]) / np.array(STD, np.float32)[:, None, None]
-
-
-def views_of(image: Image.Image) -> F32:
-    """Any landscape image whose grid is 672 x 672 -> normalised views, as `compose` returns them."""
-    height = min(CANVAS, math.ceil(image.height * CANVAS / image.width))
-    tiles = tile(normalise(np.asarray(image.resize((CANVAS, height)))))
-    return np.concatenate([normalise(np.asarray(image.resize((SIDE, SIDE))))[None], tiles])
-
-
 def no_ecg(rng: np.random.Generator) -> Image.Image:
     """An image without any ECG: empty sheet, plain colour, noise, or a photograph-like picture."""
     width = int(rng.integers(700, 1400))
     height = int(width * rng.uniform(0.72, 1.0))
     kind = int(rng.integers(5))
     if kind == 0:
-        from pulse_edge.ecg.drawing import draw_grid
-
         style = PageStyle(dpi=100)
         look = sample_look(rng)
-        return draw_grid(replace(style, paper=look.paper, grid_major=look.major, grid_minor=look.minor))
+        style = replace(style, paper=look.paper, grid_major=look.major, grid_minor=look.minor)
+        return draw_grid(style)
     if kind == 1:
-        shade = rng.integers(0, 256, 3) if rng.random() < 0.5 else np.repeat(rng.choice([0, 128, 255]), 3)
+        colored = rng.random() < 0.5
+        shade = rng.integers(0, 256, 3) if colored else np.repeat(rng.choice([0, 128, 255]), 3)
         return Image.new("RGB", (width, height), tuple(int(v) for v in shade))
     if kind == 2:
         coarse = int(rng.choice([1, 1, 2, 4, 8]))
         shape = (height // coarse, width // coarse, 3 if rng.random() < 0.5 else 1)
         noise = np.broadcast_to(rng.integers(0, 256, shape, dtype=np.uint8), (*shape[:2], 3))
         return Image.fromarray(np.ascontiguousarray(noise)).resize((width, height))
-    # a photograph's spectrum: octaves of smooth noise with falling amplitude, and a few hard-edged objects
+    # A photograph's spectrum: octaves of smooth noise with falling amplitude, and objects with
+    # edges.
     out = np.zeros((height // 2, width // 2, 3), np.float32)
     for octave in range(1, 7):
         cells = rng.random((2**octave, 2**octave, 3), dtype=np.float32)
@@ -407,7 +159,8 @@ def no_ecg(rng: np.random.Generator) -> Image.Image:
         out += np.asarray(image, np.float32) / 2**octave
     y, x = np.mgrid[: height // 2, : width // 2]
     for _ in range(int(rng.integers(0, 7))):
-        cy, cx, ry, rx = rng.random(4) * [height / 2, width / 2, height / 6, width / 6] + [0, 0, 8, 8]
+        sizes = [height / 2, width / 2, height / 6, width / 6]
+        cy, cx, ry, rx = rng.random(4) * sizes + [0, 0, 8, 8]
         power = rng.choice([2, 8])
         inside = np.abs((y - cy) / ry) ** power + np.abs((x - cx) / rx) ** power < 1
         out[inside] = rng.integers(0, 256, 3) * 0.8 + 0.2 * out[inside]

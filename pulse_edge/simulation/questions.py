@@ -1,8 +1,10 @@
-"""Questions and answers about a simulated page, in the style of ECGInstruct and of ECGBench's four tasks.
+"""Questions and answers about a simulated page, in the style of ECGInstruct and of ECGBench's four
+tasks.
 
-`Findings` is what a page truly shows; every answer is made from it, and `parse_report` reads it back out of text.
-Abnormality detection answers with labels from a list, multiple choice with a letter, question answering with a
-sentence, and the report is a fixed sequence of statements. A page that cannot be read gets `NO_ECG` for every question.
+`Findings` is what a page truly shows; every answer is made from it, and `parse_report` reads it
+back out of text. Abnormality detection answers with labels from a list, multiple choice with a
+letter, question answering with a sentence, and the report is a fixed sequence of statements. A page
+that cannot be read gets `NO_ECG` for every question.
 """
 
 from __future__ import annotations
@@ -13,9 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from pulse_edge.simulation.simulator import AXES, CONDUCTION, ECTOPY, RHYTHMS, ST_CHANGES
+from pulse_edge.assets import RATE_QUESTION, REPORT_QUESTION
+from pulse_edge.simulation.simulator import (
+    AXES,
+    CONDUCTION,
+    ECTOPY,
+    RHYTHMS,
+    ST_CHANGES,
+    sample_spec,
+)
 
-REPORT = "Please write a clinical report based on this ECG image."
 NO_ECG = "No ECG can be read from this image."
 CANNOT = "An ECG cannot show that."
 
@@ -25,7 +34,10 @@ NORMAL = "normal ECG"
 
 @dataclass(frozen=True)
 class Findings:
-    """The truth about a page, in the words and roundings of the answers. Rate in bpm; PR, QRS in ms, to 10 ms."""
+    """The truth about a page, in the words and roundings of the answers.
+
+    `rate` in bpm; `pr` and `qrs` in ms, rounded to 10 ms. `pr` None: not measurable.
+    """
 
     rate: int
     rhythm: str
@@ -72,7 +84,9 @@ def report(f: Findings) -> str:
     lines.append("PR interval not measurable." if f.pr is None else f"PR interval {f.pr} ms.")
     lines.append(f"QRS duration {f.qrs} ms.")
     lines.append(_sentence(f.axis))
-    lines.append(_sentence(" and ".join(f.conduction) if f.conduction else "no conduction abnormality"))
+    lines.append(
+        _sentence(" and ".join(f.conduction) if f.conduction else "no conduction abnormality")
+    )
     lines.append(_sentence(f.ectopy if f.ectopy != "none" else "no ectopic beats"))
     lines.append(_sentence(f.st if f.st != "none" else "no ST change"))
     if f.lvh:
@@ -88,7 +102,7 @@ def find(text: str, names: tuple[str, ...]) -> str | None:
     return min(found)[1] if found else None
 
 
-def number(text: str, unit: str) -> int | None:
+def number_before(text: str, unit: str) -> int | None:
     """The first whole number before `unit`."""
     match = re.search(rf"(\d+)\s*{unit}", text)
     return int(match[1]) if match else None
@@ -96,75 +110,125 @@ def number(text: str, unit: str) -> int | None:
 
 def parse_report(text: str) -> Findings | None:
     """What a report states; None when it states no rhythm, rate or QRS duration."""
-    rhythm, rate, axis = find(text, RHYTHMS), number(text, "bpm"), find(text, AXES)
+    rhythm, rate, axis = find(text, RHYTHMS), number_before(text, "bpm"), find(text, AXES)
     qrs = re.search(r"QRS duration (\d+) ms", text)
     if rhythm is None or rate is None or qrs is None or axis is None:
         return None
     pr = re.search(r"PR interval (\d+) ms", text)
     low = text.lower()
     return Findings(
-        rate, rhythm, int(pr[1]) if pr else None, int(qrs[1]),
+        rate,
+        rhythm,
+        int(pr[1]) if pr else None,
+        int(qrs[1]),
         tuple(name for name in CONDUCTION if name.lower() in low),
-        find(text, ECTOPY[1:]) or "none", find(text, ST_CHANGES[1:]) or "none",
-        "left ventricular hypertrophy" in low, axis,
-    )  # fmt: skip
+        find(text, ECTOPY[1:]) or "none",
+        find(text, ST_CHANGES[1:]) or "none",
+        "left ventricular hypertrophy" in low,
+        axis,
+    )
 
-
-# ---- question answering ------------------------------------------------------------------------------------
 
 # topic -> wordings; the answer to each topic is made in `answer`.
 QUESTIONS: dict[str, tuple[str, ...]] = {
-    "rate": ("What is the heart rate?", "How fast is the heart beating?", "What is the ventricular rate in this ECG?",
-             "Please give the heart rate in bpm."),
-    "rhythm": ("What is the rhythm?", "Which rhythm does this ECG show?", "Identify the cardiac rhythm.",
-               "What is the underlying rhythm?"),
+    "rate": (
+        RATE_QUESTION,
+        "How fast is the heart beating?",
+        "What is the ventricular rate in this ECG?",
+        "Please give the heart rate in bpm.",
+    ),
+    "rhythm": (
+        "What is the rhythm?",
+        "Which rhythm does this ECG show?",
+        "Identify the cardiac rhythm.",
+        "What is the underlying rhythm?",
+    ),
     "pr": ("How long is the PR interval?", "What is the PR interval?", "Measure the PR interval."),
-    "qrs": ("How long is the QRS complex?", "What is the QRS duration?", "Measure the QRS duration."),
-    "axis": ("What is the electrical axis?", "How is the frontal axis?", "Is there an axis deviation?"),
-    "conduction": ("Is there a conduction abnormality?", "Is AV or intraventricular conduction disturbed?",
-                   "Which conduction abnormality, if any, is present?"),
-    "ectopy": ("Are there ectopic beats?", "Does the ECG show any premature beats?", "Is there any ectopy?"),
-    "st": ("Are there ST segment changes?", "Is there ST elevation or depression?", "Describe the ST segment."),
-    "lvh": ("Are there signs of left ventricular hypertrophy?", "Is there left ventricular hypertrophy?"),
+    "qrs": (
+        "How long is the QRS complex?",
+        "What is the QRS duration?",
+        "Measure the QRS duration.",
+    ),
+    "axis": (
+        "What is the electrical axis?",
+        "How is the frontal axis?",
+        "Is there an axis deviation?",
+    ),
+    "conduction": (
+        "Is there a conduction abnormality?",
+        "Is AV or intraventricular conduction disturbed?",
+        "Which conduction abnormality, if any, is present?",
+    ),
+    "ectopy": (
+        "Are there ectopic beats?",
+        "Does the ECG show any premature beats?",
+        "Is there any ectopy?",
+    ),
+    "st": (
+        "Are there ST segment changes?",
+        "Is there ST elevation or depression?",
+        "Describe the ST segment.",
+    ),
+    "lvh": (
+        "Are there signs of left ventricular hypertrophy?",
+        "Is there left ventricular hypertrophy?",
+    ),
     "normal": ("Is this ECG normal?", "Is this a normal ECG?"),
-}  # fmt: skip
+}
 BEYOND = (
-    "What is the patient's blood pressure?", "What is the ejection fraction?", "How old is the patient?",
-    "What is the patient's name?", "Does the patient have diabetes?", "What is the cholesterol level?",
-)  # fmt: skip
+    "What is the patient's blood pressure?",
+    "What is the ejection fraction?",
+    "How old is the patient?",
+    "What is the patient's name?",
+    "Does the patient have diabetes?",
+    "What is the cholesterol level?",
+)
 
 
 def answer(topic: str, f: Findings) -> str:
+    """The sentence that answers a question of `QUESTIONS`. Raises `ValueError` for another
+    topic."""
     match topic:
         case "rate":
             return f"The heart rate is {f.rate} bpm."
         case "rhythm":
             return f"The rhythm is {f.rhythm}."
         case "pr":
-            return "The PR interval is not measurable." if f.pr is None else f"The PR interval is {f.pr} ms."
+            return (
+                "The PR interval is not measurable."
+                if f.pr is None
+                else f"The PR interval is {f.pr} ms."
+            )
         case "qrs":
             return f"The QRS duration is {f.qrs} ms."
         case "axis":
             return _sentence(f.axis)
         case "conduction":
-            return _sentence(" and ".join(f.conduction) if f.conduction else "no conduction abnormality")
+            return _sentence(
+                " and ".join(f.conduction) if f.conduction else "no conduction abnormality"
+            )
         case "ectopy":
             return _sentence(f.ectopy if f.ectopy != "none" else "no ectopic beats")
         case "st":
             return _sentence(f.st if f.st != "none" else "no ST change")
         case "lvh":
-            return "Yes, left ventricular hypertrophy." if f.lvh else "No left ventricular hypertrophy."
+            return (
+                "Yes, left ventricular hypertrophy."
+                if f.lvh
+                else "No left ventricular hypertrophy."
+            )
         case "normal":
             return "No, this is an abnormal ECG." if f.labels else "Yes, this is a normal ECG."
     raise ValueError(f"no topic {topic!r}; expected one of {', '.join(QUESTIONS)}")
 
 
-# ---- the other two tasks -----------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Item:
-    """One question with its answer. `task`: detection, choice, question, report or refusal; `key`: topic or letter."""
+    """One question with its answer.
+
+    `task`: detection, choice, question, report or refusal. `key`: a question's topic, or the letter
+    of the right choice.
+    """
 
     task: str
     question: str
@@ -173,14 +237,22 @@ class Item:
 
 
 def detection(f: Findings, rng: np.random.Generator) -> Item:
-    """Which of these labels apply? The list is shuffled, as in ECGBench, and the answer keeps the order of `LABELS`."""
+    """Which of these labels apply? The list is shuffled, as in ECGBench; the answer keeps the order
+    of `LABELS`."""
     listed = ", ".join(str(name) for name in rng.permutation([*LABELS, NORMAL]))
-    return Item("detection", f"Which of these apply to the ECG: {listed}?", ", ".join(f.labels or (NORMAL,)) + ".")
+    return Item(
+        "detection",
+        f"Which of these apply to the ECG: {listed}?",
+        ", ".join(f.labels or (NORMAL,)) + ".",
+    )
 
 
 CHOICES: dict[str, tuple[tuple[str, ...], str]] = {
     "rhythm": (RHYTHMS, "Which rhythm is shown?"),
-    "conduction": (("no conduction abnormality", *CONDUCTION), "Which conduction finding is present?"),
+    "conduction": (
+        ("no conduction abnormality", *CONDUCTION),
+        "Which conduction finding is present?",
+    ),
     "st": (("no ST change", *ST_CHANGES[1:]), "Which ST finding is present?"),
     "ectopy": (("no ectopic beats", *ECTOPY[1:]), "Which finding about ectopic beats is right?"),
 }
@@ -190,11 +262,16 @@ def choice(f: Findings, rng: np.random.Generator, topic: str | None = None) -> I
     """Four options, exactly one of them right."""
     topic = topic or str(rng.choice(list(CHOICES)))
     options, question = CHOICES[topic]
-    true = {"rhythm": (f.rhythm,), "conduction": f.conduction or (options[0],),
-            "st": (f.st if f.st != "none" else options[0],),
-            "ectopy": (f.ectopy if f.ectopy != "none" else options[0],)}[topic]  # fmt: skip
+    true = {
+        "rhythm": (f.rhythm,),
+        "conduction": f.conduction or (options[0],),
+        "st": (f.st if f.st != "none" else options[0],),
+        "ectopy": (f.ectopy if f.ectopy != "none" else options[0],),
+    }[topic]
     right = str(rng.choice(true))
-    wrong = rng.choice([name for name in options if name not in true], size=3, replace=False).tolist()
+    wrong = rng.choice(
+        [name for name in options if name not in true], size=3, replace=False
+    ).tolist()
     shown = [str(name) for name in rng.permutation([right, *wrong])]
     letter = "ABCD"[shown.index(right)]
     listed = " ".join(f"{mark}. {name}" for mark, name in zip("ABCD", shown, strict=True))
@@ -202,10 +279,17 @@ def choice(f: Findings, rng: np.random.Generator, topic: str | None = None) -> I
 
 
 def ask(f: Findings | None, task: str, rng: np.random.Generator, topic: str | None = None) -> Item:
-    """A random question of a task about a page; `f` None: about an image without ECG."""
+    """A random question of a task about a page.
+
+    Args:
+        f: what the page shows; None: it is an image without an ECG.
+        task: report, detection, choice, refusal or question.
+        rng: chooses wordings and orders.
+        topic: of a choice or a question; None: a random one.
+    """
     stand_in = f or Findings(75, RHYTHMS[0], 160, 90, (), "none", "none", False, AXES[0])
     if task == "report":
-        item = Item("report", REPORT, report(stand_in))
+        item = Item("report", REPORT_QUESTION, report(stand_in))
     elif task == "detection":
         item = detection(stand_in, rng)
     elif task == "choice":
@@ -219,15 +303,15 @@ def ask(f: Findings | None, task: str, rng: np.random.Generator, topic: str | No
 
 
 def training_items(f: Findings | None, rng: np.random.Generator) -> list[Item]:
-    """A report and nine random questions, as one page gives in stage B: its image is what costs."""
-    tasks = rng.choice(["question", "choice", "detection", "refusal"], 9, p=[0.55, 0.27, 0.13, 0.05])
+    """A report and nine random questions: reading the page costs more than all of them."""
+    tasks = rng.choice(
+        ["question", "choice", "detection", "refusal"], 9, p=[0.55, 0.27, 0.13, 0.05]
+    )
     return [ask(f, "report", rng), *(ask(f, str(task), rng) for task in tasks)]
 
 
 def random_findings(rng: np.random.Generator) -> Findings:
     """Findings without a page, for the tokenizer's text."""
-    from pulse_edge.simulation.simulator import sample_spec
-
     spec = sample_spec(rng)
     labels = {**spec.__dict__, "axis": spec.axis}
     return Findings.of(labels)

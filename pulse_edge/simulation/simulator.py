@@ -1,12 +1,13 @@
 """A 12-lead ECG simulator with ground truth.
 
-A beat is a sum of Gaussian waves (P, Q, R, S, T and their pathological variants), as in McSharry et al., "A dynamical
-model for generating synthetic electrocardiogram signals", IEEE TBME 2003; here every wave also has an amplitude per
-lead. Limb leads come from a frontal-plane vector (magnitude, angle), so Einthoven's and Goldberger's relations hold
-exactly; precordial leads have their own amplitudes. Times are seconds, amplitudes mV, angles degrees, rates bpm.
+A beat is a sum of Gaussian waves (P, Q, R, S, T and their pathological variants), as in McSharry et
+al., "A dynamical model for generating synthetic electrocardiogram signals", IEEE TBME 2003; here
+every wave also has an amplitude per lead. Limb leads come from a frontal-plane vector (magnitude,
+angle), so Einthoven's and Goldberger's relations hold exactly; precordial leads have their own
+amplitudes. Times are seconds, amplitudes mV, angles degrees, rates bpm.
 
-What it is not: a physiological model. Classes are drawn with a margin between them (a PR of 190-220 ms never occurs),
-and nothing here stands for the distribution of a real clinic.
+What it is not: a physiological model. Classes are drawn with a margin between them (a PR of 190-220
+ms never occurs), and nothing here stands for the distribution of a real clinic.
 """
 
 from __future__ import annotations
@@ -35,8 +36,19 @@ CONDUCTION = (
     "left bundle branch block",
     "right bundle branch block",
 )
-ECTOPY = ("none", "premature ventricular contractions", "ventricular bigeminy", "premature atrial contractions")
-ST_CHANGES = ("none", "anterior ST elevation", "inferior ST elevation", "lateral ST elevation", "ST depression")
+ECTOPY = (
+    "none",
+    "premature ventricular contractions",
+    "ventricular bigeminy",
+    "premature atrial contractions",
+)
+ST_CHANGES = (
+    "none",
+    "anterior ST elevation",
+    "inferior ST elevation",
+    "lateral ST elevation",
+    "ST depression",
+)
 AXES = ("normal axis", "left axis deviation", "right axis deviation")
 
 FIRST, SECOND, THIRD, LBBB, RBBB = CONDUCTION
@@ -50,7 +62,9 @@ class EcgSpec:
 
     rhythm: str = "sinus rhythm"
     rate_bpm: float = 72.0
-    pr_ms: float | None = 160.0  # None: no fixed relation between P waves and QRS complexes, or no P waves
+    pr_ms: float | None = (
+        160.0  # None: no fixed relation between P waves and QRS complexes, or no P waves
+    )
     qrs_ms: float = 90.0
     conduction: tuple[str, ...] = ()
     ectopy: str = "none"
@@ -59,7 +73,9 @@ class EcgSpec:
     lvh: bool = False
     axis_deg: float = 45.0
     t_scale: float = 1.0  # of the T wave's amplitude
-    st_of_t: float = 0.0  # ST level where `st` is none, as a share of the T wave: see `vary_repolarization`
+    st_of_t: float = (
+        0.0  # ST level where `st` is none, as a share of the T wave: see `vary_repolarization`
+    )
 
     def __post_init__(self) -> None:
         for value, legal in ((self.rhythm, RHYTHMS), (self.ectopy, ECTOPY), (self.st, ST_CHANGES)):
@@ -76,7 +92,8 @@ class EcgSpec:
 
 @dataclass(frozen=True)
 class Ecg:
-    """A simulated recording: `signal` float64 (12, seconds * hz) in mV, and the truth about it, times in seconds."""
+    """A simulated recording: `signal` float64 (12, seconds * hz) in mV, and the truth about it,
+    times in seconds."""
 
     spec: EcgSpec
     hz: int
@@ -84,11 +101,15 @@ class Ecg:
     rate_bpm: float  # from the mean interval between the QRS complexes that the recording shows
     qrs: Floats  # (beats,) QRS onsets
     qrs_s: Floats  # (beats,) QRS durations
-    kind: NDArray[np.int64]  # (beats,) 0 conducted, 1 premature ventricular, 2 premature atrial, 3 paced, 4 escape
+    kind: NDArray[
+        np.int64
+    ]  # (beats,) 0 conducted, 1 premature ventricular, 2 premature atrial, 3 paced, 4 escape
     pr: Floats  # (beats,) PR interval, NaN where the beat has no P wave of its own
     p: Floats  # (p waves,) P onsets
     spikes: Floats  # (spikes,) pacing spikes
-    st_mv: Floats = field(default_factory=lambda: np.zeros(12))  # (12,) ST level of a conducted beat, 60 ms after J
+    st_mv: Floats = field(
+        default_factory=lambda: np.zeros(12)
+    )  # (12,) ST level of a conducted beat, 60 ms after J
 
 
 _TO_12 = np.zeros((12, 8))  # from the independent leads I, II, V1..V6
@@ -101,14 +122,18 @@ _TO_12[6:, 2:] = np.eye(6)
 
 
 def _vector(magnitude: float, degrees: float, chest: tuple[float, ...] | Floats) -> Floats:
-    """(8,) amplitudes in mV on I, II, V1..V6 of a wave with this frontal vector and these precordial amplitudes."""
+    """(8,) amplitudes in mV on I, II, V1..V6 of a wave with this frontal vector and these
+    precordial amplitudes."""
     angle = np.deg2rad(degrees)
-    return np.concatenate([[magnitude * np.cos(angle), magnitude * np.cos(angle - np.pi / 3)], chest])
+    return np.concatenate(
+        [[magnitude * np.cos(angle), magnitude * np.cos(angle - np.pi / 3)], chest]
+    )
 
 
 @dataclass(frozen=True)
 class _Beat:
-    """Waves of one beat, times relative to QRS onset: centres and sigmas (k,), amplitudes (k, 8); ST level (8,)."""
+    """Waves of one beat, times relative to QRS onset: centres and sigmas (k,), amplitudes (k, 8);
+    ST level (8,)."""
 
     centre: Floats
     sigma: Floats
@@ -129,7 +154,11 @@ class _Beat:
 
 
 def _waves(*rows: tuple[float, float, Floats]) -> tuple[Floats, Floats, Floats]:
-    return (np.array([r[0] for r in rows]), np.array([r[1] for r in rows]), np.stack([r[2] for r in rows]))
+    return (
+        np.array([r[0] for r in rows]),
+        np.array([r[1] for r in rows]),
+        np.stack([r[2] for r in rows]),
+    )
 
 
 # Precordial amplitudes V1..V6 in mV.
@@ -142,21 +171,34 @@ _T = np.array([-0.02, 0.32, 0.38, 0.38, 0.32, 0.24])
 def _st_vector(kind: str, mv: float, rng: np.random.Generator) -> Floats:
     """(8,) ST levels in mV; reciprocal changes follow from the frontal vector."""
     if kind == "anterior ST elevation":
-        return _vector(0.1 * mv, -60, mv * np.array([0.7, 1.0, 1.0, 0.8, 0.25, 0.05]) * rng.uniform(0.85, 1.15, 6))
+        return _vector(
+            0.1 * mv,
+            -60,
+            mv * np.array([0.7, 1.0, 1.0, 0.8, 0.25, 0.05]) * rng.uniform(0.85, 1.15, 6),
+        )
     if kind == "inferior ST elevation":
-        return _vector(1.1 * mv, rng.uniform(90, 105), mv * np.array([-0.1, -0.3, -0.25, -0.1, 0, 0.05]))
+        return _vector(
+            1.1 * mv, rng.uniform(90, 105), mv * np.array([-0.1, -0.3, -0.25, -0.1, 0, 0.05])
+        )
     if kind == "lateral ST elevation":
-        return _vector(1.0 * mv, rng.uniform(-25, 0), mv * np.array([-0.15, -0.1, 0, 0.35, 0.9, 1.0]))
+        return _vector(
+            1.0 * mv, rng.uniform(-25, 0), mv * np.array([-0.15, -0.1, 0, 0.35, 0.9, 1.0])
+        )
     if kind == "ST depression":
-        return -_vector(0.8 * mv, rng.uniform(35, 60), mv * np.array([-0.1, 0.1, 0.5, 1.0, 1.0, 0.85]))
+        return -_vector(
+            0.8 * mv, rng.uniform(35, 60), mv * np.array([-0.1, 0.1, 0.5, 1.0, 1.0, 0.85])
+        )
     return np.zeros(8)
 
 
-HEALTHY_ST_MV = 0.1  # the most of any lead; up to 0.1 mV is not called elevation outside of V2 and V3
+HEALTHY_ST_MV = (
+    0.1  # the most of any lead; up to 0.1 mV is not called elevation outside of V2 and V3
+)
 
 
 class _Heart:
-    """The beat shapes of one simulated person; every call with the same generator state gives the same heart."""
+    """The beat shapes of one simulated person; every call with the same generator state gives the
+    same heart."""
 
     def __init__(self, spec: EcgSpec, rng: np.random.Generator) -> None:
         self.spec = spec
@@ -191,13 +233,18 @@ class _Heart:
         self.qt_ms = rng.uniform(390, 420)
 
     def t_peak(self, rr: float, qrs_s: float) -> float:
-        """T peak after QRS onset, by Bazett's QT less its last quarter, never too late for the next beat."""
+        """T peak after QRS onset, by Bazett's QT less its last quarter, never too late for the next
+        beat."""
         qt = self.qt_ms / 1000 * np.sqrt(min(rr, 1.3)) + max(0.0, qrs_s - 0.09) * 0.6
         return float(min(qt * 0.76, rr * 0.62))
 
     def p_wave(self, retro: float = 1.0) -> Floats:
         """(8,) amplitudes of the P wave; `retro` scales and shapes an ectopic one."""
-        return _vector(self.p_mag * retro, self.p_axis, self.p_mag * np.array([0.35, 0.5, 0.5, 0.45, 0.4, 0.35]))
+        return _vector(
+            self.p_mag * retro,
+            self.p_axis,
+            self.p_mag * np.array([0.35, 0.5, 0.5, 0.45, 0.4, 0.35]),
+        )
 
     def normal(self, rr: float) -> _Beat:
         d, spec = self.spec.qrs_ms / 1000, self.spec
@@ -208,12 +255,18 @@ class _Heart:
         if LBBB in spec.conduction:
             chest_a = np.array([-0.9, -1.2, -1.1, -0.2, 0.7, 0.8]) * self.chest[1].mean()
             first = _vector(0.62 * r_mag, axis, chest_a)
-            second = _vector(0.66 * r_mag, axis, chest_a * np.array([1.1, 1.1, 0.9, 0.5, 0.95, 1.0]))
+            second = _vector(
+                0.66 * r_mag, axis, chest_a * np.array([1.1, 1.1, 0.9, 0.5, 0.95, 1.0])
+            )
             tee = _vector(-0.3 * r_mag, axis, -0.36 * chest_a)
-            waves = _waves((0.30 * d, 0.12 * d, first), (0.68 * d, 0.13 * d, second), (t, t_sigma, tee))
+            waves = _waves(
+                (0.30 * d, 0.12 * d, first), (0.68 * d, 0.13 * d, second), (t, t_sigma, tee)
+            )
             return _Beat(*waves, _vector(-0.12 * r_mag, axis, -0.13 * chest_a), d, t)
         if RBBB in spec.conduction:
-            late = _vector(0.45 * r_mag, axis + 150, np.array([0.95, 0.55, 0.1, -0.35, -0.45, -0.5]) * r[3])
+            late = _vector(
+                0.45 * r_mag, axis + 150, np.array([0.95, 0.55, 0.1, -0.35, -0.45, -0.5]) * r[3]
+            )
             early = np.array([0.25, 0.35, 0.6, 1.0, 1.1, 0.9]) * r[3] * 0.9
             down = np.array([-0.45, -0.8, -0.7, -0.4, -0.15, 0]) * r[3] * 0.8
             waves = _waves(
@@ -223,7 +276,11 @@ class _Heart:
                 (
                     t,
                     t_sigma,
-                    _vector(limb_t, t_axis, tw * np.array([-6, -0.7, 0.3, 0.9, 1, 1]) + [-0.1, 0, 0, 0, 0, 0]),
+                    _vector(
+                        limb_t,
+                        t_axis,
+                        tw * np.array([-6, -0.7, 0.3, 0.9, 1, 1]) + [-0.1, 0, 0, 0, 0, 0],
+                    ),
                 ),
             )
             return _Beat(*waves, self.st, d, t)
@@ -236,11 +293,16 @@ class _Heart:
         return _Beat(*waves, self.st, d, t)
 
     def wide(self, rr: float, duration: float, axis: float, sign: float) -> _Beat:
-        """A broad ventricular beat with a discordant T wave: ectopic (either sign in V1), paced or escape."""
+        """A broad ventricular beat with a discordant T wave: ectopic (either sign in V1), paced or
+        escape."""
         d, t = duration, self.t_peak(max(rr, 0.7), duration)
         chest = np.array([1.0, 1.3, 1.1, 0.6, -0.2, -0.6]) * sign * 1.1
         vector = _vector(1.2 * self.r_mag, axis, chest)
-        waves = _waves((0.36 * d, 0.14 * d, vector), (0.68 * d, 0.12 * d, 0.55 * vector), (t, 0.17 * t, -0.45 * vector))
+        waves = _waves(
+            (0.36 * d, 0.14 * d, vector),
+            (0.68 * d, 0.12 * d, 0.55 * vector),
+            (t, 0.17 * t, -0.45 * vector),
+        )
         return _Beat(*waves, -0.1 * vector, d, t)
 
 
@@ -253,14 +315,17 @@ class _Timeline:
     ectopic_p: list[float] = field(default_factory=list)
     spikes: list[float] = field(default_factory=list)
 
-    def beat(self, time: float, kind: int = 0, pr: float = float("nan"), ectopic: bool = False) -> None:
+    def beat(
+        self, time: float, kind: int = 0, pr: float = float("nan"), ectopic: bool = False
+    ) -> None:
         self.beats.append((time, kind, pr))
         if np.isfinite(pr):
             (self.ectopic_p if ectopic else self.p).append(time - pr)
 
 
 def _irregular(rng: np.random.Generator, rr: float, start: float) -> list[float]:
-    """QRS onsets of atrial fibrillation: log-normal intervals with a coefficient of variation of 0.17-0.28."""
+    """QRS onsets of atrial fibrillation: log-normal intervals with a coefficient of variation of
+    0.17-0.28."""
     cv, times = rng.uniform(0.17, 0.28), [start]
     while times[-1] < SECONDS + 1:
         times.append(times[-1] + max(0.3, rr * float(np.exp(rng.normal(0, cv) - cv * cv / 2))))
@@ -281,10 +346,15 @@ def _timeline(spec: EcgSpec, rng: np.random.Generator) -> _Timeline:
             line.beat(time, 4)
             time += rr * rng.normal(1, 0.008)
     elif SECOND in spec.conduction:
-        # Wenckebach: PR grows until a P wave is not followed by a QRS. `rate_bpm` is the ventricular mean.
+        # Wenckebach: PR grows until a P wave is not followed by a QRS. `rate_bpm` is the
+        # ventricular mean.
         cycle = int(rng.integers(3, 6))  # P waves in a group, one of them dropped
         atrial = rr * (cycle - 1) / cycle
-        first, step, beat = 0.15 + rng.uniform(0, 0.04), rng.uniform(0.06, 0.09), int(rng.integers(0, cycle))
+        first, step, beat = (
+            0.15 + rng.uniform(0, 0.04),
+            rng.uniform(0.06, 0.09),
+            int(rng.integers(0, cycle)),
+        )
         p = -2 * atrial - rng.uniform(0, 1) * atrial
         while p < SECONDS + 1:
             if beat < cycle - 1:
@@ -299,10 +369,16 @@ def _timeline(spec: EcgSpec, rng: np.random.Generator) -> _Timeline:
             line.spikes.append(time - 0.012)
             time += rr * rng.normal(1, 0.003)
     elif spec.rhythm == "sinus arrhythmia":
-        depth, breath, phase = rng.uniform(0.16, 0.26), rng.uniform(0.18, 0.28), rng.uniform(0, 2 * np.pi)
+        depth, breath, phase = (
+            rng.uniform(0.16, 0.26),
+            rng.uniform(0.18, 0.28),
+            rng.uniform(0, 2 * np.pi),
+        )
         while time < SECONDS + 1:
             line.beat(time, 0, pr)
-            time += rr * (1 + depth * np.sin(2 * np.pi * breath * time + phase)) * rng.normal(1, 0.01)
+            time += (
+                rr * (1 + depth * np.sin(2 * np.pi * breath * time + phase)) * rng.normal(1, 0.01)
+            )
     elif spec.rhythm == "atrial flutter":
         while time < SECONDS + 1:
             line.beat(time)
@@ -315,7 +391,8 @@ def _timeline(spec: EcgSpec, rng: np.random.Generator) -> _Timeline:
 
 
 def _with_ectopy(line: _Timeline, spec: EcgSpec, rr: float, rng: np.random.Generator) -> _Timeline:
-    """Moves beats to their premature time. A ventricular one hides its P wave and is followed by a full pause."""
+    """Moves beats to their premature time. A ventricular one hides its P wave and is followed by a
+    full pause."""
     if spec.ectopy == "none":
         return line
     out = _Timeline(spikes=line.spikes)
@@ -344,7 +421,8 @@ def _with_ectopy(line: _Timeline, spec: EcgSpec, rr: float, rng: np.random.Gener
 
 
 def simulate(spec: EcgSpec, seed: int, hz: int = 500) -> Ecg:
-    """One noise-free recording of ten seconds. The same spec, seed and rate give the same samples."""
+    """One noise-free recording of ten seconds. The same spec, seed and rate give the same
+    samples."""
     rng = np.random.default_rng([seed, 1])
     heart = _Heart(spec, rng)
     line = _timeline(spec, rng)
@@ -382,7 +460,9 @@ def simulate(spec: EcgSpec, seed: int, hz: int = 500) -> Ecg:
         bump(at, heart.p_s, heart.p_wave())
     for at in line.ectopic_p:
         bump(at, heart.p_s * 0.85, heart.p_wave() * np.array([1, -0.4, 1.4, 1, 1, 1, 1, 1]))
-    spike = _vector(heart.spike, spec.axis_deg, heart.spike * np.array([-0.8, -1, -0.9, -0.7, -0.5, -0.4]))
+    spike = _vector(
+        heart.spike, spec.axis_deg, heart.spike * np.array([-0.8, -1, -0.9, -0.7, -0.5, -0.4])
+    )
     for at in line.spikes:
         at_sample = round(at * hz)
         out[:, max(0, at_sample) : max(0, min(n, at_sample + max(1, hz // 250)))] += spike[:, None]
@@ -419,7 +499,10 @@ def _fibrillation(time: Floats, rng: np.random.Generator) -> Floats:
         phase = (
             2
             * np.pi
-            * (rng.uniform(5, 8) * time + 0.35 * np.sin(2 * np.pi * rng.uniform(0.3, 1.1) * time + rng.uniform(0, 6.3)))
+            * (
+                rng.uniform(5, 8) * time
+                + 0.35 * np.sin(2 * np.pi * rng.uniform(0.3, 1.1) * time + rng.uniform(0, 6.3))
+            )
         )
         scale = rng.uniform(0.012, 0.035) * np.array([0.6, 1, 1.6, 1.0, 0.6, 0.4, 0.4, 0.4])
         out += scale[:, None] * np.sin(phase + rng.uniform(0, 6.3))
@@ -427,21 +510,27 @@ def _fibrillation(time: Floats, rng: np.random.Generator) -> Floats:
 
 
 def _flutter(time: Floats, spec: EcgSpec, line: _Timeline, rng: np.random.Generator) -> Floats:
-    """(8, n) saw-tooth at a whole multiple of the ventricular rate, phase-locked to the QRS complexes."""
+    """(8, n) saw-tooth at a whole multiple of the ventricular rate, phase-locked to the QRS
+    complexes."""
     ratio = min((2, 3, 4), key=lambda k: abs(spec.rate_bpm * k - 290))
     onsets = np.array([b[0] for b in line.beats])
     cycles = np.interp(time, onsets, np.arange(onsets.size) * ratio) + rng.uniform(0, 1)
     saw = cycles % 1.0
     wave = np.where(saw < 0.7, -saw / 0.7, (saw - 1) / 0.3) + 0.5  # slow down-slope, fast up-stroke
     return (
-        _vector(rng.uniform(0.2, 0.32), 85, rng.uniform(0.12, 0.2) * np.array([-1, -0.5, 0.2, 0.3, 0.4, 0.4]))[:, None]
+        _vector(
+            rng.uniform(0.2, 0.32),
+            85,
+            rng.uniform(0.12, 0.2) * np.array([-1, -0.5, 0.2, 0.3, 0.4, 0.4]),
+        )[:, None]
         * wave
     )
 
 
 @dataclass(frozen=True)
 class Noise:
-    """Ranges of the disturbances, all in mV: baseline wander, white (muscle) noise, mains hum; chance of a burst."""
+    """Ranges of the disturbances, all in mV: baseline wander, white (muscle) noise, mains hum;
+    chance of a burst."""
 
     wander: float = 0.10
     white: float = 0.025
@@ -450,14 +539,17 @@ class Noise:
 
 
 def add_noise(ecg: Ecg, seed: int, noise: Noise = Noise()) -> Ecg:
-    """The same recording with wander, muscle noise, hum and, sometimes, a burst of movement in one lead."""
+    """The same recording with wander, muscle noise, hum and, sometimes, a burst of movement in one
+    lead."""
     rng = np.random.default_rng([seed, 2])
     n = ecg.signal.shape[1]
     time = np.arange(n) / ecg.hz
     out = ecg.signal.copy()
     for _ in range(2):
         depth = rng.uniform(0, noise.wander) * rng.uniform(0.2, 1, 12)
-        out += depth[:, None] * np.sin(2 * np.pi * rng.uniform(0.08, 0.4) * time + rng.uniform(0, 6.3, (12, 1)))
+        out += depth[:, None] * np.sin(
+            2 * np.pi * rng.uniform(0.08, 0.4) * time + rng.uniform(0, 6.3, (12, 1))
+        )
     out += rng.uniform(0, noise.white) * rng.standard_normal((12, n), dtype=np.float32)
     out += rng.uniform(0, noise.hum) * np.sin(2 * np.pi * rng.choice([50.0, 60.0]) * time)
     if rng.random() < noise.burst:
@@ -467,19 +559,27 @@ def add_noise(ecg: Ecg, seed: int, noise: Noise = Noise()) -> Ecg:
 
 
 def sample_spec(rng: np.random.Generator, rare: float = 1.0) -> EcgSpec:
-    """A random combination of findings that can occur together, balanced for scoring rather than as in a clinic.
+    """A random combination of findings that can occur together, balanced for scoring rather than as
+    in a clinic.
 
-    `rare` weighs what occurs on few pages (AV blocks above the first degree, premature beats, sinus arrhythmia):
-    training sees more.
+    `rare` weighs what occurs on few pages (AV blocks above the first degree, premature beats, sinus
+    arrhythmia): training sees more.
     """
 
     def pick(names: tuple[str, ...], weights: tuple[float, ...]) -> str:
         return names[int(rng.choice(len(names), p=np.array(weights) / sum(weights)))]
 
     axis = pick(AXES, (0.6, 0.22, 0.18))
-    axis_deg = {AXES[0]: rng.uniform(-10, 80), AXES[1]: rng.uniform(-75, -42), AXES[2]: rng.uniform(105, 145)}[axis]
+    axis_deg = {
+        AXES[0]: rng.uniform(-10, 80),
+        AXES[1]: rng.uniform(-75, -42),
+        AXES[2]: rng.uniform(105, 145),
+    }[axis]
     spec = EcgSpec(
-        rate_bpm=rng.uniform(62, 98), pr_ms=rng.uniform(125, 185), qrs_ms=rng.uniform(76, 104), axis_deg=float(axis_deg)
+        rate_bpm=rng.uniform(62, 98),
+        pr_ms=rng.uniform(125, 185),
+        qrs_ms=rng.uniform(76, 104),
+        axis_deg=float(axis_deg),
     )
     if rng.random() < 0.08:
         return replace(spec, axis_deg=float(rng.uniform(-10, 80)))  # entirely normal
@@ -521,10 +621,14 @@ def sample_spec(rng: np.random.Generator, rare: float = 1.0) -> EcgSpec:
         if spec.rhythm == RHYTHMS[2] and not conduction:
             spec = replace(spec, pr_ms=rng.uniform(120, 165))
     elif kind == "fibrillation":
-        spec = replace(spec, rhythm="atrial fibrillation", rate_bpm=rng.uniform(55, 150), pr_ms=None)
+        spec = replace(
+            spec, rhythm="atrial fibrillation", rate_bpm=rng.uniform(55, 150), pr_ms=None
+        )
     else:
         ratio = pick(("2", "3", "4"), (0.4, 0.2, 0.4))
-        spec = replace(spec, rhythm="atrial flutter", rate_bpm=rng.uniform(265, 315) / int(ratio), pr_ms=None)
+        spec = replace(
+            spec, rhythm="atrial flutter", rate_bpm=rng.uniform(265, 315) / int(ratio), pr_ms=None
+        )
     block = pick(("", LBBB, RBBB), (0.7, 0.14, 0.16))
     if block:
         conduction.append(block)
@@ -534,10 +638,18 @@ def sample_spec(rng: np.random.Generator, rare: float = 1.0) -> EcgSpec:
     spec = replace(spec, conduction=tuple(conduction))
     if block != LBBB and kind != "flutter" and rng.random() < 0.42:
         st = pick(ST_CHANGES[1:], (0.3, 0.26, 0.2, 0.24))
-        spec = replace(spec, st=st, st_mv=rng.uniform(0.14, 0.24) if st == "ST depression" else rng.uniform(0.16, 0.38))
+        spec = replace(
+            spec,
+            st=st,
+            st_mv=rng.uniform(0.14, 0.24) if st == "ST depression" else rng.uniform(0.16, 0.38),
+        )
     if not block and rng.random() < 0.13:
         spec = replace(spec, lvh=True)
-    if kind in ("sinus", "fibrillation") and spec.rate_bpm < 125 and rng.random() < 0.2 + 0.1 * rare:
+    if (
+        kind in ("sinus", "fibrillation")
+        and spec.rate_bpm < 125
+        and rng.random() < 0.2 + 0.1 * rare
+    ):
         ectopy = pick(ECTOPY[1:], (0.45, 0.25 * rare, 0.3 * rare))
         if kind == "fibrillation":
             ectopy = ECTOPY[1]
@@ -550,11 +662,13 @@ def sample_spec(rng: np.random.Generator, rare: float = 1.0) -> EcgSpec:
 
 
 def vary_repolarization(spec: EcgSpec, rng: np.random.Generator) -> EcgSpec:
-    """The same findings with smaller or taller T waves, which in most healthy hearts begin above the baseline.
+    """The same findings with smaller or taller T waves, which in most healthy hearts begin above
+    the baseline.
 
-    The held-out pages have neither: this is of the training pages, for recordings that no simulator made. In the
-    genuine one of pydicom's tests the ST level 60 ms after J is 0.06, 0.05 and 0.12 mV (II, aVF, V3) under T waves of
-    0.52, 0.37 and 0.86 mV, which a model that had not seen the like took for ST elevation.
+    The held-out pages have neither: this is of the training pages, for recordings that no simulator
+    made. In the genuine one of pydicom's tests the ST level 60 ms after J is 0.06, 0.05 and 0.12 mV
+    (II, aVF, V3) under T waves of 0.52, 0.37 and 0.86 mV, which a model that had not seen the like
+    took for ST elevation.
     """
     scale = float(np.exp(rng.uniform(-0.3, 0.8)))
     return replace(spec, t_scale=scale, st_of_t=float(max(0.0, rng.uniform(-0.08, 0.25))))

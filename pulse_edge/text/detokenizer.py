@@ -9,11 +9,12 @@ from pulse_edge.text.tokenizer import Tokenizer
 
 
 class TextStream:
-    """Token ids -> text, piece by piece, so that the pieces joined are exactly the final text.
+    """Token ids -> text, piece by piece. The pieces joined are exactly the final text.
 
-    Nothing is emitted that might be taken back: bytes wait until they make a whole character, a possible beginning
-    of a stop string waits until it is decided, white space waits for what follows it (the final text is stripped, as
-    upstream's is). After a stop string is seen, `stopped` is true and the text ends before it.
+    No piece is ever taken back. Bytes wait until they make a whole character, the possible
+    beginning of a stop string waits until it is decided, and white space waits for what follows it,
+    because the final text is stripped, as upstream's is. After a stop string `stopped` is true, and
+    the text ends before it.
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
@@ -29,20 +30,24 @@ class TextStream:
         if self.stopped:
             return ""
         self._held += self._decoder.decode(self._bytes_of(token))
-        found = [at for at in (self._held.find(s) for s in self._stop) if at >= 0]
-        if found:
+        end = self._stop_at()
+        if end is not None:
             self.stopped = True
-            self._held = self._held[: min(found)]
+            self._held = self._held[:end]
             return self._emit(len(self._held))
         return self._emit(len(self._held) - self._undecided())
 
     def finish(self) -> str:
-        """What still waited, at the end of generation."""
+        """The text that still waits at the end of generation."""
         if not self.stopped:
             self._held += self._decoder.decode(b"", final=True)
-            found = [at for at in (self._held.find(s) for s in self._stop) if at >= 0]
-            self._held = self._held[: min(found, default=len(self._held))]
+            self._held = self._held[: self._stop_at()]
         return self._emit(len(self._held))
+
+    def _stop_at(self) -> int | None:
+        """Where the first stop string begins in the held text; None without one."""
+        starts = (self._held.find(stop) for stop in self._stop)
+        return min((start for start in starts if start >= 0), default=None)
 
     def _undecided(self) -> int:
         """Length of the longest end of the held text that begins a stop string."""

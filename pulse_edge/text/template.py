@@ -1,8 +1,9 @@
-"""TODO"""
+"""Turns of a conversation as token ids, and ids as the prompt that a cache and an engine take."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,41 +12,78 @@ from pulse_edge.bundle.spec import PromptSpec
 from pulse_edge.errors import ParameterError
 from pulse_edge.text.tokenizer import Tokenizer
 
+# Stands for all of the image's tokens in a list of ids (llava/constants.py IMAGE_TOKEN_INDEX).
+IMAGE = -200
+
+
+@dataclass(frozen=True, eq=False)
+class Prompt:
+    """A prompt with the image's tokens in place, one entry a position of the cache."""
+
+    keys: list[int]  # what the cache compares: a token's id, or the page's key (negative)
+    rows: Numbers  # int64 [len(keys)]: what `Engine.rows` takes
+
+    @property
+    def image_tokens(self) -> int:
+        return sum(key < 0 for key in self.keys)
+
 
 def prompt_rows(ids: Sequence[int], image: Numbers | None) -> Numbers:
-    """Token ids -> numbers int64 [n], with `image`'s in the placeholder's place."""
-    parts = [image if id_ == IMAGE and image is not None else np.array([id_], np.int64) for id_ in ids]
-    return np.concatenate(parts)
+    """Ids -> int64 [n], with all of `image` [tokens] in place of each `IMAGE`."""
+    numbers = np.array(ids, np.int64)
+    if image is None:
+        return numbers
+    first, *others = np.split(numbers, np.flatnonzero(numbers == IMAGE))
+    return np.concatenate([first, *(part for rest in others for part in (image, rest[1:]))])
 
 
-IMAGE = -200  # stands for the image's tokens in a list of ids (llava/constants.py IMAGE_TOKEN_INDEX)
+def render(ids: Sequence[int], image_key: int = 0, image: Numbers | None = None) -> Prompt:
+    """Expand the placeholder.
+
+    Args:
+        ids: token ids, with `IMAGE` in the image's place.
+        image_key: negative; stands for each of the image's tokens in `Prompt.keys`.
+        image: int64 [tokens], the image's rows; None for a prompt without an image.
+    """
+    keys = None if image is None else np.full(len(image), image_key, np.int64)
+    return Prompt(prompt_rows(ids, keys).tolist(), prompt_rows(ids, image))
 
 
 class PromptBuilder:
-    """The conversation template over a tokenizer; lists of ids hold `IMAGE` where the image's tokens go."""
+    """The conversation template over a tokenizer; ids hold `IMAGE` where the image's tokens go."""
 
     def __init__(self, spec: PromptSpec, tokenizer: Tokenizer, bos: int, eos: int) -> None:
-        self._spec, self._tokenizer, self._bos, self._eos = spec, tokenizer, bos, eos
+        self._spec = spec
+        self._tokenizer = tokenizer
+        self._bos = bos
+        self._eos = eos
 
     def first_turn(self, question: str, image: bool = True) -> list[int]:
-        """`{system} USER: <image>\\n{question} ASSISTANT:`"""
+        """Ids of `{system} USER: <image>\\n{question} ASSISTANT:`. Raises `ParameterError`."""
         spec, encode = self._spec, self._tokenizer.encode
-        head, tail = f"{spec.system} {spec.user}: ", f"{_checked(question)} {spec.assistant}:"
+        head = f"{spec.system} {spec.user}: "
+        tail = f"{_checked(question)} {spec.assistant}:"
         if image:
             return [self._bos, *encode(head), IMAGE, *encode("\n" + tail)]
         return [self._bos, *encode(head + tail)]
 
     def next_turn(self, question: str) -> list[int]:
-        """`</s>USER: {question} ASSISTANT:`, to follow an answer's own ids."""
-        return [self._eos, *self._tokenizer.encode_after_special(self.turn_text(_checked(question)))]
+        """Ids of `</s>USER: {question} ASSISTANT:`, to follow an answer's own ids.
+
+        Raises `ParameterError` for a question that is not text, or is empty.
+        """
+        turn = self.turn_text(_checked(question))
+        return [self._eos, *self._tokenizer.encode_after_special(turn)]
 
     def turn_text(self, question: str) -> str:
+        """A later turn as text."""
         return f"{self._spec.user}: {question} {self._spec.assistant}:"
 
     def text(self, question: str, image: bool = True) -> str:
         """The first turn as text, for people and for provenance."""
+        spec = self._spec
         slot = "<image>\n" if image else ""
-        return f"{self._spec.system} {self._spec.user}: {slot}{question} {self._spec.assistant}:"
+        return f"{spec.system} {spec.user}: {slot}{question} {spec.assistant}:"
 
 
 def _checked(question: str) -> str:

@@ -11,7 +11,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-GRIDS = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))  # PULSE-7B's, (width, height)
+GRIDS = (
+    (336, 672),
+    (672, 336),
+    (672, 672),
+    (1008, 336),
+    (336, 1008),
+)  # PULSE-7B's, (width, height)
 SIDE, PATCH = 336, 14
 
 # (width, height): the table of PULSE's page sizes, then extremes.

@@ -75,7 +75,9 @@ VERSIONS = {
 
 def processor(side: int) -> CLIPImageProcessor:
     """openai/clip-vit-large-patch14-336's preprocessor_config.json, at another side."""
-    return CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
+    return CLIPImageProcessor(
+        size={"shortest_edge": side}, crop_size={"height": side, "width": side}
+    )
 
 
 def token_counts(size: tuple[int, int]) -> dict[str, int]:
@@ -99,9 +101,13 @@ def image_case(name: str, image: Any) -> dict[str, Any]:
     for aspect in ("anyres", "pad", "square"):
         rows = max(rgb.size) if aspect == "pad" else rgb.height
         if aspect != "anyres" and rows in (1, 3):
-            case[aspect] = None  # CLIPImageProcessor takes so few rows for a channels-first image: no golden
+            case[aspect] = (
+                None  # CLIPImageProcessor takes so few rows for a channels-first image: no golden
+            )
             continue
-        config = SimpleNamespace(image_aspect_ratio=aspect, image_grid_pinpoints=[list(g) for g in GRIDS])
+        config = SimpleNamespace(
+            image_aspect_ratio=aspect, image_grid_pinpoints=[list(g) for g in GRIDS]
+        )
         pixels = process_images([rgb], processor(SIDE), config)
         pixels = pixels[0] if aspect == "anyres" else pixels  # [views, 3, side, side]
         raw = np.ascontiguousarray(pixels.numpy(), dtype="<f4")
@@ -123,7 +129,9 @@ def conversation_prompt(texts: list[str]) -> str:
     """The llava_v1 prompt of user and assistant texts in turn; the answer to the last is open."""
     conversation = conv_templates["llava_v1"].copy()
     for i, text in enumerate(texts):
-        conversation.append_message(conversation.roles[i % 2], "<image>\n" + text if i == 0 else text)
+        conversation.append_message(
+            conversation.roles[i % 2], "<image>\n" + text if i == 0 else text
+        )
     conversation.append_message(conversation.roles[1], None)
     return str(conversation.get_prompt())
 
@@ -132,7 +140,9 @@ def prompt_goldens(folder: Path) -> dict[str, Any]:
     tokenizers = {}
     for legacy in (False, True):
         path = tiny.make_checkpoint(folder / f"legacy_{legacy}", legacy=legacy)
-        tokenizers[f"legacy_{str(legacy).lower()}"] = AutoTokenizer.from_pretrained(path, use_fast=False)
+        tokenizers[f"legacy_{str(legacy).lower()}"] = AutoTokenizer.from_pretrained(
+            path, use_fast=False
+        )
 
     def case(prompt: str) -> dict[str, Any]:
         ids = {name: tokenizer_image_token(prompt, t) for name, t in tokenizers.items()}
@@ -149,12 +159,16 @@ def prompt_goldens(folder: Path) -> dict[str, Any]:
 def load_upstream(path: Path) -> LlavaLlamaForCausalLM:
     """The authors' model on a checkpoint of `tiny`, float32, with the checkpoint's own tower."""
     tower = path / "tower"
-    vision = CLIPVisionModel(CLIPVisionConfig(**json.loads((path / "vision_config.json").read_text())))
+    vision = CLIPVisionModel(
+        CLIPVisionConfig(**json.loads((path / "vision_config.json").read_text()))
+    )
     from safetensors.torch import load_file
 
     tensors = load_file(path / "model.safetensors")
     prefix = "model.vision_tower.vision_tower."
-    vision.load_state_dict({k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}, strict=False)
+    vision.load_state_dict(
+        {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}, strict=False
+    )
     vision.save_pretrained(tower)
     processor(vision.config.image_size).save_pretrained(tower)
     config = json.loads((path / "config.json").read_text())
@@ -182,10 +196,17 @@ def model_case(case: ModelCase, folder: Path) -> dict[str, Any]:
     tokenizer = AutoTokenizer.from_pretrained(path, use_fast=False)
     image = page(*case.size, seed=3)
     pixels = process_images([image], model.get_vision_tower().image_processor, model.config)[0]
-    ids = tokenizer_image_token(conversation_prompt([case.question]), tokenizer, return_tensors="pt")[None]
-    arguments = {"images": pixels[None], "image_sizes": [image.size]}  # as llava/eval/model_vqa.py does
+    ids = tokenizer_image_token(
+        conversation_prompt([case.question]), tokenizer, return_tensors="pt"
+    )[None]
+    arguments = {
+        "images": pixels[None],
+        "image_sizes": [image.size],
+    }  # as llava/eval/model_vqa.py does
 
-    embeds = model.prepare_inputs_labels_for_multimodal(ids, None, None, None, None, **arguments)[4][0]
+    embeds = model.prepare_inputs_labels_for_multimodal(ids, None, None, None, None, **arguments)[
+        4
+    ][0]
     slot = ids[0].tolist().index(IMAGE_TOKEN_INDEX)
     features = embeds[slot : slot + embeds.shape[0] - ids.shape[1] + 1]
     logits = model(ids, **arguments).logits[0, -1]
@@ -228,7 +249,10 @@ def main() -> None:
         goldens = {
             "images": image_goldens(),
             "prompts": prompt_goldens(Path(folder)),
-            "models": {"versions": VERSIONS, "cases": [model_case(c, Path(folder)) for c in MODEL_CASES]},
+            "models": {
+                "versions": VERSIONS,
+                "cases": [model_case(c, Path(folder)) for c in MODEL_CASES],
+            },
         }
     for name, golden in goldens.items():
         (out / f"{name}.json").write_text(json.dumps(golden, separators=(",", ":")) + "\n")

@@ -35,7 +35,9 @@ NEW_TOKENS = 64
 
 def relative(got: Any, expected: Any) -> float:
     """Largest difference over the largest expected value."""
-    return float(np.abs(np.asarray(got) - np.asarray(expected)).max() / np.abs(np.asarray(expected)).max())
+    return float(
+        np.abs(np.asarray(got) - np.asarray(expected)).max() / np.abs(np.asarray(expected)).max()
+    )
 
 
 def check_greedy(tokens: Sequence[int], expected: Sequence[int], margins: Sequence[float]) -> None:
@@ -50,7 +52,9 @@ def pretrained(class_name: str, path: Path) -> Any:
 
 
 CLIP_NAMES = {"model.vision_tower.vision_tower.": ""}
-LLAMA_NAMES = {prefix: prefix for prefix in ("model.embed_tokens.", "model.layers.", "model.norm.", "lm_head.")}
+LLAMA_NAMES = {
+    prefix: prefix for prefix in ("model.embed_tokens.", "model.layers.", "model.norm.", "lm_head.")
+}
 
 
 def part(source: Path, path: Path, names: dict[str, str], config: dict[str, Any]) -> Path:
@@ -68,28 +72,55 @@ def part(source: Path, path: Path, names: dict[str, str], config: dict[str, Any]
 @pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
 @pytest.mark.parametrize(
     "geometry",
-    [{}, {"image_size": 112, "patch_size": 16, "vision_width": 48, "vision_heads": 4, "vision_layers": 4}],
+    [
+        {},
+        {
+            "image_size": 112,
+            "patch_size": 16,
+            "vision_width": 48,
+            "vision_heads": 4,
+            "vision_layers": 4,
+        },
+    ],
     ids=["default", "other"],
 )
 @pytest.mark.parametrize("select_layer", [-2, -1, 1])
-def test_clip_vision(tmp_path: Path, activation: str, geometry: dict[str, Any], select_layer: int) -> None:
+def test_clip_vision(
+    tmp_path: Path, activation: str, geometry: dict[str, Any], select_layer: int
+) -> None:
     grids = ((112, 112),)
-    path = tiny.make_checkpoint(tmp_path / "llava", select_layer=select_layer, grids=grids, **geometry)
+    path = tiny.make_checkpoint(
+        tmp_path / "llava", select_layer=select_layer, grids=grids, **geometry
+    )
     config = json.loads((path / "vision_config.json").read_text()) | {"hidden_act": activation}
     tiny.write_json(path / "vision_config.json", config)
     source = Checkpoint(path)
-    tower = part(path, tmp_path / "clip", CLIP_NAMES, {"architectures": ["CLIPVisionModel"]} | config)
-    pixels = np.random.default_rng(0).normal(0, 1, (2, 3, config["image_size"], config["image_size"]))
+    tower = part(
+        path, tmp_path / "clip", CLIP_NAMES, {"architectures": ["CLIPVisionModel"]} | config
+    )
+    pixels = np.random.default_rng(0).normal(
+        0, 1, (2, 3, config["image_size"], config["image_size"])
+    )
     with torch.inference_mode():
-        out = pretrained("CLIPVisionModel", tower)(torch.tensor(pixels).float(), output_hidden_states=True)
+        out = pretrained("CLIPVisionModel", tower)(
+            torch.tensor(pixels).float(), output_hidden_states=True
+        )
     expected = out.hidden_states[select_layer].numpy()
-    got = [reference.vision_hidden(view, source.spec, source.tensor) for view in pixels.astype(np.float32)]
+    got = [
+        reference.vision_hidden(view, source.spec, source.tensor)
+        for view in pixels.astype(np.float32)
+    ]
     assert relative(np.stack(got), expected) < TOLERANCE / 10
 
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"kv_heads": 2}, {"kv_heads": 1, "rope_theta": 500000.0}, {"tied": True, "layers": 3, "hidden": 96}],
+    [
+        {},
+        {"kv_heads": 2},
+        {"kv_heads": 1, "rope_theta": 500000.0},
+        {"tied": True, "layers": 3, "hidden": 96},
+    ],
     ids=lambda o: ",".join(o) or "plain",
 )
 def test_llama(tmp_path: Path, options: dict[str, Any]) -> None:
@@ -114,13 +145,20 @@ def test_llama(tmp_path: Path, options: dict[str, Any]) -> None:
     check_greedy(chosen.tokens, generated, chosen.margins)
 
 
-LAYOUTS = [("hf_next", "LlavaNextForConditionalGeneration"), ("hf_llava", "LlavaForConditionalGeneration")]
+LAYOUTS = [
+    ("hf_next", "LlavaNextForConditionalGeneration"),
+    ("hf_llava", "LlavaForConditionalGeneration"),
+]
 
 
 @pytest.mark.parametrize("names", ["old", "new"])
-@pytest.mark.parametrize("size", [(150, 110), (110, 150), (300, 70)], ids=lambda s: f"{s[0]}x{s[1]}")
+@pytest.mark.parametrize(
+    "size", [(150, 110), (110, 150), (300, 70)], ids=lambda s: f"{s[0]}x{s[1]}"
+)
 @pytest.mark.parametrize(("layout", "class_name"), LAYOUTS, ids=["llava_next", "llava"])
-def test_whole_model(tmp_path: Path, layout: str, class_name: str, size: tuple[int, int], names: str) -> None:
+def test_whole_model(
+    tmp_path: Path, layout: str, class_name: str, size: tuple[int, int], names: str
+) -> None:
     """Reference and exported bundle against the whole of Hugging Face's model."""
     path = tiny.make_checkpoint(tmp_path / "checkpoint", layout=layout, names=names, kv_heads=2)
     model, source = pretrained(class_name, path), Checkpoint(path)
@@ -128,12 +166,17 @@ def test_whole_model(tmp_path: Path, layout: str, class_name: str, size: tuple[i
     pixels = reference.pixels(page, spec)
 
     newline = tensor("image_newline") if spec.image.merge == "spatial_unpad" else None
-    tokens = reference.merge(reference.vision_features(pixels, spec, tensor), size, spec, newline)
+    tokens = reference.merge_features(
+        reference.vision_features(pixels, spec, tensor), size, spec, newline
+    )
     before, after = [1, 353, 473, 446], [446, 13, 501, 336, 278]
     embeds = reference.splice([*before, -200, *after], tokens, tensor)
 
     ids = torch.tensor([[*before, *[tiny.VOCAB] * len(tokens), *after]])
-    arguments: dict[str, Any] = {"pixel_values": torch.tensor(pixels), "attention_mask": torch.ones_like(ids)}
+    arguments: dict[str, Any] = {
+        "pixel_values": torch.tensor(pixels),
+        "attention_mask": torch.ones_like(ids),
+    }
     if layout == "hf_next":
         sizes = torch.tensor([[size[1], size[0]]])  # (height, width)
         arguments |= {"pixel_values": torch.tensor(pixels)[None], "image_sizes": sizes}
@@ -164,7 +207,10 @@ def test_whole_model(tmp_path: Path, layout: str, class_name: str, size: tuple[i
 @pytest.mark.parametrize("size", [(2200, 1700), (3000, 1000), (336, 336), (335, 337), (10, 5000)])
 def test_llava_next_pixels(size: tuple[int, int]) -> None:
     """Hugging Face's slow LlavaNext processor cuts the same views, its grids being (height, width)."""
-    processor_class = getattr(transformers, "LlavaNextImageProcessorPil", None) or transformers.LlavaNextImageProcessor
+    processor_class = (
+        getattr(transformers, "LlavaNextImageProcessorPil", None)
+        or transformers.LlavaNextImageProcessor
+    )
     try:
         processor = processor_class(
             size={"shortest_edge": cases.SIDE},
@@ -184,7 +230,9 @@ def test_llava_next_pixels(size: tuple[int, int]) -> None:
 def test_llava_next_unpads_alike_but_for_rounding() -> None:
     """LLaVA (and we) truncate; Hugging Face rounds to seven decimals first. They part ways, by two rows or columns,
     where the page's edge falls on a whole feature and the product of floats falls just short of it."""
-    unpad_image = pytest.importorskip("transformers.models.llava_next.modeling_llava_next").unpad_image
+    unpad_image = pytest.importorskip(
+        "transformers.models.llava_next.modeling_llava_next"
+    ).unpad_image
 
     def kept(size: tuple[int, int]) -> tuple[list[int], list[int]]:
         """[rows, columns] that Hugging Face and the reference keep."""

@@ -1,10 +1,11 @@
 """The Llama decoder as one graph for prefill, decode and verification of speculated tokens.
 
-inputs_embeds [1, rows, hidden], logit_rows int64 [n] -> logits float32 [n, vocab] of those rows, and the cache.
+Inputs are inputs_embeds [1, rows, hidden], logit_rows int64 [n] and the cache; outputs are logits
+float32 [n, vocab] of those rows, and the cache.
 
-Targets that gather take rows int64 [rows] and table [table_rows, hidden] instead of embeddings, and give tokens int64
-[n], too: the likeliest of each row of logits, -1 where its logit is not finite.
-Source: transformers modeling_llama.py.
+Targets that gather take rows int64 [rows] and table [table_rows, hidden] instead of embeddings.
+They also give tokens int64 [n]: the likeliest of each row of logits, -1 where its logit is not
+finite. Source: transformers modeling_llama.py.
 """
 
 from __future__ import annotations
@@ -12,25 +13,30 @@ from __future__ import annotations
 import numpy as np
 
 from pulse_edge.bundle.spec import ModelSpec
-from pulse_export.graph import NUMPY_TO_ONNX
-from pulse_export.network.writer import Net
+from pulse_export.graph import onnx_type
+from pulse_export.network.writer import NetworkWriter
 
 
-def write_decoder(net: Net, spec: ModelSpec) -> None:
+def write_decoder(net: NetworkWriter, spec: ModelSpec) -> None:
     text, target = spec.text, net.target
     x = _embeddings(net, text.hidden)
-    wanted = net.graph.input("logit_rows", np.int64, ["logit_rows"])
+    logit_rows = net.graph.input("logit_rows", np.int64, ["logit_rows"])
     cache = target.emit_cache_inputs(net.graph, x, text)
     weight = net.parameter("layers.0.input_layernorm.weight")
     normed = target.emit_rms_norm(net.graph, x, weight, text.eps, "layers.0.norm")
     for i in range(text.layers):
         last = i == text.layers - 1
         name = f"layers.{i}"
-        qkv = net.linear(normed, *(f"{name}.self_attn.{p}_proj" for p in "qkv"), part="decoder", name=f"{name}.qkv")
+        qkv = net.linear(
+            normed,
+            *(f"{name}.self_attn.{p}_proj" for p in "qkv"),
+            part="decoder",
+            name=f"{name}.qkv",
+        )
         h = target.emit_cached_attention(net.graph, qkv, cache, text, i, f"{name}.attention")
-        if last:  # from here on only the rows whose logits are wanted matter
-            h = net.node("Gather", h, wanted, name="rows.attention", axis=1)
-            x = net.node("Gather", x, wanted, name="rows.residual", axis=1)
+        if last:  # from here on only rows with logits matter
+            h = net.node("Gather", h, logit_rows, name="rows.attention", axis=1)
+            x = net.node("Gather", x, logit_rows, name="rows.residual", axis=1)
         h = net.linear(h, f"{name}.self_attn.o_proj", part="decoder")
         weight = net.parameter(f"{name}.post_attention_layernorm.weight")
         h, x = target.emit_add_rms_norm(net.graph, h, x, weight, text.eps, f"{name}.post_norm")
@@ -40,13 +46,13 @@ def write_decoder(net: Net, spec: ModelSpec) -> None:
         normed, x = target.emit_add_rms_norm(net.graph, h, x, weight, text.eps, name)
     logits = net.linear(normed, "lm_head", part="head")
     logits = net.node("Squeeze", logits, net.ints(0), name="logits.rows")
-    net.node("Cast", logits, name="logits", to=NUMPY_TO_ONNX[np.dtype(np.float32)])
+    net.node("Cast", logits, name="logits", to=onnx_type(np.float32))
     net.graph.output("logits", np.float32, ["logit_rows", text.vocab])
     if target.gathers:
         _likeliest(net)
 
 
-def _embeddings(net: Net, hidden: int) -> str:
+def _embeddings(net: NetworkWriter, hidden: int) -> str:
     """[1, rows, hidden]."""
     io = net.target.io
     if not net.target.gathers:
@@ -57,20 +63,24 @@ def _embeddings(net: Net, hidden: int) -> str:
     return net.node("Unsqueeze", x, net.ints(0), name="rows.batch")
 
 
-def _likeliest(net: Net) -> None:
+def _likeliest(net: NetworkWriter) -> None:
     """tokens int64 [logit_rows] of logits."""
     best = net.node("ArgMax", "logits", name="tokens.best", axis=1, keepdims=1)
     logit = net.node("GatherElements", "logits", best, name="tokens.logit", axis=1)
     size = net.node("Abs", logit, name="tokens.size")
-    finite = net.node("Less", size, net.graph.constant(np.array(np.inf, np.float32)), name="tokens.finite")
+    finite = net.node(
+        "Less", size, net.graph.constant(np.array(np.inf, np.float32)), name="tokens.finite"
+    )
     token = net.node("Where", finite, best, net.ints(-1), name="tokens.column")
     net.node("Squeeze", token, net.ints(1), name="tokens")
     net.graph.output("tokens", np.int64, ["logit_rows"])
 
 
-def _mlp(net: Net, x: str, name: str) -> str:
+def _mlp(net: NetworkWriter, x: str, name: str) -> str:
     """SwiGLU."""
     gate = net.linear(x, f"{name}.gate_proj", part="decoder")
     up = net.linear(x, f"{name}.up_proj", part="decoder")
     gate = net.target.emit_activation(net.graph, gate, "silu", f"{name}.act")
-    return net.linear(net.node("Mul", gate, up, name=f"{name}.gated"), f"{name}.down_proj", part="decoder")
+    return net.linear(
+        net.node("Mul", gate, up, name=f"{name}.gated"), f"{name}.down_proj", part="decoder"
+    )

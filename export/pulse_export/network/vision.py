@@ -1,7 +1,9 @@
-"""CLIP ViT and LLaVA's projector as one graph: pixels [views, 3, side, side] -> features [views, patches, hidden].
+"""CLIP ViT and LLaVA's projector as one graph: pixels float32 [views, 3, side, side] -> features
+[views, patches, hidden].
 
-Source: transformers modeling_clip.py `CLIPVisionTransformer`; llava clip_encoder.py (hidden state before the last
-layers, class token dropped, no post-LayerNorm) and multimodal_projector/builder.py.
+Sources: transformers modeling_clip.py `CLIPVisionTransformer`; llava clip_encoder.py (the hidden
+state before the last layers, without class token and post-LayerNorm) and
+multimodal_projector/builder.py.
 """
 
 from __future__ import annotations
@@ -9,52 +11,57 @@ from __future__ import annotations
 import numpy as np
 
 from pulse_edge.bundle.spec import ModelSpec
-from pulse_export.network.writer import Net
+from pulse_export.graph import onnx_type
+from pulse_export.network.writer import NetworkWriter
 
 
-def write_vision(net: Net, spec: ModelSpec) -> None:
+def write_vision(net: NetworkWriter, spec: ModelSpec) -> None:
     """Write the whole tower and projector. Pixels are float32, features as the target has them."""
     v, io = spec.vision, net.target.io
     pixels = net.graph.input("pixels", np.float32, ["views", 3, v.image_size, v.image_size])
     if io != np.float32:
-        pixels = net.node("Cast", pixels, name="pixels.cast", to=_onnx_type(io))
+        pixels = net.node("Cast", pixels, name="pixels.cast", to=onnx_type(io))
     x = _embed(net, spec, pixels)
     x = net.layer_norm(x, "vision.pre_layrnorm", v.eps)
     for i in range(v.feature_layers):
         x = _layer(net, spec, x, f"vision.encoder.layers.{i}")
-    x = net.node("Slice", x, net.ints(1), net.ints(2**31), net.ints(1), name="vision.patches")  # drop the class token
+    x = net.node(
+        "Slice", x, net.ints(1), net.ints(2**31), net.ints(1), name="vision.patches"
+    )  # drop the class token
     for depth in range(spec.projector_depth):
         if depth:
             x = net.target.emit_activation(net.graph, x, "gelu", f"projector.{2 * depth - 1}")
         x = net.linear(x, f"projector.{2 * depth}", part="vision")
     out = net.target.features
-    net.node("Cast", x, name="features", to=_onnx_type(out))
+    net.node("Cast", x, name="features", to=onnx_type(out))
     net.graph.output("features", out, ["views", v.grid**2, spec.text.hidden])
 
 
-def _onnx_type(dtype: type[np.generic]) -> int:
-    from pulse_export.graph import NUMPY_TO_ONNX
-
-    return int(NUMPY_TO_ONNX[np.dtype(dtype)])
-
-
-def _embed(net: Net, spec: ModelSpec, pixels: str) -> str:
-    """Patches through one matrix (the convolution's stride is its kernel), class token in front, positions added."""
+def _embed(net: NetworkWriter, spec: ModelSpec, pixels: str) -> str:
+    """Patches -> [views, 1 + patches, width]: one matrix, because the convolution's stride is its
+    kernel. The class token comes first; positions are added."""
     v, io = spec.vision, net.target.io
     g, p = v.grid, v.patch_size
     x = net.node("Reshape", pixels, net.ints(0, 3, g, p, g, p), name="vision.cut")
-    x = net.node("Transpose", x, name="vision.order", perm=[0, 2, 4, 1, 3, 5])  # views, gy, gx, channel, py, px
+    x = net.node(
+        "Transpose", x, name="vision.order", perm=[0, 2, 4, 1, 3, 5]
+    )  # views, gy, gx, channel, py, px
     x = net.node("Reshape", x, net.ints(0, g * g, 3 * p * p), name="vision.patch_pixels")
     kernel = net.tensors("vision.embeddings.patch_embedding.weight").reshape(v.width, -1)
     x = net.target.emit_linear(net.graph, x, kernel, None, "vision.patch_embedding")
-    # The class token and its position are one constant row; it joins the patches by padding them with a zero row.
+    # The class token and its position are one constant row: padding adds a zero row in its place.
     positions = net.tensors("vision.embeddings.position_embedding.weight").copy()
     positions[0] += net.tensors("vision.embeddings.class_embedding")
     x = net.node("Pad", x, net.ints(0, 1, 0, 0, 0, 0), name="vision.class_row")
-    return net.node("Add", x, net.graph.weight("vision.positions", positions.astype(io)), name="vision.embeddings")
+    return net.node(
+        "Add",
+        x,
+        net.graph.weight("vision.positions", positions.astype(io)),
+        name="vision.embeddings",
+    )
 
 
-def _layer(net: Net, spec: ModelSpec, x: str, name: str) -> str:
+def _layer(net: NetworkWriter, spec: ModelSpec, x: str, name: str) -> str:
     v = spec.vision
     h = net.layer_norm(x, f"{name}.layer_norm1", v.eps)
     q, k, w = (net.linear(h, f"{name}.self_attn.{p}_proj", part="vision") for p in "qkv")

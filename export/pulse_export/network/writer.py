@@ -1,4 +1,4 @@
-"""What `vision.py` and `decoder.py` write with: a graph, a target, a precision and the checkpoint's tensors."""
+"""What `vision.py` and `decoder.py` write with: a graph, a target, a precision, and tensors."""
 
 from __future__ import annotations
 
@@ -10,17 +10,21 @@ from numpy.typing import NDArray
 
 from pulse_export.checkpoint import Tensors
 from pulse_export.graph import Graph
-from pulse_export.quantize.precision import BITS, Precision
+from pulse_export.quantize.precision import STORAGES, Precision
 from pulse_export.quantize.smooth import Smoothed
 from pulse_export.quantize.weights import QuantWeight, quantize
 from pulse_export.targets.target import Target
 
 
 @dataclass(frozen=True)
-class Net:
-    """One graph being written. `part` of the precision table decides how `linear` stores its weight.
+class NetworkWriter:
+    """One graph being written. `linear` stores a weight as the precision has its part.
 
-    `smoothed`: where activations are quantized too, the calibrated tensors, which then are `tensors` as well.
+    Attributes:
+        block: inputs that share a scale, for storages that the target has in blocks.
+        tensors: the checkpoint's tensors by canonical name.
+        smoothed: tensors with their calibration where activations are quantized too; then
+            `tensors` is the same object.
     """
 
     graph: Graph
@@ -31,15 +35,21 @@ class Net:
     smoothed: Smoothed | None = None
 
     def linear(self, x: str, *names: str, part: str, name: str | None = None) -> str:
-        """A Linear layer; several names are stacked along their outputs into one. Biases are found by their names."""
+        """A Linear layer; several names are stacked along their outputs into one.
+
+        Layers of the vision part have a bias, which is found by its name.
+        """
         stacked = [self.tensors(f"{n}.weight") for n in names]
         weight = stacked[0] if len(stacked) == 1 else np.concatenate(stacked)
         bias = self.tensors(f"{names[0]}.bias") if part == "vision" else None
-        storage = getattr(self.precision, part)
+        storage = STORAGES[getattr(self.precision, part)]
         scale = None
-        if storage == "w8a8" and self.smoothed:
-            x, scale = self._smoothed_input(x, names[0], self.smoothed), self.smoothed.scale(names[0])
-        stored = self._quantized(weight, storage) if storage in BITS else weight
+        if storage.rounds_inputs and self.smoothed:
+            x, scale = (
+                self._smoothed_input(x, names[0], self.smoothed),
+                self.smoothed.scale(names[0]),
+            )
+        stored = self._quantized(weight, storage.name) if storage.quantized else weight
         return self.target.emit_linear(self.graph, x, stored, bias, name or names[0], scale)
 
     def _smoothed_input(self, x: str, layer: str, smoothed: Smoothed) -> str:

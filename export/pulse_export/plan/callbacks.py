@@ -1,4 +1,7 @@
-"""What TensorRT calls back while it builds. No exception may pass through it: the first is kept, and ends the build."""
+"""What TensorRT calls back while it builds.
+
+No exception may pass through TensorRT: the first is kept, and ends the build.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,11 @@ from pulse_edge.progress import Progress
 
 
 class Callbacks:
-    """Of one build. `raised`: the first exception of a callback, or Ctrl-C; to be raised when TensorRT has returned."""
+    """The callbacks of one build.
+
+    Attributes:
+        raised: the first exception of a callback, or Ctrl-C. Raise it when TensorRT has returned.
+    """
 
     def __init__(self, graph: str, progress: Progress | None) -> None:
         self.raised: BaseException | None = None
@@ -29,7 +36,10 @@ class Callbacks:
 
     @contextmanager
     def handling_interrupts(self) -> Iterator[None]:
-        """Ctrl-C is an exception at any line of a callback, else; only the main thread is told of it."""
+        """Keep Ctrl-C for later, as an exception of a callback is.
+
+        Python would raise it at any line of a callback. Only the main thread receives it.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -51,7 +61,9 @@ class Callbacks:
                     guarded(lambda: report(graph, 0, steps))
 
             def step_complete(self, name: str, step: int) -> bool:
-                return guarded(lambda: report(graph, 1, outermost[name]) if name in outermost else None)
+                return guarded(
+                    lambda: report(graph, 1, outermost[name]) if name in outermost else None
+                )
 
             def phase_finish(self, name: str) -> None:
                 outermost.pop(name, None)

@@ -1,7 +1,8 @@
-"""What a model's linear layers read on ECG pages: the largest magnitude of each input channel.
+"""The inputs of a model's linear layers on ECG pages: the largest magnitude of each channel.
 
-The pages go through the numpy reference layer by layer: all samples through one layer, then the next, so that one
-layer's weights are in memory and each is read once. Between layers a sample is its hidden state (48 MB in a 7B model).
+The pages go through the numpy reference layer by layer: all samples through one layer, then the
+next. So one layer's weights are in memory at a time, and each is read once. Between layers a sample
+is its hidden state (48 MB in a 7B model).
 """
 
 from __future__ import annotations
@@ -13,49 +14,30 @@ from pathlib import Path
 import numpy as np
 
 from pulse_edge.bundle.spec import ModelSpec
-from pulse_edge.errors import ExportError
 from pulse_edge.page.tokens import merge
 from pulse_edge.page.views import preprocess
 from pulse_export import reference
 from pulse_export.checkpoint import Floats, Tensors
+from pulse_export.quantize.recipe import Recipe as Recipe
 from pulse_export.quantize.samples import DataHash, read_samples
-
-MOST_SAMPLES = 4096
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to calibrate. `images` and `prompts`: see `read_samples`. `alpha` of SmoothQuant; 0 leaves activations as
-    they are, and only their scales are taken from the samples. Raises `ExportError`.
-
-    0.8: activations, which share one scale, are harder to round than weights, which have one for each output. At
-    pulse-nano's 38 sites the error of a product (geometric mean, and the largest, which is before a down_proj) is 1.00
-    and 4.5 % at 0.5, 0.84 and 3.0 % at 0.8, 0.82 and 2.8 % at 0.9; SmoothQuant's authors take 0.85 for Llama-2-7B.
-    Nothing is gained by a scale that clips: at 0.85 of the largest magnitude 0.84 % become 0.97 %.
-    """
-
-    images: Path | None = None
-    prompts: Path | None = None
-    samples: int = 16
-    alpha: float = 0.8
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.samples <= MOST_SAMPLES:
-            raise ExportError(f"calibration samples are {self.samples}, must be 1 to {MOST_SAMPLES}")
-        if not 0 <= self.alpha <= 1:
-            raise ExportError(f"SmoothQuant's alpha is {self.alpha}, must be 0 (off) to 1")
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Largest magnitudes, float32 [columns], of every linear layer's input and weights, by the layer's name; and what
-    they were taken from."""
+    """Largest magnitudes, float32 [columns], of every linear layer's input and weights, by the
+    layer's name.
+
+    Attributes:
+        alpha: SmoothQuant's exponent.
+        samples: how many pages were run.
+        sha256: of the pages and conversations.
+    """
 
     inputs: dict[str, Floats]
     weights: dict[str, Floats]
     alpha: float
     samples: int
-    sha256: str  # of the pages and conversations
+    sha256: str
 
     def __str__(self) -> str:
         smoothing = f"SmoothQuant alpha {self.alpha:g}" if self.alpha else "no smoothing"
@@ -63,7 +45,7 @@ class Calibration:
 
 
 class _Observer:
-    """Does what `reference.linear` does, and remembers what it saw."""
+    """Does what `reference.linear_layer` does, and remembers what it saw."""
 
     def __init__(self) -> None:
         self.inputs: dict[str, Floats] = {}
@@ -75,7 +57,7 @@ class _Observer:
             np.maximum(self.inputs[name], peaks, out=self.inputs[name])
         else:
             self.inputs[name], self.weights[name] = peaks, _peaks(tensor(f"{name}.weight"))
-        return reference.linear(x, tensor, name)
+        return reference.linear_layer(x, tensor, name)
 
 
 def _peaks(rows: reference.Array) -> Floats:
@@ -85,9 +67,14 @@ def _peaks(rows: reference.Array) -> Floats:
 
 
 def calibrate(checkpoint: Path, spec: ModelSpec, tensors: Tensors, recipe: Recipe) -> Calibration:
-    """Run the recipe's samples. `tensors` is asked for every tensor but the head, once each.
+    """Run the recipe's samples.
 
-    Raises `ExportError` for what is wrong with the data, `ImageError` for a page that is no image.
+    Args:
+        tensors: is asked for every tensor but the head, once each.
+
+    Raises:
+        ExportError: the data is not as the recipe says.
+        ImageError: a page is no image.
     """
     observer, digest = _Observer(), DataHash()
     states, pages, ids = [], [], []

@@ -1,8 +1,8 @@
-"""What a calibration looks at: ECG pages, and conversations about them as the model was trained on.
+"""The data of a calibration: ECG pages, and conversations about them as the model was trained on.
 
-From a JSON file as ECGInstruct's (`id`, `image`, `conversations` of `from` human or gpt and `value`) and a directory
-that holds the images it names; from a directory of pages alone, which are asked built-in questions; or from nothing:
-then pages are simulated and drawn, with questions and right answers.
+They come from a JSON file as ECGInstruct's (`id`, `image`, `conversations` of `from` human or gpt
+and `value`) and a directory with its images; or from a directory of pages alone, with built-in
+questions; or from nothing: then pages are simulated and drawn, with questions and right answers.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pulse_edge.assets import RATE_QUESTION, REPORT_QUESTION
 from pulse_edge.bundle.manifest import TOKENIZER
 from pulse_edge.bundle.spec import ModelSpec
 from pulse_edge.errors import ExportError
@@ -28,8 +29,8 @@ from pulse_edge.text.tokenizer import Tokenizer
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 QUESTIONS = (  # of pages whose truth is not known: only the prompt is read
-    "Please write a clinical report based on this ECG image.",
-    "What is the heart rate?",
+    REPORT_QUESTION,
+    RATE_QUESTION,
     "What is the rhythm?",
     "Are there ST segment changes?",
     "Is there a conduction abnormality?",
@@ -41,7 +42,11 @@ Turns = tuple[str, ...]  # question, answer, question, …
 
 @dataclass(frozen=True)
 class Sample:
-    """A page and the ids of a conversation about it, `IMAGE` once among them; together they fit the context."""
+    """A page and a conversation about it; together they fit the context.
+
+    Attributes:
+        ids: token ids, with `IMAGE` once among them.
+    """
 
     name: str
     page: Image.Image
@@ -61,10 +66,16 @@ def read_samples(
     images: Path | None = None,
     prompts: Path | None = None,
 ) -> Iterator[Sample]:
-    """`count` samples, or as many as there are, drawn with a fixed seed; their pages are read when their turn comes.
+    """Draw samples with a fixed seed. Pages are read when their turn comes.
 
-    images: directory of pages; None: where `prompts` lies, or simulated ones. prompts: conversations in ECGInstruct's
-    format; None: built-in questions. Raises `ExportError` and, for a page that is no image, `ImageError`.
+    Args:
+        count: how many to draw; fewer if there are fewer.
+        images: directory of pages; None: where `prompts` lies, or simulated pages.
+        prompts: conversations in ECGInstruct's format; None: built-in questions.
+
+    Raises:
+        ExportError: the data is missing or not in that format.
+        ImageError: a page is no image.
     """
     tokenizer = Tokenizer(checkpoint / TOKENIZER, spec.prompt.legacy)
     if images is not None and not images.is_dir():
@@ -88,12 +99,14 @@ def _sample(entry: _Entry, tokenizer: Tokenizer, spec: ModelSpec) -> Sample:
         ids += builder.next_turn(text) if at % 2 else tokenizer.encode(text)
     room = spec.text.context - token_count(page.size, spec) + 1
     if room <= ids.index(IMAGE) + 1:
-        raise ExportError(f"{entry.name}: the page's {token_count(page.size, spec)} tokens do not fit the context")
+        raise ExportError(
+            f"{entry.name}: the page's {token_count(page.size, spec)} tokens do not fit the context"
+        )
     return Sample(entry.name, page, tuple(ids[:room]))
 
 
 def _simulated(index: int) -> tuple[Image.Image, Turns]:
-    """A page that is drawn as the held-out ones of the accuracy gate are, from other seeds; its answers are true."""
+    """A page and true answers, as the accuracy gate's held-out ones are made, from other seeds."""
     from pulse_edge.simulation.cases import heldout_case
 
     case = heldout_case(index, SIMULATION_SEED)
@@ -120,11 +133,11 @@ def _conversations(prompts: Path, images: Path) -> list[_Entry]:
         raise ExportError(f"{prompts}: not JSON ({error})") from None
     if not isinstance(rows, list) or not rows:
         raise ExportError(f"{prompts}: must be a list of conversations, as ECGInstruct is")
-    return [_entry(*_checked(row, f"{prompts}[{i}]", images)) for i, row in enumerate(rows)]
+    return [_entry(*_conversation(row, f"{prompts}[{i}]", images)) for i, row in enumerate(rows)]
 
 
-def _checked(row: Any, where: str, images: Path) -> tuple[Path, Turns]:
-    """An entry's image and its turns. All entries are checked, whether they are drawn or not."""
+def _conversation(row: Any, where: str, images: Path) -> tuple[Path, Turns]:
+    """An entry's image and its turns. All entries are checked, drawn or not."""
     if not isinstance(row, dict) or not isinstance(row.get("image"), str) or not row["image"]:
         raise ExportError(f"{where}: must be an object that names an image")
     path = images / row["image"]
@@ -142,7 +155,9 @@ def _checked(row: Any, where: str, images: Path) -> tuple[Path, Turns]:
         speaker = "gpt" if at % 2 else "human"
         value = turn.get("value") if isinstance(turn, dict) else None
         if not isinstance(value, str) or turn.get("from") != speaker:
-            raise ExportError(f"{where}: turn {at} must be an object with from {speaker!r} and a text as value")
+            raise ExportError(
+                f"{where}: turn {at} must be an object with from {speaker!r} and a text as value"
+            )
         text = value.replace("<image>", "").strip()
         if not text:
             raise ExportError(f"{where}: turn {at} says nothing")

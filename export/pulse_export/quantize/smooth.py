@@ -1,13 +1,16 @@
-"""SmoothQuant (Xiao et al. 2022, arXiv 2211.10438): a layer's large input channels, moved into its weights.
+"""SmoothQuant (Xiao et al. 2022, arXiv 2211.10438): a layer's large input channels are moved into
+its weights.
 
-Channel k of an activation is divided by s_k and column k of the weights that read it is multiplied by s_k, with
-s_k = max|x_k|^alpha / max|W_k|^(1 - alpha): the product is the same, and both factors have fewer outliers. The division
-costs nothing where it can be folded into what writes the activation. `sites` is the table of those places:
+Channel k of an activation is divided by s_k, and column k of the weights that read it is multiplied
+by s_k, with s_k = max|x_k|^alpha / max|W_k|^(1 - alpha). The product is the same, and both factors
+have fewer outliers. The division is free where it folds into the tensors that write the activation.
+`sites` is the table of those places:
 
 * a norm before q/k/v, gate/up, fc1: its weight and bias;
-* v_proj before o_proj (attention only mixes rows), up_proj before down_proj (SwiGLU is linear in it): their rows;
-* nothing before fc2 and the projector's layers (behind a GELU, or the residual stream): there `Smoothed.factor` is
-  multiplied.
+* v_proj before o_proj (attention only mixes rows), up_proj before down_proj (SwiGLU is linear in
+  it): their rows;
+* nothing before fc2 and the projector's layers (behind a GELU, or the residual stream): there the
+  activation is multiplied by `Smoothed.factor`.
 """
 
 from __future__ import annotations
@@ -27,7 +30,12 @@ LARGEST = 127  # of an activation's codes, which are symmetric
 
 @dataclass(frozen=True)
 class Site:
-    """An activation: the linear layers that read it, and the tensors whose rows (or elements) are its channels."""
+    """An activation.
+
+    Attributes:
+        readers: the linear layers that read it.
+        writers: the tensors whose rows (or elements) are its channels.
+    """
 
     readers: tuple[str, ...]
     writers: tuple[str, ...] = ()
@@ -47,9 +55,9 @@ def sites(spec: ModelSpec, parts: Iterable[str] = ("vision", "decoder")) -> Iter
 
 def _vision_sites(layer: str) -> Iterator[Site]:
     attention, mlp = f"{layer}.self_attn", f"{layer}.mlp"
-    yield Site(tuple(f"{attention}.{p}_proj" for p in "qkv"), _affine(f"{layer}.layer_norm1"))
-    yield Site((f"{attention}.out_proj",), _affine(f"{attention}.v_proj"))
-    yield Site((f"{mlp}.fc1",), _affine(f"{layer}.layer_norm2"))
+    yield Site(tuple(f"{attention}.{p}_proj" for p in "qkv"), _affine_names(f"{layer}.layer_norm1"))
+    yield Site((f"{attention}.out_proj",), _affine_names(f"{attention}.v_proj"))
+    yield Site((f"{mlp}.fc1",), _affine_names(f"{layer}.layer_norm2"))
     yield Site((f"{mlp}.fc2",))
 
 
@@ -57,24 +65,30 @@ def _decoder_sites(layer: str) -> Iterator[Site]:
     attention, mlp = f"{layer}.self_attn", f"{layer}.mlp"
     yield Site(tuple(f"{attention}.{p}_proj" for p in "qkv"), (f"{layer}.input_layernorm.weight",))
     yield Site((f"{attention}.o_proj",), (f"{attention}.v_proj.weight",))
-    yield Site((f"{mlp}.gate_proj", f"{mlp}.up_proj"), (f"{layer}.post_attention_layernorm.weight",))
+    yield Site(
+        (f"{mlp}.gate_proj", f"{mlp}.up_proj"), (f"{layer}.post_attention_layernorm.weight",)
+    )
     yield Site((f"{mlp}.down_proj",), (f"{mlp}.up_proj.weight",))
 
 
-def _affine(name: str) -> tuple[str, str]:
+def _affine_names(name: str) -> tuple[str, str]:
     return f"{name}.weight", f"{name}.bias"
 
 
 class Smoothed:
-    """A checkpoint's tensors with the smoothing folded in, one at a time: what `Net` reads instead of them.
+    """A checkpoint's tensors with the smoothing folded in. `NetworkWriter` reads them instead.
 
-    Called with a canonical name it gives that tensor, float32, in its own shape. Linear layers are asked about by
-    name: `scale` says what static int8 codes of their input stand for, `factor` what it must be multiplied with. If
-    factors are multiplied, the model computes what it did, to rounding.
+    Calling it with a canonical name gives that tensor, float32, in its own shape. `scale` and
+    `factor` are of a linear layer's input, by the layer's name. With the factors multiplied the
+    model computes what it did before, but for rounding.
     """
 
     def __init__(
-        self, tensors: Tensors, spec: ModelSpec, calibration: Calibration, parts: Iterable[str] = ("vision", "decoder")
+        self,
+        tensors: Tensors,
+        spec: ModelSpec,
+        calibration: Calibration,
+        parts: Iterable[str] = ("vision", "decoder"),
     ) -> None:
         self._tensors, self._calibration = tensors, calibration
         self._kv = spec.text.kv_heads * spec.text.head_size
@@ -91,18 +105,20 @@ class Smoothed:
         if name in self._written:
             divisor = self._vector(self._written[name])
             if len(divisor) != len(tensor):  # heads that share a value head share its s
-                divisor = divisor.reshape(self._kv // self._head_size, -1, self._head_size)[:, 0].reshape(-1)
+                divisor = divisor.reshape(self._kv // self._head_size, -1, self._head_size)[
+                    :, 0
+                ].reshape(-1)
             tensor = tensor / divisor.reshape(-1, *[1] * (tensor.ndim - 1))
         return tensor
 
     def scale(self, layer: str) -> float:
-        """Value of code 1 of the layer's input: its largest smoothed magnitude on the pages is code 127."""
+        """Value of code 1 of the layer's input. Code 127 is its largest smoothed magnitude."""
         site = self._read[layer]
         peaks: Floats = self._calibration.inputs[layer] / self._vector(site)
         return max(float(peaks.max()) / LARGEST, float(np.finfo(np.float32).tiny))
 
     def factor(self, layer: str) -> Floats | None:
-        """float32 [columns] to multiply the layer's input with; None where there is nothing to multiply."""
+        """float32 [columns] to multiply the layer's input with; None for all ones."""
         site = self._read[layer]
         if site.writers or not self._calibration.alpha:
             return None
@@ -126,7 +142,10 @@ class Smoothed:
 
 
 def smoothing_vector(inputs: Floats, weights: Floats, alpha: float) -> Floats:
-    """s of a site's channels from the largest magnitudes of its inputs and weights; 1 where either is zero."""
+    """s of a site's channels from the largest magnitudes of its inputs and weights.
+
+    It is 1 where either magnitude is zero.
+    """
     live = (inputs > 0) & (weights > 0)
     s: Floats = np.ones_like(inputs)
     s[live] = inputs[live] ** np.float32(alpha) / weights[live] ** np.float32(1 - alpha)

@@ -14,15 +14,21 @@ from pulse_export.threads import over_rows
 class QuantWeight:
     """A linear layer's weight in blocks along its inputs: value = (code - zero) * scale.
 
-    codes: uint8 [rows, blocks * block], the tail block padded with `zero`; scales: float32 [rows, blocks].
     The zero point is the middle of the code range: 8 for 4 bits, 64 for 7, 128 for 8.
+
+    Attributes:
+        codes: uint8 [rows, blocks * block], the tail block padded with `zero`.
+        scales: float32 [rows, blocks].
+        bits: of a code.
+        block: inputs that share a scale.
+        columns: inputs of the layer, without padding.
     """
 
     codes: NDArray[np.uint8]
     scales: NDArray[np.float32]
     bits: int
     block: int
-    columns: int  # inputs of the layer, without padding
+    columns: int
 
     @property
     def zero(self) -> int:
@@ -35,18 +41,27 @@ class QuantWeight:
         return (blocks * self.scales[..., None]).reshape(rows, -1)[:, : self.columns]
 
 
-def quantize(weight: NDArray[np.float32], bits: int, block: int, *, signed: bool = True) -> QuantWeight:
-    """Round to nearest, symmetric, one scale per `block` inputs of each row of `weight` [rows, columns].
+def quantize(
+    weight: NDArray[np.float32], bits: int, block: int, *, signed: bool = True
+) -> QuantWeight:
+    """Round to nearest, symmetric, with one scale for each block of a row's inputs.
 
-    The scale puts the element of largest magnitude on the end of the code range that has one step more
-    (-8 of -8…7), the choice of ggml's Q4_0: it uses all 16 codes, and errs less than absmax / 7. It is negative where
-    that element is positive; with `signed` false such an element goes to 7 instead, and no scale is negative.
+    The scale puts the element of largest magnitude on the end of the code range that has one step
+    more (-8 of -8…7), as ggml's Q4_0 does. All 16 codes are used, and the error is below absmax /
+    7.
+
+    Args:
+        weight: [rows, columns].
+        signed: the scale is negative where the largest element is positive. If False, that element
+            goes to the end with fewer steps (7) instead, and no scale is negative.
     """
     rows, columns = weight.shape
     blocks = -(-columns // block)
     codes = np.empty((rows, blocks * block), np.uint8)
     scales = np.empty((rows, blocks), np.float32)
-    step = max(1, (1 << 21) // max(1, blocks * block))  # rows a task: temporaries of about 8 MB each
+    step = max(
+        1, (1 << 21) // max(1, blocks * block)
+    )  # rows a task: temporaries of about 8 MB each
 
     def work(at: slice) -> None:
         part = weight[at]

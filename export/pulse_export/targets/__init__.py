@@ -1,1 +1,1 @@
-"""What the export writes for: one file a target; `target.py` is their protocol, `registry.py` names them."""
+"""The targets, one file each. `target.py` is their protocol, `registry.py` names them."""

@@ -1,12 +1,14 @@
 """ONNX Runtime's fused operators (domain `com.microsoft`), for its CPU and CUDA providers.
 
-Operator contracts: docs/ContribOperators.md in microsoft/onnxruntime. The two providers run the same graph; they
-differ in its float type, and in what `MatMulNBits` multiplies (CPU: int8 activations, quantized per block on the fly).
-w8a8 is the CPU's alone: whole bytes times whole bytes, with one scale for each token and one for each output.
+Operator contracts: docs/ContribOperators.md in microsoft/onnxruntime. The two providers run the
+same graph. They differ in its float type, and in what `MatMulNBits` multiplies (CPU: int8
+activations, quantized per block on the fly). w8a8 is the CPU's alone: whole bytes times whole
+bytes, with one scale for each token and one for each output.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,25 +16,31 @@ from numpy.typing import NDArray
 
 from pulse_edge.bundle.spec import TextSpec
 from pulse_export.graph import Graph
-from pulse_export.quantize.precision import BITS, Precision, Storage
+from pulse_export.quantize.precision import STORAGES, Precision
 from pulse_export.quantize.weights import QuantWeight
-from pulse_export.targets.target import Cache, Weight, rope_tables
+from pulse_export.targets.target import CacheInputs, Weight, rope_tables
 
 MS = "com.microsoft"
-# w8a8 uses 7 of a weight's 8 bits: without VNNI, x86 adds pairs of products in int16, where 2 * 255 * 127 saturates
-# and 2 * 255 * 64 does not.
+# w8a8 uses 7 of a weight's 8 bits: without VNNI, x86 adds pairs of products in int16, where
+# 2 * 255 * 127 saturates and 2 * 255 * 64 does not.
 BYTE_BITS = 7
+SCALE_INPUT = 12  # of GroupQueryAttention: the keys' scales; the values' follow
 ONE, MIDDLE = np.array(1, np.float32), np.array(128, np.uint8)
 
 
 @dataclass(frozen=True)
-class ContribTarget:
+class OnnxRuntimeTarget:
+    """ONNX Runtime with one of its providers."""
+
     name: str
     io: type[np.generic]
     storages: frozenset[str]
-    accuracy_level: int  # of MatMulNBits: 4 quantizes activations to int8, 0 leaves the choice to the provider
+    accuracy_level: (
+        int  # of MatMulNBits: 4 quantizes activations to int8, 0 leaves the choice to the provider
+    )
     activations: str
     blocked: frozenset[str] = frozenset({"int8", "int4"})
+    caches: frozenset[str] = frozenset({"float"})
     signed_scales: bool = True
     calibrated: bool = False
     gathers: bool = False
@@ -46,9 +54,9 @@ class ContribTarget:
         return {"": 21, MS: 1}
 
     def bits(self, storage: str) -> int:
-        return BYTE_BITS if storage == "w8a8" else BITS[storage]
+        return BYTE_BITS if storage == "w8a8" else STORAGES[storage].bits
 
-    def adapted(self, precision: Precision, tower: Storage | None = None) -> Precision:
+    def adapted(self, precision: Precision, tower: str | None = None) -> Precision:
         """What replaces an int8 vision tower, which always runs thousands of rows at once.
 
         CPU: whole bytes, which are 2.4 times as fast there as blocks (Zen 3). CUDA, where no tower
@@ -63,49 +71,85 @@ class ContribTarget:
         return replace(precision, vision=vision)
 
     def emit_linear(
-        self, graph: Graph, x: str, weight: Weight, bias: NDArray[np.float32] | None, name: str,
+        self,
+        graph: Graph,
+        x: str,
+        weight: Weight,
+        bias: NDArray[np.float32] | None,
+        name: str,
         scale: float | None = None,
-    ) -> str:  # fmt: skip
+    ) -> str:
         if isinstance(weight, QuantWeight) and weight.bits == BYTE_BITS:
             y = _emit_bytes(graph, x, weight, name)
         elif isinstance(weight, QuantWeight):
             codes = graph.weight(f"{name}.codes", pack(weight))
             scales = graph.weight(f"{name}.scales", weight.scales.astype(self.io))
             y = graph.node(
-                "MatMulNBits", [x, codes, scales],
-                name=name, domain=MS, K=weight.columns, N=weight.codes.shape[0], bits=weight.bits,
-                block_size=weight.block, accuracy_level=self.accuracy_level,
-            )  # fmt: skip
+                "MatMulNBits",
+                [x, codes, scales],
+                name=name,
+                domain=MS,
+                K=weight.columns,
+                N=weight.codes.shape[0],
+                bits=weight.bits,
+                block_size=weight.block,
+                accuracy_level=self.accuracy_level,
+            )
         else:
-            y = graph.node("MatMul", [x, graph.weight(f"{name}.weight", weight.T, self.io)], name=name)
+            y = graph.node(
+                "MatMul", [x, graph.weight(f"{name}.weight", weight.T, self.io)], name=name
+            )
         if bias is not None:
-            y = graph.node("Add", [y, graph.weight(f"{name}.bias", bias.astype(self.io))], name=f"{name}.add")
+            y = graph.node(
+                "Add", [y, graph.weight(f"{name}.bias", bias.astype(self.io))], name=f"{name}.add"
+            )
         return y
 
-    def emit_layer_norm(self, graph: Graph, x: str, weight: str, bias: str, eps: float, name: str) -> str:
+    def emit_layer_norm(
+        self, graph: Graph, x: str, weight: str, bias: str, eps: float, name: str
+    ) -> str:
         return graph.node("LayerNormalization", [x, weight, bias], name=name, axis=-1, epsilon=eps)
 
     def emit_rms_norm(self, graph: Graph, x: str, weight: str, eps: float, name: str) -> str:
         # ONNX Runtime keeps this contrib operator in the default domain.
-        return graph.node("SimplifiedLayerNormalization", [x, weight], name=name, axis=-1, epsilon=eps, stash_type=1)
+        return graph.node(
+            "SimplifiedLayerNormalization",
+            [x, weight],
+            name=name,
+            axis=-1,
+            epsilon=eps,
+            stash_type=1,
+        )
 
-    def emit_add_rms_norm(self, graph: Graph, x: str, skip: str, weight: str, eps: float, name: str) -> tuple[str, str]:
+    def emit_add_rms_norm(
+        self, graph: Graph, x: str, skip: str, weight: str, eps: float, name: str
+    ) -> tuple[str, str]:
         outputs = graph.nodes(
-            "SkipSimplifiedLayerNormalization", [x, skip, weight], [name, "", "", f"{name}.sum"],
-            name=name, domain=MS, epsilon=eps,
-        )  # fmt: skip
+            "SkipSimplifiedLayerNormalization",
+            [x, skip, weight],
+            [name, "", "", f"{name}.sum"],
+            name=name,
+            domain=MS,
+            epsilon=eps,
+        )
         return outputs[0], outputs[3]
 
     def emit_activation(self, graph: Graph, x: str, kind: str, name: str) -> str:
         if kind == "gelu":
             return graph.node("Gelu", [x], name=name, domain=MS)
-        return graph.node("QuickGelu", [x], name=name, domain=MS, alpha={"quick_gelu": 1.702, "silu": 1.0}[kind])
+        return graph.node(
+            "QuickGelu", [x], name=name, domain=MS, alpha={"quick_gelu": 1.702, "silu": 1.0}[kind]
+        )
 
     def emit_attention(self, graph: Graph, q: str, k: str, v: str, heads: int, name: str) -> str:
         return graph.node("MultiHeadAttention", [q, k, v], name=name, domain=MS, num_heads=heads)
 
-    def emit_cache_inputs(self, graph: Graph, x: str, spec: TextSpec) -> Cache:
-        """`seqlens_k` int32 [1]: cache rows after this call, less one; `total_length` int32 []: the same, plus one."""
+    def emit_cache_inputs(self, graph: Graph, x: str, spec: TextSpec) -> CacheInputs:
+        """Inputs that `GroupQueryAttention` places rows by.
+
+        `seqlens_k` int32 [1] is the cache's rows after this call, less one; `total_length` int32 []
+        is `seqlens_k` + 1.
+        """
         cos, sin = rope_tables(spec)
         names = {
             "seqlens_k": graph.input("seqlens_k", np.int32, [1]),
@@ -118,17 +162,51 @@ class ContribTarget:
                 shape: list[int | str] = [1, spec.kv_heads, "capacity", spec.head_size]
                 names[f"past.{layer}.{part}"] = graph.input(f"past.{layer}.{part}", self.io, shape)
                 graph.output(f"present.{layer}.{part}", self.io, shape)
-        return Cache(names)
+        return CacheInputs(names)
 
-    def emit_cached_attention(self, graph: Graph, qkv: str, cache: Cache, spec: TextSpec, layer: int, name: str) -> str:
+    def emit_cached_attention(
+        self, graph: Graph, qkv: str, cache: CacheInputs, spec: TextSpec, layer: int, name: str
+    ) -> str:
         c = cache.names
         return graph.nodes(
             "GroupQueryAttention",
-            [qkv, "", "", c[f"past.{layer}.key"], c[f"past.{layer}.value"],
-             c["seqlens_k"], c["total_length"], c["cos"], c["sin"]],
+            [
+                qkv,
+                "",
+                "",
+                c[f"past.{layer}.key"],
+                c[f"past.{layer}.value"],
+                c["seqlens_k"],
+                c["total_length"],
+                c["cos"],
+                c["sin"],
+            ],
             [name, f"present.{layer}.key", f"present.{layer}.value"],
-            name=name, domain=MS, num_heads=spec.heads, kv_num_heads=spec.kv_heads, do_rotary=1, rotary_interleaved=0,
-        )[0]  # fmt: skip
+            name=name,
+            domain=MS,
+            num_heads=spec.heads,
+            kv_num_heads=spec.kv_heads,
+            do_rotary=1,
+            rotary_interleaved=0,
+        )[0]
+
+    def quantize_cache(self, graph: Graph, scales: Mapping[str, NDArray[np.float32]]) -> None:
+        """Keys, after their rotation, and values are rounded with one scale a channel of a head."""
+        for name, scale in scales.items():
+            graph.retype(f"past.{name}", np.int8)
+            graph.retype(f"present.{name}", np.int8)
+            graph.weight(f"scale.{name}", scale, inline=True)
+        for attention in graph.named("GroupQueryAttention"):
+            inputs, outputs = graph.ends(attention)
+            layer = [present.removeprefix("present.") for present in outputs[1:3]]
+            unused = [""] * (SCALE_INPUT - len(inputs))
+            graph.extend(
+                attention,
+                [*unused, *(f"scale.{name}" for name in layer)],
+                k_quant_type="PER_CHANNEL",
+                v_quant_type="PER_CHANNEL",
+                kv_cache_bit_width=8,
+            )
 
 
 def _emit_bytes(graph: Graph, x: str, weight: QuantWeight, name: str) -> str:
@@ -136,35 +214,71 @@ def _emit_bytes(graph: Graph, x: str, weight: QuantWeight, name: str) -> str:
     codes, scale = _emit_codes(graph, x)
     stored = (weight.codes[:, : weight.columns].astype(np.int8) - np.int8(weight.zero)).T
     one, middle, zero = (graph.constant(v) for v in (ONE, MIDDLE, np.array(0, np.int8)))
-    weights = graph.weight(f"{name}.codes", stored), one, graph.weight(f"{name}.scales", weight.scales[:, 0])
-    y = graph.node("MatMulIntegerToFloat", [codes, *weights, middle, zero], name=f"{name}.product", domain=MS)
+    weights = (
+        graph.weight(f"{name}.codes", stored),
+        one,
+        graph.weight(f"{name}.scales", weight.scales[:, 0]),
+    )
+    y = graph.node(
+        "MatMulIntegerToFloat", [codes, *weights, middle, zero], name=f"{name}.product", domain=MS
+    )
     return graph.node("Mul", [y, scale], name=name)
 
 
 def _emit_codes(graph: Graph, x: str) -> tuple[str, str]:
-    """x [..., rows, columns] -> uint8 codes around 128, and the scales [..., rows, 1]; once for all layers that read x.
+    """x [..., rows, columns] -> uint8 codes around 128, and scales [..., rows, 1].
 
-    `DynamicQuantizeMatMul` would do it in one node, but with one scale for all rows: a token with large activations,
-    such as Llama's first, would take the precision of the others.
+    Emitted once for all layers that read x. `DynamicQuantizeMatMul` would do it in one node, but
+    with one scale for all rows: a token with large activations, such as Llama's first, would take
+    the precision of the others.
     """
     codes, scale = f"{x}.bytes", f"{x}.byte_scales"
     if codes not in graph:
-        floor, step = graph.constant(np.array(1e-30, np.float32)), graph.constant(np.array(1 / 127, np.float32))
+        floor, step = (
+            graph.constant(np.array(1e-30, np.float32)),
+            graph.constant(np.array(1 / 127, np.float32)),
+        )
         largest = graph.node("Abs", [x], name=f"{x}.magnitudes")
-        largest = graph.node("ReduceMax", [largest, graph.constant(np.array([-1]))], name=f"{x}.largest", keepdims=1)
+        largest = graph.node(
+            "ReduceMax", [largest, graph.constant(np.array([-1]))], name=f"{x}.largest", keepdims=1
+        )
         largest = graph.node("Max", [largest, floor], name=f"{x}.positive")
         graph.node("Mul", [largest, step], name=scale)
         units = graph.node("Div", [x, scale], name=f"{x}.units")
-        graph.node("QuantizeLinear", [units, graph.constant(ONE), graph.constant(MIDDLE)], name=codes)
+        graph.node(
+            "QuantizeLinear", [units, graph.constant(ONE), graph.constant(MIDDLE)], name=codes
+        )
     return codes, scale
 
 
-CPU = ContribTarget("cpu", np.float32, frozenset({"fp32", "int8", "int4", "w8a8"}), 4, "int8, dynamic, per block")
-CUDA = ContribTarget("cuda", np.float16, frozenset({"fp16", "int8", "int4"}), 0, "fp16", gathers=True)
+CPU = OnnxRuntimeTarget(
+    name="cpu",
+    io=np.float32,
+    storages=frozenset({"fp32", "int8", "int4", "w8a8"}),
+    accuracy_level=4,
+    activations="int8, dynamic, per block",
+    caches=frozenset({"float", "int8"}),
+)
+CUDA = OnnxRuntimeTarget(
+    name="cuda",
+    io=np.float16,
+    storages=frozenset({"fp16", "int8", "int4"}),
+    accuracy_level=0,
+    activations="fp16",
+    gathers=True,
+)
+
+
+def target(name: str, precision: Precision) -> OnnxRuntimeTarget:
+    """The provider's target; its float type is the same for all precisions."""
+    return {"cpu": CPU, "cuda": CUDA}[name]
 
 
 def pack(weight: QuantWeight) -> NDArray[np.uint8]:
-    """Codes as `MatMulNBits` wants them: uint8 [rows, blocks, block * bits / 8], 4-bit pairs low nibble first."""
+    """Codes in the layout of `MatMulNBits`: uint8 [rows, blocks, block * bits / 8].
+
+    Two 4-bit codes share a byte, the first in the low nibble.
+    """
     blocks = weight.codes.reshape(weight.codes.shape[0], -1, weight.block)
     if weight.bits == 8:
         return blocks

@@ -1,29 +1,39 @@
-"""The table of targets."""
+"""The table of targets: what the export can write for, and the file that knows how."""
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from pulse_edge.bundle.manifest import TargetName
 from pulse_edge.errors import ExportError
 from pulse_export.quantize.precision import Precision
-from pulse_export.targets.target import Target
+
+if TYPE_CHECKING:
+    from pulse_export.targets.target import Target
+
+# Name, as in a bundle's manifest -> module of this package with `target(name, precision)`.
+# Modules are imported when a target is asked for: they need onnx, and the names do not.
+TARGETS: dict[TargetName, str] = {
+    "cpu": "onnxruntime",
+    "cuda": "onnxruntime",
+    "standard": "tensorrt",
+}
 
 
 def get_target(name: str, precision: Precision) -> Target:
-    """The target for one precision. Raises `ExportError` for a pair that is not supported."""
-    from pulse_export.targets import onnxruntime as contrib  # each target's file names what it supports
-    from pulse_export.targets import tensorrt as standard
+    """The target of this name, in the float type that the precision needs.
 
-    full = precision.decoder == "fp32"
-    targets: dict[str, Target] = {
-        "cpu": contrib.CPU,
-        "cuda": contrib.CUDA,
-        "standard": standard.FULL if full else standard.HALF,
-    }
-    if name not in targets:
-        raise ExportError(f"target {name!r} is not one of {', '.join(targets)}")
-    target = targets[name]
-    storages = {precision.decoder, precision.head, precision.vision}
-    if not storages <= target.storages:
+    Raises:
+        ExportError: no target has this name, or it does not run the precision's storages.
+    """
+    module = next((module for known, module in TARGETS.items() if known == name), None)
+    if module is None:
+        raise ExportError(f"target {name!r} is not one of {', '.join(TARGETS)}")
+    target: Target = import_module(f"pulse_export.targets.{module}").target(name, precision)
+    if not precision.storages <= target.storages:
+        legal = ", ".join(sorted(target.storages))
         raise ExportError(
-            f"target {name} does not run {precision.name}: it supports weights in {', '.join(sorted(target.storages))}"
+            f"target {name} does not run {precision.name}: it supports weights in {legal}"
         )
     return target

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,21 +11,30 @@ from numpy.typing import NDArray
 
 from pulse_edge.bundle.spec import TextSpec
 from pulse_export.graph import Graph
-from pulse_export.quantize.precision import Precision, Storage
+from pulse_export.quantize.precision import Precision
 from pulse_export.quantize.weights import QuantWeight
 
 Weight = QuantWeight | NDArray[np.float32]  # float32 [rows = outputs, columns = inputs]
 
 
 @dataclass(frozen=True)
-class Cache:
-    """What a decoder layer's attention needs besides its projections; built once per graph by `emit_cache_inputs`."""
+class CacheInputs:
+    """What a decoder layer's attention needs besides its projections.
+
+    Built once a graph by `emit_cache_inputs`.
+
+    Attributes:
+        names: of the graph's inputs and weights, by what they are to the target.
+    """
 
     names: dict[str, str]
 
 
 class Target(Protocol):
-    """One way of writing the networks. Values are [batch, rows, features] in `io` floats unless said otherwise."""
+    """One way of writing the networks.
+
+    Values are [batch, rows, features] in `io` floats unless a docstring says otherwise.
+    """
 
     @property
     def name(self) -> str: ...
@@ -42,24 +52,27 @@ class Target(Protocol):
 
     @property
     def storages(self) -> frozenset[str]:
-        """Weight storages it runs, of the precision table's."""
+        """Names of the weight storages it runs, of `STORAGES`."""
+
+    @property
+    def caches(self) -> frozenset[str]:
+        """What the KV cache may hold, of `CACHES`."""
 
     def bits(self, storage: str) -> int:
         """Of a quantized storage's codes."""
 
     @property
     def blocked(self) -> frozenset[str]:
-        """Quantized storages whose weights have a scale for each block of inputs; others have one for each output."""
+        """Quantized storages with a scale for each block of inputs, not for each output."""
 
     @property
     def signed_scales(self) -> bool:
         """Whether a scale may be negative (see `quantize`)."""
 
-    def adapted(self, precision: Precision, tower: Storage | None = None) -> Precision:
+    def adapted(self, precision: Precision, tower: str | None = None) -> Precision:
         """The precision as it runs best here, with another storage for a part.
 
-        tower: what the vision tower and projector are to be stored as, in so many bits; None leaves
-            it to the target.
+        tower: storage of the vision tower and projector; None leaves it to the target.
         """
 
     @property
@@ -68,24 +81,37 @@ class Target(Protocol):
 
     @property
     def calibrated(self) -> bool:
-        """Whether w8a8 needs activation scales from a calibration; if not, they are found at run time."""
+        """Whether w8a8 needs activation scales from a calibration; else the graph computes them."""
 
     @property
     def gathers(self) -> bool:
-        """Whether the decoder takes the numbers of rows of a table on the device (`engines.engine.Engine`), and
-        says which token is the likeliest, instead of taking embeddings."""
+        """Whether the decoder takes numbers of rows of a table on the device instead of embeddings
+        (`engines.engine.Engine`), and gives the likeliest tokens as well."""
 
     def emit_linear(
-        self, graph: Graph, x: str, weight: Weight, bias: NDArray[np.float32] | None, name: str,
+        self,
+        graph: Graph,
+        x: str,
+        weight: Weight,
+        bias: NDArray[np.float32] | None,
+        name: str,
         scale: float | None = None,
-    ) -> str:  # fmt: skip
-        """y = x W^T + b. `scale`: x is rounded to int8 codes of this step first, where the target is `calibrated`."""
+    ) -> str:
+        """y = x W^T + b.
 
-    def emit_layer_norm(self, graph: Graph, x: str, weight: str, bias: str, eps: float, name: str) -> str: ...
+        Args:
+            scale: x is rounded to int8 codes of this step first, where the target is `calibrated`.
+        """
+
+    def emit_layer_norm(
+        self, graph: Graph, x: str, weight: str, bias: str, eps: float, name: str
+    ) -> str: ...
 
     def emit_rms_norm(self, graph: Graph, x: str, weight: str, eps: float, name: str) -> str: ...
 
-    def emit_add_rms_norm(self, graph: Graph, x: str, skip: str, weight: str, eps: float, name: str) -> tuple[str, str]:
+    def emit_add_rms_norm(
+        self, graph: Graph, x: str, skip: str, weight: str, eps: float, name: str
+    ) -> tuple[str, str]:
         """(norm(x + skip), x + skip)."""
 
     def emit_activation(self, graph: Graph, x: str, kind: str, name: str) -> str:
@@ -94,18 +120,31 @@ class Target(Protocol):
     def emit_attention(self, graph: Graph, q: str, k: str, v: str, heads: int, name: str) -> str:
         """Full (bidirectional) attention."""
 
-    def emit_cache_inputs(self, graph: Graph, x: str, spec: TextSpec) -> Cache:
+    def emit_cache_inputs(self, graph: Graph, x: str, spec: TextSpec) -> CacheInputs:
         """The cache, and the positions of x's rows in it."""
 
-    def emit_cached_attention(self, graph: Graph, qkv: str, cache: Cache, spec: TextSpec, layer: int, name: str) -> str:
+    def emit_cached_attention(
+        self, graph: Graph, qkv: str, cache: CacheInputs, spec: TextSpec, layer: int, name: str
+    ) -> str:
         """RoPE, append to layer's cache, causal attention over it. qkv: q, k and v side by side."""
+
+    def quantize_cache(self, graph: Graph, scales: Mapping[str, NDArray[np.float32]]) -> None:
+        """Give a finished decoder a KV cache of 8-bit codes, where `caches` has int8.
+
+        The graph was written with a float cache, which ran once for the scales. Weights and all
+        other nodes stay.
+
+        Args:
+            scales: float32 [1, kv_heads, 1, head_size], the value of code 1, by cache tensor
+                (`0.key`, `0.value`, `1.key`, ...).
+        """
 
 
 def rope_tables(spec: TextSpec) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """cos, sin float32 [context, head_size / 2] of Llama's rotary embedding.
 
-    Angles are rounded to float32 before the cosine, as in Hugging Face's LlamaRotaryEmbedding: at position 4,000 an
-    exact angle would differ from what the model was trained with in the fourth digit.
+    Angles are rounded to float32 before the cosine, as in Hugging Face's LlamaRotaryEmbedding. At
+    position 4,000 an exact angle would differ in the fourth digit from the one of the training.
     """
     exponents = np.arange(0, spec.head_size, 2, dtype=np.float32) / np.float32(spec.head_size)
     inverse = (1 / spec.rope_theta ** exponents.astype(np.float64)).astype(np.float32)

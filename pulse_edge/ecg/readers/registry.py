@@ -7,50 +7,73 @@ from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
-from pulse_edge.ecg.readers.dicom import _read_dicom
+from pulse_edge.ecg.readers.dicom import is_dicom, read_dicom
 from pulse_edge.ecg.recording import Recording
 from pulse_edge.errors import RecordingError
 
-# ---- files -------------------------------------------------------------------------------------------------
+HEAD = 256  # bytes of a file that `sniff` gets
 
 
 class Reader(NamedTuple):
-    """A file format: how its files' names end, the bytes that mark them at `offset`, and what reads them."""
+    """A waveform format.
+
+    Attributes:
+        name: what messages call it.
+        suffixes: how its files' names end, in lower case.
+        sniff: whether a file's first `HEAD` bytes are of this format.
+        read: reads a file; raises `RecordingError`, or `ImportError` without its package.
+        extra: the extra of pulse-edge that installs its package.
+    """
 
     name: str
     suffixes: tuple[str, ...]
-    offset: int
-    magic: bytes
+    sniff: Callable[[bytes], bool]
     read: Callable[[Path], Recording]
+    extra: str
+
+
+READERS = (Reader("DICOM", (".dcm", ".dicom"), is_dicom, read_dicom, "ecg"),)
 
 
 def is_recording(path: str | PathLike[str]) -> bool:
-    """Whether a file looks like a waveform recording, by mark or suffix; reads a few bytes, never raises."""
+    """Whether a file looks like a waveform recording, by its first bytes or its suffix.
+
+    Never raises: whoever reads the file says what is wrong with it.
+    """
     return _reader(Path(path)) is not None
 
 
 def read_recording(path: str | PathLike[str]) -> Recording:
-    """Read a recording in one of the formats of `READERS`. Raises `RecordingError`, and nothing else."""
+    """Read a recording in one of the formats of `READERS`.
+
+    Raises:
+        RecordingError: there is no such file, its format is not known, it is damaged, or what reads
+            it is not installed.
+    """
     path = Path(path)
     if not path.is_file():
         raise RecordingError(f"{path}: no such file")
     reader = _reader(path)
     if reader is None:
-        known = ", ".join(f"{row.name} ({' '.join(row.suffixes)})" for row in READERS)
-        raise RecordingError(f"{path}: not a waveform recording in a known format; known: {known}")
-    return reader.read(path)
+        formats = ", ".join(f"{row.name} ({' '.join(row.suffixes)})" for row in READERS)
+        raise RecordingError(
+            f"{path}: not a waveform recording in a known format; known: {formats}"
+        )
+    try:
+        return reader.read(path)
+    except ImportError as error:
+        package = error.name or str(error)
+        install = f"pip install 'pulse-edge[{reader.extra}]'"
+        raise RecordingError(f"{path}: {reader.name} needs {package}: {install}") from error
 
 
 def _reader(path: Path) -> Reader | None:
     head = b""
     try:
         with open(path, "rb") as file:
-            head = file.read(256)
+            head = file.read(HEAD)
     except OSError:
-        pass  # the suffix decides; reading it will say what is wrong
-    marked = (row for row in READERS if head[row.offset :].startswith(row.magic))
-    named = (row for row in READERS if path.suffix.lower() in row.suffixes)
-    return next(marked, None) or next(named, None)
-
-
-READERS = (Reader("DICOM", (".dcm", ".dicom"), 128, b"DICM", _read_dicom),)
+        pass  # the suffix decides; reading the file will say what is wrong
+    by_content = (row for row in READERS if row.sniff(head))
+    by_name = (row for row in READERS if path.suffix.lower() in row.suffixes)
+    return next(by_content, None) or next(by_name, None)

@@ -1,0 +1,223 @@
+"""What an export may be asked for: every option, its legal values and its help text.
+
+The legal values come from the tables in `quantize.precision` and `targets.registry`. Validation,
+error messages and the command's options read them from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from pulse_edge.errors import ExportError
+from pulse_export.quantize.precision import (
+    BLOCK_SIZES,
+    CACHES,
+    HEADS,
+    PRECISIONS,
+    STORAGES,
+    TOWERS,
+    Precision,
+)
+from pulse_export.quantize.recipe import Recipe
+from pulse_export.targets.registry import TARGETS, get_target
+
+if TYPE_CHECKING:
+    from pulse_export.targets.target import Target
+
+
+def _about(help_text: str, choices: Sequence[str | int] = ()) -> dict[str, Any]:
+    """A field's metadata. `choices` lists the legal values; () if any of the type is legal."""
+    return {"help": help_text} | ({"choices": tuple(choices)} if choices else {})
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How to export. Checked where it is made, apart from what only the checkpoint can tell.
+
+    Every field's metadata holds a `help` text and, where the legal values are listed, `choices`.
+
+    Args:
+        precision: what the weights are stored as, a name in `PRECISIONS`.
+        target: what the graphs are written for, a name in `TARGETS`.
+        block_size: inputs that share a scale, of `BLOCK_SIZES`; None is the precision's own.
+        context: tokens that the KV cache holds at most; None is the model's own. A plan's cache
+            always has this length.
+        cache: what the KV cache holds, of `CACHES`. int8 takes a quarter of float32's memory.
+        head: storage of the output matrix, of `HEADS`; None is the precision's own.
+        tower: storage of vision tower and projector, of `TOWERS`; None is the precision's own, but
+            fp16 for int8 and int4 on cuda.
+        calibration: how the scales of 8-bit activations are found, for precisions that have them;
+            None is the default recipe.
+        force: replace a bundle that is already there.
+
+    Raises:
+        ExportError: a value is not legal, or values do not go together. It names the legal ones.
+    """
+
+    precision: str = field(
+        default="int8", metadata=_about("What the weights are stored as.", tuple(PRECISIONS))
+    )
+    target: str = field(
+        default="cpu",
+        metadata=_about(
+            "What the bundle is for: ONNX Runtime on cpu or cuda; standard: TensorRT.",
+            tuple(TARGETS),
+        ),
+    )
+    block_size: int | None = field(
+        default=None,
+        metadata=_about("Inputs that share a scale [default: 32 for int4, else 128].", BLOCK_SIZES),
+    )
+    context: int | None = field(
+        default=None,
+        metadata=_about("Longest prompt + answer, in tokens [default: the model's]."),
+    )
+    cache: str = field(default="float", metadata=_about("KV cache.", CACHES))
+    head: str | None = field(
+        default=None,
+        metadata=_about("Output matrix of a quantized model [default: int8].", HEADS),
+    )
+    tower: str | None = field(
+        default=None,
+        metadata=_about(
+            "Vision tower and projector "
+            "[default: the precision's; fp16 for int8 and int4 on cuda].",
+            TOWERS,
+        ),
+    )
+    calibration: Recipe | None = field(
+        default=None, metadata=_about("How 8-bit activations are calibrated.")
+    )
+    force: bool = field(default=False, metadata=_about("Replace OUT if it is a bundle."))
+
+    def __post_init__(self) -> None:
+        self.resolve()
+
+    @classmethod
+    def choices(cls, name: str) -> tuple[str | int, ...]:
+        """Legal values of a field, () where they are not listed."""
+        return next(f.metadata.get("choices", ()) for f in fields(cls) if f.name == name)
+
+    def resolve(self) -> Resolved:
+        """What these options come to. Raises `ExportError`, as the constructor does."""
+        precision = PRECISIONS.get(self.precision)
+        if precision is None:
+            legal = ", ".join(PRECISIONS)
+            raise ExportError(f"precision {self.precision!r} is not one of {legal}")
+        if self.head is not None:
+            precision = _with_head(precision, self.head)
+        target = get_target(self.target, precision)
+        if self.cache not in target.caches:
+            raise ExportError(_illegal_cache(self.cache))
+        adapted = adapt(target, precision, self.tower)
+        recipe = self.calibration
+        quantized = bool(adapted.parts_that_round_inputs())
+        block = self._block(target, adapted)
+        if recipe and not quantized:
+            raise ExportError(
+                f"precision {self.precision} quantizes no activations, "
+                "so it takes no calibration data"
+            )
+        if self.context is not None and self.context < 1:
+            raise ExportError(f"context {self.context} must be a whole number from 1")
+        if recipe is None and quantized and target.calibrated:
+            recipe = Recipe()
+        return Resolved(target, adapted, block, recipe)
+
+    def _block(self, target: Target, precision: Precision) -> int:
+        blocked = bool(target.blocked & precision.storages)
+        if self.block_size is None:
+            return precision.block_size if blocked else 0
+        if not blocked:
+            raise ExportError(
+                f"block size {self.block_size} must be left out "
+                f"for {self.precision} on {self.target}"
+            )
+        if self.block_size not in BLOCK_SIZES:
+            legal = ", ".join(map(str, BLOCK_SIZES))
+            raise ExportError(f"block size {self.block_size} must be one of {legal}")
+        return self.block_size
+
+
+class OptionValues(TypedDict, total=False):
+    """The fields of `ExportOptions` as keywords of `export`, for the type checker.
+
+    A test keeps the two equal.
+    """
+
+    precision: str
+    target: str
+    block_size: int | None
+    context: int | None
+    cache: str
+    head: str | None
+    tower: str | None
+    calibration: Recipe | None
+    force: bool
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Options with every default filled in.
+
+    Attributes:
+        precision: the row as the target runs it, with the head and tower that were asked for.
+        block: inputs that share a scale; 0 where no storage has blocks.
+        recipe: the calibration to make, None for none.
+    """
+
+    target: Target
+    precision: Precision
+    block: int
+    recipe: Recipe | None
+
+
+def options_from_keywords(options: ExportOptions | None, values: OptionValues) -> ExportOptions:
+    """`options`, or the defaults, with these values instead.
+
+    Raises:
+        TypeError: a keyword is no option. The message lists the options.
+    """
+    names = [f.name for f in fields(ExportOptions)]
+    unknown = sorted(values.keys() - set(names))
+    if unknown:
+        raise TypeError(f"export has no option {unknown[0]!r}; its options are {', '.join(names)}")
+    return replace(options or ExportOptions(), **values)
+
+
+def adapt(target: Target, precision: Precision, tower: str | None) -> Precision:
+    """The precision as the target runs it, with this storage of the tower. Raises `ExportError`."""
+    if tower is None:
+        return target.adapted(precision)
+    legal = [storage for storage in TOWERS if storage in target.storages]
+    if tower not in legal:
+        raise ExportError(
+            f"tower {tower!r} must be {' or '.join(legal)}, or left out, "
+            f"for {precision.name} on target {target.name}"
+        )
+    if STORAGES[tower].quantized and not STORAGES[precision.vision].quantized:
+        own = PRECISIONS[tower]  # nothing else of the model is quantized
+        precision = replace(precision, block_size=own.block_size, recipe=own.recipe)
+    return target.adapted(precision, tower)
+
+
+def _with_head(precision: Precision, head: str) -> Precision:
+    if head not in HEADS or not STORAGES[precision.decoder].quantized:
+        raise ExportError(
+            f"head {head!r} is not one of {', '.join(HEADS)}, "
+            f"or {precision.name} quantizes no weights"
+        )
+    return replace(precision, head=head)
+
+
+def _illegal_cache(cache: str) -> str:
+    special = CACHES[1:]
+    row = PRECISIONS["int8"]  # which every target runs
+    needs = [
+        f"{name} needs target "
+        + " or ".join(target for target in TARGETS if name in get_target(target, row).caches)
+        for name in special
+    ]
+    return f"cache {cache!r} is not one of {', '.join(CACHES)}, of which {', '.join(needs)}"

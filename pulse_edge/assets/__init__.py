@@ -1,0 +1,13 @@
+"""Files that ship with the package, and the questions that it asks of itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_HERE = Path(__file__).parent
+
+EMBEDDED = _HERE / "pulse-nano"  # the bundle that runs when no other is named
+SAMPLE_PAGE = _HERE / "sample.png"  # a simulated ECG page, 200 dpi
+
+REPORT_QUESTION = "Please write a clinical report based on this ECG image."  # ECGBench's wording
+RATE_QUESTION = "What is the heart rate?"

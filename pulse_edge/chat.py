@@ -1,0 +1,72 @@
+"""Turns about one page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pulse_edge.answer import Answer, Delivery, Request, Stream
+from pulse_edge.errors import ParameterError
+from pulse_edge.page.source import PageInput
+from pulse_edge.params import GenerationParams
+from pulse_edge.text.template import PromptBuilder
+
+
+class Chat:
+    """A conversation about one page. `Model.chat` makes it.
+
+    A turn is part of the conversation once it was read to its end. One that raises, or is closed or
+    dropped before, is not.
+    """
+
+    def __init__(
+        self, template: PromptBuilder, page: PageInput | None, start: Callable[[Request], Stream]
+    ) -> None:
+        self._template = template
+        self._page = None if page is None else page.snapshot()
+        self._start = start
+        self._ids: list[int] = []
+        self._prompt = ""
+        self._last: tuple[Request, Delivery] | None = None  # not the stream, which it would hold
+
+    def ask(self, question: str, **params: Any) -> Answer:
+        """The next turn's answer. Takes and raises what `Model.ask` does."""
+        return self.stream(question, **params).answer
+
+    def stream(self, question: str, **params: Any) -> Stream:
+        """The next turn, lazily.
+
+        Args:
+            question: not empty.
+            params: fields of `GenerationParams`.
+
+        Raises:
+            ParameterError: a parameter is wrong, or the turn before is still being read.
+        """
+        self._settle()
+        template = self._template
+        if self._ids:
+            ids = self._ids + template.next_turn(question)
+            prompt = f"{self._prompt}</s>{template.turn_text(question)}"
+        else:
+            ids = template.first_turn(question, self._page is not None)
+            prompt = template.text(question, self._page is not None)
+        request = Request(tuple(ids), prompt, self._page, GenerationParams.of(params))
+        stream = self._start(request)
+        self._last = request, stream.delivery
+        return stream
+
+    def _settle(self) -> None:
+        """Take the last turn into the conversation."""
+        if self._last is None:
+            return
+        request, delivery = self._last
+        if delivery.begun and not delivery.read and not delivery.cancelled:
+            raise ParameterError(
+                "the turn before is still being streamed; finish or close it first"
+            )
+        answer = delivery.answer
+        if answer is not None and not delivery.cancelled:
+            self._ids = [*request.ids, *answer.token_ids]
+            self._prompt = f"{request.prompt} {answer.text}"
+        self._last = None

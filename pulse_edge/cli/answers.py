@@ -1,0 +1,46 @@
+"""Answers on a terminal."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from pulse_edge.bundle.manifest import NOTICE
+from pulse_edge.cli.status import Status
+
+if TYPE_CHECKING:
+    from pulse_edge.answer import Answer, Stream
+
+
+def print_answer(stream: Stream, status: Status, as_it_comes: bool) -> None:
+    """Print an answer and, below it, what produced it.
+
+    Args:
+        stream: the answer while it is generated.
+        status: cleared before anything is printed.
+        as_it_comes: print every piece of text at once, or all of it at the end.
+    """
+    for piece in stream:
+        status.clear()
+        if as_it_comes:
+            click.echo(piece, nl=False)
+            sys.stdout.flush()
+    status.clear()
+    click.echo("" if as_it_comes else stream.text)
+    click.secho(footer(stream.answer), dim=True)
+
+
+def footer(answer: Answer) -> str:
+    """The lines under an answer: what produced it, how fast, and that it is for research only."""
+    provenance, timings = answer.provenance, answer.timings
+    engine = provenance["engine"]
+    speed = f", {1 / timings.tpot:.0f} tokens/s" if timings.tpot else ""
+    first = f"{timings.ttft:.2f} s to first token" if timings.ttft else "no token"
+    return (
+        f"[{provenance['checkpoint']['name']} {provenance['precision']['name']}, "
+        f"bundle {provenance['bundle'][:12]}, "
+        f"{engine['engine']} {engine['engine_version']} on {engine['device']}; "
+        f"{first}{speed}; ended by {answer.finish_reason}]\n{NOTICE}"
+    )

@@ -1,0 +1,56 @@
+"""`pulse-edge ask`: one question about one page."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import click
+
+from pulse_edge.assets import REPORT_QUESTION
+from pulse_edge.cli.answers import print_answer
+from pulse_edge.cli.options import generation_options, model_options
+from pulse_edge.cli.status import Status
+from pulse_edge.params import GenerationParams
+
+if TYPE_CHECKING:
+    from pulse_edge.model import Model
+
+
+@click.command("ask")
+@click.argument("image", type=click.Path())
+@click.option("-q", "--question", default=REPORT_QUESTION, show_default=True)
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print the whole answer as JSON (docs/answer.schema.json).",
+)
+@click.option(
+    "--stream/--no-stream",
+    default=True,
+    show_default=True,
+    help="Print text while it is generated.",
+)
+@model_options
+@generation_options
+def ask_command(
+    image: str,
+    question: str,
+    as_json: bool,
+    stream: bool,
+    open_model: Callable[[], Model],
+    status: Status,
+    params: GenerationParams,
+) -> None:
+    """Answer a QUESTION about the ECG page IMAGE (PNG, JPEG, TIFF, BMP, WebP).
+
+    IMAGE may also be a 12-lead recording (DICOM), which is drawn first, as `pulse-edge draw` does.
+    """
+    pieces = open_model().stream(image, question, **dataclasses.asdict(params))
+    if as_json:
+        click.echo(json.dumps(pieces.answer.to_dict(), indent=2))
+    else:
+        print_answer(pieces, status, stream)

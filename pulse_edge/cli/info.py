@@ -1,0 +1,27 @@
+"""`pulse-edge info`: what a bundle is."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import click
+
+from pulse_edge.bundle.bundle import open_bundle
+from pulse_edge.bundle.description import describe_bundle
+from pulse_edge.cli.options import default_bundle
+from pulse_edge.cli.status import Status
+
+
+@click.command("info")
+@click.argument("bundle", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest.")
+def info_command(bundle: str | None, as_json: bool) -> None:
+    """Show what a BUNDLE is, after checking it."""
+    with Status() as status:
+        opened = open_bundle(bundle or default_bundle(), progress=status)
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(opened.manifest), indent=2))
+        return
+    for name, value in describe_bundle(opened):
+        click.echo(f"{name:<12} {value}")

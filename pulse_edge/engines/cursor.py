@@ -1,0 +1,134 @@
+"""The length of a KV cache, and the rules about it that all engines share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pulse_edge.arrays import Numbers
+from pulse_edge.errors import EngineError
+from pulse_edge.progress import Progress
+
+Result = TypeVar("Result")
+
+
+class Cursor:
+    """How many positions of one slot's KV cache are filled: `length` of `capacity`.
+
+    The engine writes the cache, the cursor says where. Positions count only after the write
+    succeeded, so a failed call leaves the length as it was.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._length = 0
+
+    @property
+    def length(self) -> int:
+        """Positions that are filled."""
+        return self._length
+
+    @contextmanager
+    def appending(self, rows: int) -> Iterator[int]:
+        """Let the block write the next `rows` positions; they count if the block succeeds.
+
+        Yields:
+            The first of these positions.
+
+        Raises:
+            EngineError: they do not fit. A kernel would write beyond the cache.
+        """
+        start = self._length
+        total = start + rows
+        if total > self.capacity:
+            raise EngineError(f"{total} tokens do not fit a cache of {self.capacity}")
+        yield start
+        self._length = total
+
+    @contextmanager
+    def unchanged_on_failure(self) -> Iterator[None]:
+        """Take back all that the block appended if it fails or is interrupted."""
+        start = self._length
+        try:
+            yield
+        except BaseException:
+            self._length = start
+            raise
+
+    def prefill(
+        self,
+        rows: NDArray[Any],
+        chunk: int,
+        append: Callable[[NDArray[Any]], Result],
+        progress: Progress | None = None,
+    ) -> Result:
+        """Append a prompt chunk by chunk, all of it or nothing.
+
+        Args:
+            rows: the prompt, [n, ...] with n > 0.
+            chunk: most rows of one `append`; 0 for the whole prompt at once.
+            append: writes a chunk [k, ...] to the cache, within `appending`.
+            progress: is told about the start, then about each chunk.
+
+        Returns:
+            What `append` returned for the last chunk.
+
+        Raises:
+            EngineError: the prompt does not fit, or `append` failed.
+            ValueError: there are no rows.
+        """
+        total = len(rows)
+        if not total:
+            raise ValueError("a prompt without rows")
+        if progress:
+            progress("prefill", 0, total)
+        with self.unchanged_on_failure():
+            for start in range(0, total, chunk or total):
+                part = rows[start : start + (chunk or total)]
+                result = append(part)
+                if progress:
+                    progress("prefill", len(part), total)
+        return result
+
+    def rewind(self, length: int) -> None:
+        """Forget all but the first `length` positions.
+
+        Raises:
+            ValueError: `length` is negative or beyond what is filled.
+        """
+        if not 0 <= length <= self._length:
+            raise ValueError(f"cannot rewind a cache of {self._length} to {length}")
+        self._length = length
+
+
+class SingleSlot:
+    """Base of engines whose cache holds one sequence: the cursor's part of `Engine`."""
+
+    def __init__(self, capacity: int) -> None:
+        self.cursors = (Cursor(capacity),)
+
+    @property
+    def capacity(self) -> int:
+        """See `Engine`."""
+        return self.cursors[0].capacity
+
+    @property
+    def length(self) -> int:
+        """See `Engine`."""
+        return self.cursors[0].length
+
+    def rewind(self, length: int, slot: int = 0) -> None:
+        """See `Engine`."""
+        self.cursor(slot).rewind(length)
+
+    def cursor(self, slot: int | Numbers = 0) -> Cursor:
+        """The only cursor. Raises `ValueError` if `slot` names another."""
+        # `np.any` takes 4 us, which would be 2 % of a step of the model in the package.
+        other = slot != 0 if isinstance(slot, int) else bool(np.any(slot))
+        if other:
+            raise ValueError(f"slot {slot}, but this engine has one slot, 0")
+        return self.cursors[0]

@@ -1,0 +1,188 @@
+"""The engine alone, in llama-bench's manner: `pp512` prefills 512 positions, `tg128 @ d512` takes
+128 steps after 512. With each point, what it has to compute and to read at least."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from pulse_edge.bundle.bundle import Bundle
+from pulse_edge.bundle.manifest import DECODER_GRAPH
+from pulse_edge.bundle.spec import TextSpec
+from pulse_edge.engines.engine import Engine, Rows
+from pulse_edge.errors import ParameterError
+from pulse_edge.measure import cost
+from pulse_edge.measure.figures import Point, point_name
+from pulse_edge.measure.peaks import Peaks
+from pulse_edge.progress import Progress
+
+# What a point of each kind measures.
+SWEPT = {
+    "pp": "prefill from an empty cache, engine alone",
+    "tg": "single steps at a depth, engine alone",
+}
+
+_LEAST = {"repetitions": 1, "warmup": 0, "new_tokens": 2, "prompt_lengths": 1, "depths": 0}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much to measure. Raises `ParameterError` for values out of range.
+
+    Points of a sweep that the context does not hold are skipped, and named in the record.
+
+    Attributes:
+        repetitions: of a request and of each point.
+        warmup: repetitions before those, thrown away.
+        new_tokens: of a cold request, and steps of each tg run.
+        prompt_lengths: tokens of each pp run.
+        depths: cached tokens before each tg run.
+        quick: measure the peaks with small buffers, for a rough figure.
+    """
+
+    repetitions: int = 5
+    warmup: int = 1
+    new_tokens: int = 128
+    prompt_lengths: tuple[int, ...] = (128, 512, 1024, 2048, 2933)
+    depths: tuple[int, ...] = (0, 512, 3000)
+    quick: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            values = value if isinstance(value, tuple) else (value,)
+            if min(values, default=least) < least:
+                raise ParameterError(f"{name} is {value!r}, but must be whole numbers from {least}")
+
+
+FULL = Settings()
+QUICK = Settings(repetitions=2, new_tokens=16, prompt_lengths=(128,), depths=(0,), quick=True)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A point of a sweep, and the seconds of each of its repetitions."""
+
+    kind: Literal["pp", "tg"]
+    tokens: int
+    depth: int
+    seconds: list[float]
+
+    @property
+    def name(self) -> str:
+        """As llama-bench has it."""
+        return point_name(self.kind, self.tokens, self.depth)
+
+
+def sweep(
+    engine: Engine,
+    text: TextSpec,
+    settings: Settings,
+    say: Progress = lambda *_: None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[list[Run], list[str]]:
+    """Measure every point that the engine's cache holds. Leaves the cache filled with noise.
+
+    Args:
+        engine: whose cache is overwritten.
+        text: the model's sizes; tokens are drawn from its vocabulary.
+        settings: which points, and how often.
+        say: told after each repetition.
+        clock: seconds.
+
+    Returns:
+        The runs, and the names of the points that the context does not hold, with the reason.
+    """
+    points = [Run("pp", n, 0, []) for n in dict.fromkeys(settings.prompt_lengths)]
+    points += [Run("tg", settings.new_tokens, d, []) for d in dict.fromkeys(settings.depths)]
+    runs = [run for run in points if run.depth + run.tokens <= engine.capacity]
+    skipped = [f"{run.name}: context {engine.capacity}" for run in points if run not in runs]
+    rng = np.random.default_rng(0)
+    for run in runs:
+        noise = engine.rows(rng.integers(0, text.vocab, run.depth + run.tokens))
+        engine.rewind(0)
+        if run.depth:
+            engine.prefill(noise[: run.depth])
+        for repetition in range(settings.warmup + settings.repetitions):
+            say(run.name, int(repetition > 0), settings.warmup + settings.repetitions)
+            engine.rewind(run.depth)
+            seconds = _run_once(engine, run.kind, noise[run.depth :], clock)
+            if repetition >= settings.warmup:
+                run.seconds.append(seconds)
+    return runs, skipped
+
+
+def _run_once(engine: Engine, kind: str, rows: Rows, clock: Callable[[], float]) -> float:
+    """Seconds of one prefill of n rows, or of n greedy steps."""
+    start = clock()
+    if kind == "pp":
+        engine.prefill(rows)
+    else:
+        for at in range(len(rows)):
+            engine.choose(rows[at : at + 1])
+    return clock() - start
+
+
+class RunCost:
+    """What the decoder has to compute and to read at least, for runs of one bundle.
+
+    Attributes:
+        gemm_type: what the CPU's kernels multiply, so the peak that prefill is measured against.
+        weights: bytes of the decoder and its head.
+    """
+
+    def __init__(self, bundle: Bundle, chunk: int) -> None:
+        """`chunk`: tokens of a prompt in one pass, 0 for all."""
+        manifest = bundle.manifest
+        multiplies_int8 = manifest.target == "cpu" and manifest.precision.activations != "fp32"
+        self.gemm_type = "int8" if multiplies_int8 else "fp32"
+        self.weights = sum(f.size for f in manifest.files if f.path.startswith(DECODER_GRAPH))
+        self._text = manifest.model.text
+        self._chunk = chunk
+        self._row = cost.cache_row(self._text, manifest.precision.kv_cache)  # bytes of a position
+
+    def __call__(self, run: Run) -> tuple[int, int]:
+        """(FLOP, bytes) of one repetition.
+
+        Each pass reads the weights, and what the cache holds before it.
+        """
+        flop = 0
+        read = 0
+        for before, rows in cost.passes(
+            run.tokens, run.depth, 1 if run.kind == "tg" else self._chunk
+        ):
+            flop += cost.linear(self._text, rows) + cost.attention(self._text, before, rows)
+            read += self.weights + self._row * before
+        return flop, read
+
+
+def point_of_run(run: Run, cost_of: RunCost, peaks: Peaks | None, cache: int | None) -> Point:
+    """A run's rates at its median, and their shares of the peaks.
+
+    Args:
+        run: with at least one repetition.
+        cost_of: of the bundle that ran.
+        peaks: of this machine; None where they were not measured.
+        cache: bytes of the last-level cache. Weights of less than twice that may be read from it,
+            so a share of the memory's peak would say nothing.
+    """
+    flop, read = cost_of(run)
+    seconds = statistics.median(run.seconds)
+    gemm = peaks.gemm.get(cost_of.gemm_type) if peaks else None
+    from_memory = peaks is not None and cost_of.weights > 2 * (cache or 0)
+    return Point(
+        kind=run.kind,
+        tokens=run.tokens,
+        depth=run.depth,
+        flop=flop,
+        read=read,
+        flop_per_s=flop / seconds,
+        gemm_share=flop / seconds / gemm if gemm else None,
+        read_per_s=read / seconds,
+        read_share=read / seconds / peaks.read if peaks and from_memory else None,
+    )

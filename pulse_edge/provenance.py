@@ -1,0 +1,52 @@
+"""What produced an answer: bundle, checkpoint, page, engine, versions, machine, parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import platform
+from typing import Any
+
+from pulse_edge.bundle.bundle import Bundle
+from pulse_edge.engines.engine import Engine
+from pulse_edge.params import GenerationParams
+
+
+def provenance(
+    bundle: Bundle,
+    engine: Engine,
+    image: dict[str, Any] | None,
+    prompt: str,
+    params: GenerationParams,
+) -> dict[str, Any]:
+    """A JSON-ready record, `provenance` of docs/answer.schema.json.
+
+    Args:
+        bundle: what was run.
+        engine: what ran it.
+        image: `EncodedPage.record`; None for a request without a page.
+        prompt: the conversation as text.
+        params: of the request.
+    """
+    manifest = bundle.manifest
+    return {
+        "bundle": bundle.digest,
+        "checkpoint": dataclasses.asdict(manifest.checkpoint),
+        "image": None if image is None else dict(image),
+        "precision": dataclasses.asdict(manifest.precision),
+        "target": manifest.target,
+        "engine": engine.describe(),
+        "versions": dict(versions()),
+        "machine": platform.machine(),
+        "prompt": prompt,
+        "parameters": dataclasses.asdict(params),
+    }
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Versions of this package, of Python, and of the libraries that an answer depends on."""
+    from importlib.metadata import version  # 50 ms of imports that only an answer needs
+
+    names = ("pulse-edge", "numpy", "pillow", "sentencepiece")
+    return {name: version(name) for name in names} | {"python": platform.python_version()}
