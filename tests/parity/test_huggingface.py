@@ -20,6 +20,7 @@ from pulse_edge.bundle.bundle import open_bundle
 from pulse_edge.engines.options import EngineOptions
 from pulse_edge.engines.registry import open_engine
 from pulse_edge.page import views as images
+from pulse_edge.page.tokens import merge
 from pulse_export import reference
 from pulse_export.checkpoint import Checkpoint
 from pulse_export.pipeline import export
@@ -193,7 +194,7 @@ def test_whole_model(
     export(path, tmp_path / "bundle", precision="fp32")
     opened = open_bundle(tmp_path / "bundle")
     engine = open_engine(opened, EngineOptions(threads=1))
-    ours = tokens.merge(engine.encode(images.preprocess(page, spec)), size, spec, newline)
+    ours = merge(engine.encode(images.preprocess(page, spec)), size, spec, newline)
     assert relative(ours, tokens) < TOLERANCE
     logits = engine.prefill(reference.splice([*before, -200, *after], ours, tensor))
     assert relative(logits, expected[-1]) < TOLERANCE
