@@ -312,3 +312,19 @@ def test_peers_that_are_none(text: str, message: str) -> None:
 def test_all_variants_of_a_peer() -> None:
     names = [e.name for e in compare.parse("llama.cpp, ours:int4:128,ours:w8a8")]
     assert names == ["llama.cpp q4_0", "llama.cpp q8_0", "ours int4:128", "ours w8a8"]
+
+
+def test_peers_are_told_not_to_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the caller's environment says nothing: ONNX Runtime reads it when it is loaded."""
+    asked: dict[str, str] = {}
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    real = worker.subprocess.Popen
+
+    def popen(command: Any, **options: Any) -> Any:
+        asked.update(options["env"])
+        return real(command, **options)
+
+    monkeypatch.setattr(worker.subprocess, "Popen", popen)
+    with worker.Worker("fake", Path(sys.executable), tmp_path / "log"):
+        pass
+    assert asked["ORT_DISABLE_TELEMETRY"] == "1"

@@ -98,7 +98,12 @@ class Worker:
             *PEERS[name].arguments,
         ]
         search = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-        environment = os.environ | {"PYTHONPATH": search, "PYTHONUNBUFFERED": "1"}
+        # ONNX Runtime, which some peers bring, reports to its maker unless told not to.
+        environment = os.environ | {
+            "PYTHONPATH": search,
+            "PYTHONUNBUFFERED": "1",
+            "ORT_DISABLE_TELEMETRY": "1",
+        }
         log.parent.mkdir(parents=True, exist_ok=True)
         self._errors = log.open("wb")
         self._lines: queue.Queue[str] = queue.Queue()
