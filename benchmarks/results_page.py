@@ -118,10 +118,9 @@ def gpu_runs(folder: Path) -> Iterator[str]:
         )
         yield f"**{card['name']}, driver {card['driver_version']}, {shown}; {lines[-1]['time']}**"
         results = [line for line in lines if line["kind"] == "result"]
-        yield report.markdown(stage_table(results))
-        options = option_table(results)
-        if len(options) > 1:
-            yield report.markdown(options)
+        for table in (stage_table(results), option_table(results), checks_table(results)):
+            if len(table) > 1:
+                yield report.markdown(table)
 
 
 def stage_table(results: Sequence[Record]) -> list[list[str]]:
@@ -137,6 +136,22 @@ def stage_table(results: Sequence[Record]) -> list[list[str]]:
     return rows + [
         [name, *(column.get(name, "-") for column in columns.values())] for name in names
     ]
+
+
+def checks_table(results: Sequence[Record]) -> list[list[str]]:
+    """What was checked: the tests for a GPU, and the trained model's answers beside the CPU's."""
+    rows = [["checked", "as it should be", "of"]]
+    for line in results:
+        values = line["values"]
+        if line["result"] == "tests":
+            ran = values["passed"] + values["failed"]
+            rows.append(["tests on the GPU", str(values["passed"]), str(ran)])
+        elif line["result"] == "pulse-nano":
+            equal = str(values["as_the_embedded_on_the_cpu"])
+            rows.append(
+                [f"answers of pulse-nano, {values['precision']}", equal, str(values["answers"])]
+            )
+    return rows
 
 
 def option_table(results: Sequence[Record]) -> list[list[str]]:
