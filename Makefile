@@ -5,18 +5,24 @@ BIN := $(VENV)/bin
 # ONNX Runtime 1.29 and newer reports to its maker otherwise.
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: demo test lint check house clean
+.PHONY: demo test coverage lint check house clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/python -m pulse_nano.demo
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not parity"
+	$(BIN)/python -m pytest -m "not parity" -n 2
+
+# The same tests, with the branch coverage of each room held at a floor.
+coverage: $(VENV)/.test
+	$(BIN)/python -m pytest -m "not parity" -n 2 --cov --cov-report=
+	PYTHONPATH=tests $(BIN)/python -m support.coverage_floors
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy pulse_edge export/pulse_export benchmarks
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/house/test_types.py
 
 # What a change must pass before review.
 check: lint test

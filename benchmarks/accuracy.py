@@ -1,13 +1,15 @@
-"""What each precision costs in answers: a checkpoint exported in all of them, compared with its fp32 bundle.
+"""What each precision costs in answers: a checkpoint exported in all of them, compared with its
+fp32 bundle.
 
-    python -m benchmarks.accuracy                                  # pulse-nano, every row, 100 pages
-    python -m benchmarks.accuracy --rows cpu --append              # what compare.py times, kept for the report
+    python -m benchmarks.accuracy    # pulse-nano, every row, 100 pages
+    python -m benchmarks.accuracy --rows cpu --append    # what compare.py times, for the report
     python -m benchmarks.accuracy CHECKPOINT --pages 0 --rows int8,w8a8
-    python -m benchmarks.accuracy --rows w8a8-naive,w8a8 --append --fail-over 0.5   # SmoothQuant's gate
+    python -m benchmarks.accuracy --rows w8a8-naive,w8a8 --fail-over 0.5    # SmoothQuant's gate
 
-Logits: fp32 writes its report of each page; every bundle reads the page, the question and that report, and its logits
-at the report's positions are compared. Tasks: `pulse-edge eval`. All on the CPU: W8A8 is simulated by ONNX Runtime,
-which runs TensorRT's graph with its codes and scales. Pages are simulated, other ones than the calibration's.
+Logits: fp32 writes its report of each page; every bundle reads the page, the question and that
+report, and its logits at the report's positions are compared. Tasks: `pulse-edge eval`. All on the
+CPU: W8A8 is simulated by ONNX Runtime, which runs TensorRT's graph with its codes and scales. Pages
+are simulated, other ones than the calibration's.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ from pulse_edge.page.tokens import image_rows
 from pulse_edge.simulation import cases
 from pulse_edge.text.template import prompt_rows
 from pulse_export.pipeline import export
-from pulse_export.quantize.calibrate import Recipe
+from pulse_export.quantize.recipe import Recipe
 from pulse_export.verify import Floats, kl_divergence, prompt_ids
 
 REPORT_TOKENS = 120
@@ -94,8 +96,9 @@ class Logits:
 def answer_logits(
     bundle: Bundle, pages: list[Any], answers: list[list[int]] | None
 ) -> list[tuple[Floats, list[int]]]:
-    """For each page the logits [tokens, vocab] that choose a report's tokens, and those tokens: `answers`, or the
-    bundle's own greedy choice."""
+    """For each page the logits [tokens, vocab] that choose a report's tokens, and those tokens:
+    `answers`, or the bundle's own greedy choice.
+    """
     engine, ids = open_engine(bundle, EngineOptions("cpu", threads=2)), prompt_ids(bundle)
     spec = bundle.manifest.model
     out = []
@@ -183,9 +186,15 @@ def make_bundles(
             calibration = Recipe(recipe.images, recipe.prompts, recipe.samples, alpha)
         if not (folder / name).exists():
             export(
-                checkpoint, folder / name, precision=row.precision, target=row.target, block_size=row.block_size,
-                calibration=calibration, cache=row.cache, head=row.head,
-            )  # fmt: skip
+                checkpoint,
+                folder / name,
+                precision=row.precision,
+                target=row.target,
+                block_size=row.block_size,
+                calibration=calibration,
+                cache=row.cache,
+                head=row.head,
+            )
     return {name: open_bundle(folder / name) for name in rows}
 
 
@@ -231,10 +240,20 @@ def make_bundles(
     help="Exit with 9 where the last row loses more on the mean.",
 )
 def main(
-    checkpoint: Path, rows: str, pages: int, logit_pages: int, samples: int, alpha: float, calibration: Path | None,
-    prompts: Path | None, workers: int, keep: Path | None, as_json: bool, append: bool,
+    checkpoint: Path,
+    rows: str,
+    pages: int,
+    logit_pages: int,
+    samples: int,
+    alpha: float,
+    calibration: Path | None,
+    prompts: Path | None,
+    workers: int,
+    keep: Path | None,
+    as_json: bool,
+    append: bool,
     fail_over: float | None,
-) -> None:  # fmt: skip
+) -> None:
     names = list(dict.fromkeys(["fp32", *(CPU if rows == "cpu" else rows.split(","))]))
     unknown = sorted(set(names) - ROWS.keys())
     if unknown:
@@ -284,20 +303,31 @@ def _finite(values: dict[str, float]) -> dict[str, float | None]:
 
 
 def record(
-    bundles: dict[str, Bundle], logits: dict[str, Logits], tasks: dict[str, Any], pages: int, logit_pages: int,
+    bundles: dict[str, Bundle],
+    logits: dict[str, Logits],
+    tasks: dict[str, Any],
+    pages: int,
+    logit_pages: int,
     rows: list[list[str]],
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """JSON-ready. rows: the table, as the report shows it."""
     made = {
         n: {"seal": b.digest, "bytes": b.size, "recipe": b.manifest.precision.recipe}
         for n, b in bundles.items()
     }
     return {
-        "kind": KIND, "schema": SCHEMA, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "commit": commit(),
-        "checkpoint": asdict(next(iter(bundles.values())).manifest.checkpoint), "pages": pages,
-        "logit_pages": logit_pages, "bundles": made, "logits": {n: asdict(r) for n, r in logits.items()},
-        "tasks": {n: {m: _finite(v) for m, v in each.items()} for n, each in tasks.items()}, "rows": rows,
-    }  # fmt: skip
+        "kind": KIND,
+        "schema": SCHEMA,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "commit": commit(),
+        "checkpoint": asdict(next(iter(bundles.values())).manifest.checkpoint),
+        "pages": pages,
+        "logit_pages": logit_pages,
+        "bundles": made,
+        "logits": {n: asdict(r) for n, r in logits.items()},
+        "tasks": {n: {m: _finite(v) for m, v in each.items()} for n, each in tasks.items()},
+        "rows": rows,
+    }
 
 
 def logits_of(bundles: dict[str, Bundle], count: int) -> dict[str, Logits]:

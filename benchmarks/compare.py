@@ -1,15 +1,18 @@
-"""Runs peers and ours alternately, on the same geometry, threads and prompts; one JSON line and a table a run.
+"""Runs peers and ours alternately, on the same geometry, threads and prompts; one JSON line and a
+table a run.
 
-    python -m benchmarks.compare work --threads 2                 # two layers and the head, at 7B's full width
+    python -m benchmarks.compare work --threads 2    # two layers and the head, at 7B's full width
     python -m benchmarks.compare work --threads 2 --layers 32 --one-at-a-time
     python -m benchmarks.compare work --run ours:int4:128,llama.cpp:q4_0 --repetitions 3
 
-WORK keeps the checkpoint, each peer's virtual environment and converted models between runs; the first run with a peer
-installs and converts, which takes minutes. A peer that cannot is skipped, with the reason.
+WORK keeps the checkpoint, each peer's virtual environment and converted models between runs; the
+first run with a peer installs and converts, which takes minutes. A peer that cannot is skipped,
+with the reason.
 
-For each case (`pp512`: prefill of 512 tokens; `tg16 @ d3000`: 16 single steps after 3,000; `vision5`: five views
-through the tower, of the peers that have one) every peer runs once, then every peer again, each time beginning with
-another one. Ratios are medians of the ratios within these rounds.
+For each case (`pp512`: prefill of 512 tokens; `tg16 @ d3000`: 16 single steps after 3,000;
+`vision5`: five views through the tower, of the peers that have one) every peer runs once, then
+every peer again, each time beginning with another one. Ratios are medians of the ratios within
+these rounds.
 """
 
 from __future__ import annotations
@@ -43,7 +46,9 @@ CONVERT_LIMIT, START_LIMIT = 3600.0, 600.0  # seconds
 
 @dataclass(frozen=True)
 class Case:
-    """`tokens` of prefill into an empty cache, or so many steps at a depth; or so many views through the tower."""
+    """`tokens` of prefill into an empty cache, or so many steps at a depth; or so many views
+    through the tower.
+    """
 
     kind: str  # "pp", "tg" or "vision"
     tokens: int
@@ -66,7 +71,10 @@ class Case:
 
 @dataclass
 class Entry:
-    """A peer with a variant, and what it has shown so far. `reason`: why it is left out of the rest."""
+    """A peer with a variant, and what it has shown so far.
+
+    `reason`: why it is left out of the rest.
+    """
 
     peer: str
     variant: str
@@ -100,7 +108,10 @@ class Settings:
 
 
 def parse(text: str) -> list[Entry]:
-    """`peer` (all its variants) or `peer:variant`, separated by commas. Raises `click.BadParameter`."""
+    """`peer` (all its variants) or `peer:variant`, separated by commas.
+
+    Raises `click.BadParameter`.
+    """
     entries = []
     for item in filter(None, (part.strip() for part in text.split(","))):
         peer, _, variant = item.partition(":")
@@ -127,7 +138,9 @@ def converted_path(entry: Entry, work: Path, checkpoint: Path) -> Path:
 
 
 def prepare(entry: Entry, work: Path, checkpoint: Path, installed: bool = False) -> None:
-    """Install, but for what is installed, and convert what is not there yet; a failure becomes the entry's reason."""
+    """Install, but for what is installed, and convert what is not there yet; a failure becomes the
+    entry's reason.
+    """
     try:
         entry.python = python_of(entry.peer, work, installed)
         entry.path = converted_path(entry, work, checkpoint)
@@ -163,8 +176,8 @@ def measure(
         entries: peers that were prepared; those with a reason are left out.
         wanted: cases, run in this order.
         settings: rounds and limits.
-        after_case: called when the rounds of a case are through; with `one_at_a_time`, where rounds are
-            the outer loop, for each case after each round that counts.
+        after_case: called when the rounds of a case are through; with `one_at_a_time`, where rounds
+            are the outer loop, for each case after each round that counts.
     """
     if settings.one_at_a_time:
         for number in range(settings.warmup + settings.repetitions):
@@ -203,9 +216,15 @@ def _open(entry: Entry, settings: Settings, stack: ExitStack) -> Worker | None:
     worker = stack.enter_context(Worker(entry.peer, entry.python, log))
     try:
         answer = worker(
-            "load", settings.start_limit, path=str(entry.path), variant=entry.variant, threads=settings.threads,
-            context=settings.context, vocab=settings.vocab, cpu_time=settings.cpu_time,
-        )  # fmt: skip
+            "load",
+            settings.start_limit,
+            path=str(entry.path),
+            variant=entry.variant,
+            threads=settings.threads,
+            context=settings.context,
+            vocab=settings.vocab,
+            cpu_time=settings.cpu_time,
+        )
         entry.load.append(float(answer["seconds"]))
         entry.engine = answer["engine"]
     except PeerError as error:
@@ -328,8 +347,9 @@ def title(run: Mapping[str, Any]) -> str:
     sizes, settings = run["sizes"], run["settings"]
     clock = ", seconds of the processor" if settings["cpu_time"] else ""
     return (
-        f"{sizes['layers']} layers of width {sizes['hidden']} and the head, random weights; {settings['threads']} "
-        f"threads{clock}, {settings['repetitions']} repetitions; {run['machine']['name']}, {run['time']}, commit "
+        f"{sizes['layers']} layers of width {sizes['hidden']} and the head, random weights; "
+        f"{settings['threads']} threads{clock}, {settings['repetitions']} repetitions; "
+        f"{run['machine']['name']}, {run['time']}, commit "
         f"{run['commit'] or 'not known'}"
     )
 
@@ -412,10 +432,23 @@ def checkpoint_of(work: Path, sizes: synthetic.Sizes) -> Path:
 )
 @synthetic.size_options
 def main(
-    work: Path, wanted: str, threads: int, repetitions: int, warmup: int, prompt_lengths: tuple[int, ...],
-    depths: tuple[int, ...], steps: int, views: tuple[int, ...], one_at_a_time: bool, cpu_time: bool,
-    installed: bool, prepare_only: bool, limit: float, out: Path | None, **sizes: int,
-) -> None:  # fmt: skip
+    work: Path,
+    wanted: str,
+    threads: int,
+    repetitions: int,
+    warmup: int,
+    prompt_lengths: tuple[int, ...],
+    depths: tuple[int, ...],
+    steps: int,
+    views: tuple[int, ...],
+    one_at_a_time: bool,
+    cpu_time: bool,
+    installed: bool,
+    prepare_only: bool,
+    limit: float,
+    out: Path | None,
+    **sizes: int,
+) -> None:
     """Compare; WORK keeps environments and models. The slice has --layers decoder layers."""
     entries, shape = parse(wanted), synthetic.Sizes(**sizes)
     points = cases(prompt_lengths, depths, steps, views)

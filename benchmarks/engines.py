@@ -6,8 +6,8 @@
 
 Each graph is built in a process of its own, whose memory is sampled from here. A machine must have
 what that process allocates; weights that it maps from files come and go. A line of JSON for each
-plan is added to results/engines.jsonl; the plans are thrown away. Nothing is run, so no GPU is needed
-where the library builds ahead of time.
+plan is added to results/engines.jsonl; the plans are thrown away. Nothing is run, so no GPU is
+needed where the library builds ahead of time.
 """
 
 from __future__ import annotations
@@ -129,9 +129,13 @@ def record(bundle: Bundle, part: str, device: str, prefill_rows: int) -> dict[st
     help="Build one plan there, in this process.",
 )
 def main(
-    bundles: tuple[str, ...], devices: tuple[str, ...], parts: tuple[str, ...], prefill_rows: int, append: Path,
+    bundles: tuple[str, ...],
+    devices: tuple[str, ...],
+    parts: tuple[str, ...],
+    prefill_rows: int,
+    append: Path,
     into: Path | None,
-) -> None:  # fmt: skip
+) -> None:
     for path in bundles:
         bundle = open_bundle(path, check_hashes=False)
         for device in devices:
@@ -163,8 +167,9 @@ def summary(made: dict[str, Any]) -> str:
     library = "{library} {version} for SM{capability}".format(**made["key"])
     layers = made["model"]["vision_layers" if made["part"] == "vision" else "decoder_layers"]
     return (
-        f"{made['part']} {made['precision']['vision' if made['part'] == 'vision' else 'decoder']}, {layers} layers, "
-        f"{library}: {made['seconds']:.1f} s, {peak} GB allocated at the peak, plan {made['plan_size'] / 1e9:.3f} GB "
+        f"{made['part']} {made['precision']['vision' if made['part'] == 'vision' else 'decoder']}, "
+        f"{layers} layers, {library}: {made['seconds']:.1f} s, {peak} GB allocated at the peak, "
+        f"plan {made['plan_size'] / 1e9:.3f} GB "
         f"of {made['weights_size'] / 1e9:.3f} GB of weights, profiles {made['profiles']}"
     )
 

@@ -1,10 +1,12 @@
-"""Checks `pulse-edge fit` on this CPU: predicts prefill, decode and vision of bundles, and measures them.
+"""Checks `pulse-edge fit` on this CPU: predicts prefill, decode and vision of bundles, and measures
+them.
 
     python -m benchmarks.predictions work/ours/2x4096-…/int4-128 smaller/int4-128 --threads 2
 
-Peaks are measured first, then the engine alone in `bench`'s manner; with one thread both by the processor's clock, so
-that other work on the machine does little harm. A line of JSON for each bundle is added to
-results/predictions.jsonl. Exits with 1 where a prediction is off by more than `LIMIT`.
+Peaks are measured first, then the engine alone in `bench`'s manner; with one thread both by the
+processor's clock, so that other work on the machine does little harm. A line of JSON for each
+bundle is added to results/predictions.jsonl. Exits with 1 where a prediction is off by more than
+`LIMIT`.
 """
 
 from __future__ import annotations
@@ -63,15 +65,21 @@ def check(
         predicted = roofline.vision_seconds(geometry, profile, device)
         found[f"vision{views}"] = predicted, _vision(engine, geometry, settings, clock)
     return {
-        "kind": KIND, "schema": SCHEMA, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "commit": commit(),
-        "machine": system.describe(), "threads": threads, "device": dataclasses.asdict(device),
-        "way": dataclasses.asdict(profile), "text": dataclasses.asdict(geometry.text),
+        "kind": KIND,
+        "schema": SCHEMA,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "commit": commit(),
+        "machine": system.describe(),
+        "threads": threads,
+        "device": dataclasses.asdict(device),
+        "way": dataclasses.asdict(profile),
+        "text": dataclasses.asdict(geometry.text),
         "repetitions": settings.repetitions,
         "points": {
             name: {"predicted": predicted, "measured": measured, "off": predicted / measured - 1}
             for name, (predicted, measured) in found.items()
         },
-    }  # fmt: skip
+    }
 
 
 def _vision(

@@ -1,10 +1,12 @@
-"""results/*.jsonl -> one HTML page that needs nothing else, and Markdown tables on stdout for the README.
+"""results/*.jsonl -> one HTML page that needs nothing else, and Markdown tables on stdout for the
+README.
 
     python -m benchmarks.report report.html
     python -m benchmarks.report report.html --results elsewhere/
 
-A series is what may be compared over time: one machine, device, number of threads, checkpoint and precision. Tables and
-bars show each series' last record; the history shows all. Medians everywhere, unless a chart says otherwise.
+A series is what may be compared over time: one machine, device, number of threads, checkpoint and
+precision. Tables and bars show each series' last record; the history shows all. Medians everywhere,
+unless a chart says otherwise.
 """
 
 from __future__ import annotations
@@ -29,18 +31,27 @@ STAGES = ("decode_image", "preprocess", "vision", "prefill")
 LATENCIES = ("ttft_cold", "ttft_warm", "tpot")
 HISTORY = (*LATENCIES, "peak_memory")
 SCHEMAS = {
-    "bench": SCHEMA_VERSION, compare.KIND: compare.SCHEMA, predictions.KIND: predictions.SCHEMA, engines.KIND: None,
-    accuracy.KIND: accuracy.SCHEMA, speculation.KIND: speculation.SCHEMA,
-}  # fmt: skip
+    "bench": SCHEMA_VERSION,
+    compare.KIND: compare.SCHEMA,
+    predictions.KIND: predictions.SCHEMA,
+    engines.KIND: None,
+    accuracy.KIND: accuracy.SCHEMA,
+    speculation.KIND: speculation.SCHEMA,
+}
 STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
-table{border-collapse:collapse;margin:1rem 0}td,th{border-bottom:1px solid #ccc;padding:.2rem .7rem;text-align:right}
+body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;
+color:#222;background:#fff}
+table{border-collapse:collapse;margin:1rem 0}
+td,th{border-bottom:1px solid #ccc;padding:.2rem .7rem;text-align:right}
 td:first-child,th:first-child{text-align:left}svg{max-width:100%;height:auto}small{color:#555}
 """
 
 
 def read_results(folder: Path) -> Series:
-    """Records by series, oldest first. Raises `click.ClickException` for a line that is not a record."""
+    """Records by series, oldest first.
+
+    Raises `click.ClickException` for a line that is not a record.
+    """
     series: Series = {}
     records = [
         (record["time"], name(record), record)
@@ -80,7 +91,8 @@ def name(record: Record) -> str:
     engine = made["engine"]
     quick = ", quick" if record["settings"]["quick"] else ""
     return (
-        f"{made['checkpoint']['name']} {made['precision']['name']}, {host['name']}, {engine['device']}, "
+        f"{made['checkpoint']['name']} {made['precision']['name']}, {host['name']}, "
+        f"{engine['device']}, "
         f"threads {engine['threads'] or 'auto'}{quick}"
     )
 
@@ -111,7 +123,8 @@ def sweep_table(series: Series) -> list[list[str]]:
     names = list(dict.fromkeys(n for found in points.values() for n in found))
     rows = [
         [
-            "tokens/s (pp: share of the GEMM peak of what is multiplied; tg: share of the read peak)",
+            "tokens/s (pp: share of the GEMM peak of what is multiplied; "
+            "tg: share of the read peak)",
             *names,
         ]
     ]
@@ -194,8 +207,9 @@ def charts(series: Series) -> Iterator[tuple[str, str, str]]:
             peaks, kind = record["peaks"], record["gemm_type"]
             kind = kind if kind in peaks["gemm"] else "fp32"
             shown = (
-                f"{key}. Roofs: {kind} GEMM ({peaks['gemm_library'][kind]}) and memory reads (numpy), "
-                f"{peaks['threads']} threads, as measured; weights that the caches hold may lie above."
+                f"{key}. Roofs: {kind} GEMM ({peaks['gemm_library'][kind]}) and memory reads "
+                f"(numpy), {peaks['threads']} threads, as measured; weights that the caches hold "
+                "may lie above."
             )
             yield "Roofline", shown, roofline(found, peaks["gemm"][kind], peaks["read"])
 
@@ -233,8 +247,9 @@ def peer_parts(run: Record) -> Iterator[str]:
 
 
 def other_tables(folder: Path) -> list[Sequence[Sequence[str]]]:
-    """The last of accuracy.py, of each model by speculation.py, of each bundle by predictions.py, of each plan by
-    engines.py."""
+    """The last of accuracy.py, of each model by speculation.py, of each bundle by predictions.py,
+    of each plan by engines.py.
+    """
     checked = {
         json.dumps([r["machine"]["name"], r["way"]["precision"], r["way"]["cache"], r["text"]]): r
         for r in read_kind(folder, predictions.KIND)
@@ -271,7 +286,8 @@ def page(
     parts.append(f"<p><small>{html.escape(NOTICE)}</small></p>")
     body = "\n".join(parts)
     return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>pulse-edge: latency</title>'
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        "<title>pulse-edge: latency</title>"
         f"<style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
     )
 

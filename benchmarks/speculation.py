@@ -1,11 +1,13 @@
-"""What prompt lookup saves on reports: pulse-nano's own, and those tokens at another bundle's cost a step.
+"""What prompt lookup saves on reports: pulse-nano's own, and those tokens at another bundle's cost
+a step.
 
-    python -m benchmarks.speculation                                 # pulse-nano: plain and with drafts, page by page
-    python -m benchmarks.speculation --replay work/ours/…/int4-128   # the same reports through a 7B geometry
+    python -m benchmarks.speculation    # pulse-nano: plain and with drafts, page by page
+    python -m benchmarks.speculation --replay work/ours/…/int4-128    # through a 7B geometry
 
-Pages are asked for their reports one after the other, as on a ward, so that drafts come from the reports before. A
-bundle with random weights writes no reports: its engine runs every step in earnest, and of each row the reported token
-is made the likeliest, so that tokens, drafts and their verification are pulse-nano's, and the time is the bundle's.
+Pages are asked for their reports one after the other, as on a ward, so that drafts come from the
+reports before. A bundle with random weights writes no reports: its engine runs every step in
+earnest, and of each row the reported token is made the likeliest, so that tokens, drafts and their
+verification are pulse-nano's, and the time is the bundle's.
 """
 
 from __future__ import annotations
@@ -58,7 +60,9 @@ class Scripted:
         return self._engine.rows(numbers % self._engine.table_rows)
 
     def choose(self, rows: Rows) -> Numbers:
-        """The row of position p gets the script's token p + 1; a row after a wrong draft is never looked at."""
+        """The row of position p gets the script's token p + 1; a row after a wrong draft is never
+        looked at.
+        """
         at = self._engine.length - self._start
         self._engine.choose(rows)
         ahead = range(at + 1, at + 1 + len(rows))
@@ -127,14 +131,26 @@ def ask(model: Model, pages: list[Any], speculate: bool) -> list[Asked]:
 def record(
     name: str, plain: list[float], fast: list[float], more: dict[str, Any]
 ) -> dict[str, Any]:
-    """speedups: plain / with drafts, of each report in order; the first has nothing to draft from."""
+    """speedups: plain / with drafts, of each report in order; the first has nothing to
+    draft from.
+    """
     speedups = [a / b for a, b in zip(plain, fast, strict=True)]
     return {
-        "kind": KIND, "schema": SCHEMA, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "commit": commit(),
-        "machine": system.describe(), "name": name, "reports": len(plain), "seconds_plain": sum(plain),
-        "seconds_drafted": sum(fast), "speedup": sum(plain) / sum(fast), "median": statistics.median(speedups),
-        "least": min(speedups), "speedups": [round(s, 3) for s in speedups], **more,
-    }  # fmt: skip
+        "kind": KIND,
+        "schema": SCHEMA,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "commit": commit(),
+        "machine": system.describe(),
+        "name": name,
+        "reports": len(plain),
+        "seconds_plain": sum(plain),
+        "seconds_drafted": sum(fast),
+        "speedup": sum(plain) / sum(fast),
+        "median": statistics.median(speedups),
+        "least": min(speedups),
+        "speedups": [round(s, 3) for s in speedups],
+        **more,
+    }
 
 
 @click.command(context_settings={"show_default": True})
@@ -192,7 +208,8 @@ def main(
             for speculate in (False, True):
                 ngrams = Ngrams(model.tokenizer.numbers) if speculate else None
                 twice[speculate].append(replay(engine, text.eos[0], tokens, ngrams))
-        name = f"{text.layers} x {text.hidden}, {opened.manifest.precision.name}, the same reports replayed"
+        precision = opened.manifest.precision.name
+        name = f"{text.layers} x {text.hidden}, {precision}, the same reports replayed"
         plain, fast = (_medians(twice[s]) for s in (False, True))
         records.append(record(name, plain, fast, more))
     out.parent.mkdir(exist_ok=True)

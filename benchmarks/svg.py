@@ -63,7 +63,9 @@ def _round_step(least: float) -> float:
 
 
 def bars(rows: Mapping[str, Sequence[tuple[str, float]]], stacked: bool = True) -> str:
-    """A horizontal bar a row: segments one after the other, or over each other (the longest at the back)."""
+    """A horizontal bar a row: segments one after the other, or over each other (the longest at the
+    back).
+    """
     over = sum if stacked else max
     longest = max(over([value for _, value in segments]) for segments in rows.values())
     names = [name for name, _ in next(iter(rows.values()))]
@@ -77,7 +79,8 @@ def bars(rows: Mapping[str, Sequence[tuple[str, float]]], stacked: bool = True) 
         for colour, (segment, value) in order if stacked else order[::-1]:
             x, width = axis(at), axis(at + value) - axis(at)
             title = f"<title>{escape(segment)}: {value:.4g}</title>"
-            box = f'x="{x}" y="{y + 16}" width="{width:.1f}" height="{ROW - 6}" fill="{COLOURS[colour]}"'
+            fill = COLOURS[colour]
+            box = f'x="{x}" y="{y + 16}" width="{width:.1f}" height="{ROW - 6}" fill="{fill}"'
             out.append(f"<rect {box}>{title}</rect>")
             at += value if stacked else 0
     out += [_text(axis(t), bottom + 14, f"{t:.3g}", "middle") for t in axis.ticks]
@@ -105,7 +108,9 @@ def lines(curves: Sequence[Curve], x_label: str, y_label: str, x_names: Sequence
 
 
 def roofline(points: Sequence[tuple[str, float, float]], gemm: float, read: float) -> str:
-    """(name, FLOP/byte, FLOP/s) under the roof min(gemm, read x intensity); both axes logarithmic."""
+    """(name, FLOP/byte, FLOP/s) under the roof min(gemm, read x intensity); both
+    axes logarithmic.
+    """
     ridge = gemm / read
     x = Axis([*(p[1] for p in points), ridge], LEFT, WIDTH - RIGHT, log=True)
     y = Axis(
@@ -148,7 +153,8 @@ def _legend(names: Sequence[str], top: float) -> list[str]:
     for index, name in enumerate(names):
         y = top + ROW * index
         out.append(
-            f'<rect x="{LEFT}" y="{y}" width="12" height="12" fill="{COLOURS[index % len(COLOURS)]}"/>'
+            f'<rect x="{LEFT}" y="{y}" width="12" height="12" '
+            f'fill="{COLOURS[index % len(COLOURS)]}"/>'
         )
         out.append(_text(LEFT + 18, y + 11, name))
     return out

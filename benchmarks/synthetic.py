@@ -1,15 +1,17 @@
-"""Writes a LLaVA checkpoint with PULSE-7B's names, shapes and dtype, and random weights: speed does not mind.
+"""Writes a LLaVA checkpoint with PULSE-7B's names, shapes and dtype, and random weights: speed does
+not mind.
 
     python -m benchmarks.synthetic synthetic-7b               # 14.1 GB in three shards
     python -m benchmarks.synthetic slice --layers 4           # full width, four decoder layers
 
-Its answers are noise. The tokenizer is a small one that knows the template and the benchmark's questions, so that a
-prompt has about as many tokens as with Llama's; `--tokenizer` takes a real one.
+Its answers are noise. The tokenizer is a small one that knows the template and the benchmark's
+questions, so that a prompt has about as many tokens as with Llama's; `--tokenizer` takes a real
+one.
 
-A shard's matrices are windows of one pool of random numbers, at random places of it: values repeat after the pool's
-length, which speed does not mind, and writing takes as long as the disk does. Vectors are drawn one by one. No more
-than two pools for each shard being written are ever in memory. What is written last is config.json: a run that was
-interrupted leaves nothing that exports.
+A shard's matrices are windows of one pool of random numbers, at random places of it: values repeat
+after the pool's length, which speed does not mind, and writing takes as long as the disk does.
+Vectors are drawn one by one. No more than two pools for each shard being written are ever in
+memory. What is written last is config.json: a run that was interrupted leaves nothing that exports.
 """
 
 from __future__ import annotations
@@ -35,15 +37,16 @@ from pulse_edge.assets import RATE_QUESTION, REPORT_QUESTION
 
 SPREAD = 0.02  # standard deviation: Llama's initializer_range
 POOL = 1 << 24  # random numbers of a shard at most, 32 MB as they are stored
-ODD = 4099  # more of them, so that no row's length divides the pool's, and a matrix does not repeat row by row
+# more of them, so that no row's length divides the pool's, and a matrix does not repeat row by row
+ODD = 4099
 BLOCK = 1 << 20  # random numbers drawn at a time
 AT_ONCE = 8  # shards being written: a file takes one writer
 SHARD = 5 * 10**9  # bytes: save_pretrained's limit, which gives the published three shards
 DTYPES = {"bfloat16": "BF16", "float16": "F16"}  # both take two bytes
 TOWER = "model.vision_tower.vision_tower.vision_model"
 TEXT = f"""\
-A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, detailed, and \
-polite answers to the human's questions. USER: ASSISTANT:
+A chat between a curious human and an artificial intelligence assistant. The assistant gives \
+helpful, detailed, and polite answers to the human's questions. USER: ASSISTANT:
 {REPORT_QUESTION} {RATE_QUESTION} Is the rhythm regular? 0123456789"""
 
 
@@ -70,7 +73,10 @@ Shape = tuple[int, ...]
 
 
 def tensors(s: Sizes) -> Iterator[tuple[str, Shape]]:
-    """Names and shapes, in the order of the modules. The tower's last layer and norm are there, though never run."""
+    """Names and shapes, in the order of the modules.
+
+    The tower's last layer and norm are there, though never run.
+    """
     yield "model.embed_tokens.weight", (s.vocab, s.hidden)
     for i in range(s.layers):
         for name, shape in (
@@ -113,25 +119,50 @@ def _affine(name: str, shape: Shape) -> Iterator[tuple[str, Shape]]:
 def config(s: Sizes, dtype: str) -> dict[str, Any]:
     """config.json, with the fields of llava-v1.6-vicuna-7b."""
     return {
-        "architectures": ["LlavaLlamaForCausalLM"], "model_type": "llava_llama", "bos_token_id": 1, "eos_token_id": 2,
-        "hidden_act": "silu", "hidden_size": s.hidden, "intermediate_size": s.ffn, "num_hidden_layers": s.layers,
-        "num_attention_heads": s.heads, "num_key_value_heads": s.heads, "max_position_embeddings": s.context,
-        "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "rope_scaling": None, "vocab_size": s.vocab,
-        "tie_word_embeddings": False, "torch_dtype": dtype, "image_aspect_ratio": "anyres",
+        "architectures": ["LlavaLlamaForCausalLM"],
+        "model_type": "llava_llama",
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "hidden_act": "silu",
+        "hidden_size": s.hidden,
+        "intermediate_size": s.ffn,
+        "num_hidden_layers": s.layers,
+        "num_attention_heads": s.heads,
+        "num_key_value_heads": s.heads,
+        "max_position_embeddings": s.context,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "rope_scaling": None,
+        "vocab_size": s.vocab,
+        "tie_word_embeddings": False,
+        "torch_dtype": dtype,
+        "image_aspect_ratio": "anyres",
         "image_grid_pinpoints": [[s.image_size * w, s.image_size * h] for w, h in GRIDS],
-        "mm_hidden_size": s.vision_width, "mm_projector_type": "mlp2x_gelu", "mm_vision_select_layer": -2,
-        "mm_vision_select_feature": "patch", "mm_use_im_start_end": False, "mm_use_im_patch_token": False,
-        "mm_vision_tower": "openai/clip-vit-large-patch14-336", "use_mm_proj": True,
-    }  # fmt: skip
+        "mm_hidden_size": s.vision_width,
+        "mm_projector_type": "mlp2x_gelu",
+        "mm_vision_select_layer": -2,
+        "mm_vision_select_feature": "patch",
+        "mm_use_im_start_end": False,
+        "mm_use_im_patch_token": False,
+        "mm_vision_tower": "openai/clip-vit-large-patch14-336",
+        "use_mm_proj": True,
+    }
 
 
 def vision_config(s: Sizes) -> dict[str, Any]:
     """vision_config.json, which PULSE-7B does not have; needed where the tower is not its own."""
     return {
-        "model_type": "clip_vision_model", "hidden_size": s.vision_width, "intermediate_size": s.vision_mlp,
-        "num_hidden_layers": s.vision_layers, "num_attention_heads": s.vision_heads, "num_channels": 3,
-        "image_size": s.image_size, "patch_size": s.patch_size, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5,
-    }  # fmt: skip
+        "model_type": "clip_vision_model",
+        "hidden_size": s.vision_width,
+        "intermediate_size": s.vision_mlp,
+        "num_hidden_layers": s.vision_layers,
+        "num_attention_heads": s.vision_heads,
+        "num_channels": 3,
+        "image_size": s.image_size,
+        "patch_size": s.patch_size,
+        "hidden_act": "quick_gelu",
+        "layer_norm_eps": 1e-5,
+    }
 
 
 def tokenizer() -> bytes:
@@ -140,11 +171,24 @@ def tokenizer() -> bytes:
 
     out = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(TEXT.splitlines()), model_writer=out, model_type="bpe", vocab_size=512,
-        hard_vocab_limit=False, byte_fallback=True, unk_id=0, bos_id=1, eos_id=2, pad_id=-1, split_digits=True,
-        normalization_rule_name="identity", add_dummy_prefix=True, remove_extra_whitespaces=False,
-        allow_whitespace_only_pieces=True, num_threads=1, minloglevel=2,
-    )  # fmt: skip
+        sentence_iterator=iter(TEXT.splitlines()),
+        model_writer=out,
+        model_type="bpe",
+        vocab_size=512,
+        hard_vocab_limit=False,
+        byte_fallback=True,
+        unk_id=0,
+        bos_id=1,
+        eos_id=2,
+        pad_id=-1,
+        split_digits=True,
+        normalization_rule_name="identity",
+        add_dummy_prefix=True,
+        remove_extra_whitespaces=False,
+        allow_whitespace_only_pieces=True,
+        num_threads=1,
+        minloglevel=2,
+    )
     return out.getvalue()
 
 
@@ -152,9 +196,12 @@ def write(
     path: Path, sizes: Sizes, dtype: str = "bfloat16", seed: int = 0, shard: int = SHARD,
     tokenizer_model: bytes | None = None, progress: Callable[[int], object] = lambda _: None,
 ) -> None:  # fmt: skip
-    """Write the checkpoint directory. progress: called with the bytes written since the last call."""
+    """Write the checkpoint directory.
+
+    progress: called with the bytes written since the last call.
+    """
     path.mkdir(parents=True, exist_ok=True)
-    shards = list(_shards(sizes, shard))
+    shards = list(split_shards(sizes, shard))
     names = [
         f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         for number in range(1, len(shards) + 1)
@@ -199,7 +246,7 @@ def _bytes(shape: Shape) -> int:
     return 2 * math.prod(shape)
 
 
-def _shards(sizes: Sizes, limit: int) -> Iterator[dict[str, Shape]]:
+def split_shards(sizes: Sizes, limit: int) -> Iterator[dict[str, Shape]]:
     """Consecutive tensors of together at most `limit` bytes, at least one."""
     part: dict[str, Shape] = {}
     for name, shape in tensors(sizes):
@@ -256,7 +303,9 @@ def _drawn(count: int, centre: int, code: str, rng: np.random.Generator) -> NDAr
 
 
 def _stored(block: NDArray[np.float32], code: str) -> NDArray[Any]:
-    """float32 as float16, or as bfloat16's bits: the upper half of each, which rounds towards zero."""
+    """float32 as float16, or as bfloat16's bits: the upper half of each, which rounds
+    towards zero.
+    """
     return (
         block.astype("<f2")
         if code == "F16"

@@ -1,1 +1,4 @@
-"""How pulse-nano, the embedded demonstration model, is made. Simulated data only; research use only."""
+"""How pulse-nano, the embedded demonstration model, is made.
+
+Simulated data only; research use only.
+"""

@@ -1,4 +1,5 @@
-"""Puts measured figures where people read them: score tables and confusions, and the learning curves.
+"""Puts measured figures where people read them: score tables and confusions, and the learning
+curves.
 
     pulse-edge eval bundle-fp32 bundle-int8 bundle-int4 --json > scores.json
     python -m pulse_nano.card scores.json
@@ -77,7 +78,9 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def draw_curves(out: Path) -> None:
-    """Stage A's losses and held-out scores, stage L's and B's loss and share of right tokens, over steps."""
+    """Stage A's losses and held-out scores, stage L's and B's loss and share of right tokens, over
+    steps.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -101,8 +104,11 @@ def draw_curves(out: Path) -> None:
         (axes[3], "joint", "stage B: from the page"),
     ):
         rows = [row for row in read_log(LOGS / f"{log}.jsonl") if "loss" in row]
-        for name, label in (("text", "text loss, nats a token"), ("tokens right", "answer tokens right"),
-                            ("letters right", "letters of multiple choice right")):  # fmt: skip
+        for name, label in (
+            ("text", "text loss, nats a token"),
+            ("tokens right", "answer tokens right"),
+            ("letters right", "letters of multiple choice right"),
+        ):
             told = [(row["step"], row["loss"][name]) for row in rows if name in row["loss"]]
             if told:  # older logs have no letters
                 axis.plot(*zip(*told, strict=True), label=label)

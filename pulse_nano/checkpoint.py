@@ -29,7 +29,9 @@ START = (
 
 
 def _trained(state: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Weights of STATE's tower.pt and language.pt, and the sizes that each says it has: of the files that are there."""
+    """Weights of STATE's tower.pt and language.pt, and the sizes that each says it has: of the
+    files that are there.
+    """
     import torch
 
     weights: dict[str, Any] = {}
@@ -43,8 +45,9 @@ def _trained(state: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def save_start(state: Path, size: Size, path: Path = START) -> None:
-    """Keep the weights of STATE's tower.pt and language.pt, so that stage B can be run again without the others. What
-    STATE has not stays as `START` has it."""
+    """Keep the weights of STATE's tower.pt and language.pt, so that stage B can be run again
+    without the others. What STATE has not stays as `START` has it.
+    """
     from safetensors.numpy import save_file
 
     weights = load_start(state, size)
@@ -57,7 +60,10 @@ def save_start(state: Path, size: Size, path: Path = START) -> None:
 
 
 def load_start(state: Path, size: Size) -> dict[str, Any]:
-    """Weights of tower, heads and decoder, from STATE or else from `START`. Raises `ValueError` for another size."""
+    """Weights of tower, heads and decoder, from STATE or else from `START`.
+
+    Raises `ValueError` for another size.
+    """
     from safetensors import safe_open
 
     with safe_open(START, "pt") as file:
@@ -72,7 +78,8 @@ def load_start(state: Path, size: Size) -> dict[str, Any]:
 
 
 def train_tokenizer(path: Path, texts: Iterable[str], vocab: int) -> None:
-    """SentencePiece BPE with Llama's conventions: byte fallback, dummy prefix, ids 0 unk, 1 bos, 2 eos.
+    """SentencePiece BPE with Llama's conventions: byte fallback, dummy prefix, ids 0 unk, 1 bos, 2
+    eos.
 
     Beyond Llama's: the whole numbers of `NUMBERS` are pieces of their own.
     """
@@ -80,38 +87,79 @@ def train_tokenizer(path: Path, texts: Iterable[str], vocab: int) -> None:
 
     model = io.BytesIO()  # a file's path would be written into it
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(texts), model_writer=model, vocab_size=vocab, model_type="bpe",
-        byte_fallback=True, character_coverage=0.9999, normalization_rule_name="identity", split_digits=True,
-        add_dummy_prefix=True, remove_extra_whitespaces=False, allow_whitespace_only_pieces=True, unk_id=0, bos_id=1,
-        eos_id=2, pad_id=-1, user_defined_symbols=[str(n) for n in NUMBERS], hard_vocab_limit=True, num_threads=1,
+        sentence_iterator=iter(texts),
+        model_writer=model,
+        vocab_size=vocab,
+        model_type="bpe",
+        byte_fallback=True,
+        character_coverage=0.9999,
+        normalization_rule_name="identity",
+        split_digits=True,
+        add_dummy_prefix=True,
+        remove_extra_whitespaces=False,
+        allow_whitespace_only_pieces=True,
+        unk_id=0,
+        bos_id=1,
+        eos_id=2,
+        pad_id=-1,
+        user_defined_symbols=[str(n) for n in NUMBERS],
+        hard_vocab_limit=True,
+        num_threads=1,
         minloglevel=2,
-    )  # fmt: skip
+    )
     path.write_bytes(model.getvalue())
 
 
 def config(size: Size) -> dict[str, Any]:
     """config.json, with the fields of llava-v1.6-vicuna-7b."""
     return {
-        "architectures": ["LlavaLlamaForCausalLM"], "model_type": "llava_llama", "bos_token_id": 1, "eos_token_id": 2,
-        "hidden_act": "silu", "hidden_size": size.width, "intermediate_size": size.ffn,
-        "num_hidden_layers": size.layers, "num_attention_heads": size.heads, "num_key_value_heads": size.heads,
-        "max_position_embeddings": size.positions, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "rope_scaling": None,
-        "vocab_size": size.vocab, "tie_word_embeddings": False, "torch_dtype": "float16",
-        "image_aspect_ratio": "anyres", "image_grid_pinpoints": GRIDS, "mm_patch_merge_type": "flat",
-        "mm_hidden_size": size.vision_width, "mm_projector_type": "mlp2x_gelu", "mm_vision_select_layer": -2,
-        "mm_vision_select_feature": "patch", "mm_use_im_start_end": False, "mm_use_im_patch_token": False,
-        "mm_vision_tower": "pulse-nano-vision", "unfreeze_mm_vision_tower": True, "use_mm_proj": True,
-    }  # fmt: skip
+        "architectures": ["LlavaLlamaForCausalLM"],
+        "model_type": "llava_llama",
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "hidden_act": "silu",
+        "hidden_size": size.width,
+        "intermediate_size": size.ffn,
+        "num_hidden_layers": size.layers,
+        "num_attention_heads": size.heads,
+        "num_key_value_heads": size.heads,
+        "max_position_embeddings": size.positions,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "rope_scaling": None,
+        "vocab_size": size.vocab,
+        "tie_word_embeddings": False,
+        "torch_dtype": "float16",
+        "image_aspect_ratio": "anyres",
+        "image_grid_pinpoints": GRIDS,
+        "mm_patch_merge_type": "flat",
+        "mm_hidden_size": size.vision_width,
+        "mm_projector_type": "mlp2x_gelu",
+        "mm_vision_select_layer": -2,
+        "mm_vision_select_feature": "patch",
+        "mm_use_im_start_end": False,
+        "mm_use_im_patch_token": False,
+        "mm_vision_tower": "pulse-nano-vision",
+        "unfreeze_mm_vision_tower": True,
+        "use_mm_proj": True,
+    }
 
 
 def vision_config(size: Size) -> dict[str, Any]:
     """vision_config.json: CLIPVisionConfig of the small tower."""
     return {
-        "model_type": "clip_vision_model", "hidden_size": size.vision_width, "intermediate_size": size.vision_mlp,
-        "num_hidden_layers": size.vision_layers, "num_attention_heads": size.vision_heads, "num_channels": 3,
-        "image_size": size.image, "patch_size": size.patch, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5,
+        "model_type": "clip_vision_model",
+        "hidden_size": size.vision_width,
+        "intermediate_size": size.vision_mlp,
+        "num_hidden_layers": size.vision_layers,
+        "num_attention_heads": size.vision_heads,
+        "num_channels": 3,
+        "image_size": size.image,
+        "patch_size": size.patch,
+        "hidden_act": "quick_gelu",
+        "layer_norm_eps": 1e-5,
         "projection_dim": size.vision_width,
-    }  # fmt: skip
+    }
 
 
 def tensors(nano: Nano) -> dict[str, NDArray[np.float16]]:

@@ -24,21 +24,26 @@ def has_bfloat16() -> bool:
 
 
 def autocast() -> contextlib.AbstractContextManager[object]:
-    """bfloat16 matrix products where the CPU has instructions for them; elsewhere they would be slower than float32."""
+    """bfloat16 matrix products where the CPU has instructions for them; elsewhere they would be
+    slower than float32.
+    """
     import torch
 
     if not has_bfloat16():
         return contextlib.nullcontext()
-    return torch.autocast("cpu", torch.bfloat16)
+    context: contextlib.AbstractContextManager[object] = torch.autocast("cpu", torch.bfloat16)
+    return context
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # malloc.h of glibc
 
 
 def keep_memory() -> None:
-    """Never give freed memory back to the system: torch asks for the same hundreds of MB at every step.
+    """Never give freed memory back to the system: torch asks for the same hundreds of MB at every
+    step.
 
-    Without it a step of stage A took 1.4 s instead of 1.1 s where it was measured, the rest went into page faults.
+    Without it a step of stage A took 1.4 s instead of 1.1 s where it was measured, the rest went
+    into page faults.
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(_M_MMAP_MAX, 0)

@@ -1,4 +1,7 @@
-"""Shards of drawn pages -> training batches. Batch `i` depends only on the seed and `i`, so a run can be resumed."""
+"""Shards of drawn pages -> training batches.
+
+Batch `i` depends only on the seed and `i`, so a run can be resumed.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,9 @@ def shard_path(folder: Path, number: int) -> Path:
 
 @dataclass
 class Batch:
-    """`views` float32 (pages, VIEWS, 3, 336, 336); targets as `targets.losses` takes them; labels, None: no ECG."""
+    """`views` float32 (pages, VIEWS, 3, 336, 336); targets as `targets.losses` takes them; labels,
+    None: no ECG.
+    """
 
     number: int
     views: Tensor
@@ -44,7 +49,10 @@ class Batch:
 
 @dataclass
 class Pages:
-    """Endless batches from `start` on. Waits for shards that are still being written (first epoch: in order)."""
+    """Endless batches from `start` on.
+
+    Waits for shards that are still being written (first epoch: in order).
+    """
 
     folder: Path
     shards: int
@@ -89,7 +97,10 @@ class Pages:
         return self._shard(int(group[pick // self.shard_pages]))[pick % self.shard_pages]
 
     def make(self, number: int, views: F32 | None = None) -> Batch:
-        """Batch `number`. `views` is memory to write the views into; the batch then lives until it is used again."""
+        """Batch `number`.
+
+        `views` is memory to write the views into; the batch then lives until it is used again.
+        """
         if views is None:
             views = self.room()
         dense: list[F32 | None] = []
@@ -131,10 +142,11 @@ class Source(Protocol[T_co]):
 
 
 def stream(pages: Source[T], ahead: int = 2) -> Iterator[T]:
-    """Endless batches, made by a thread `ahead` of time. A batch is valid until the next one is asked for.
+    """Endless batches, made by a thread `ahead` of time. A batch is valid until the next one is
+    asked for.
 
-    The views go into a ring of buffers: first touches of fresh memory cost more than the arithmetic (17 of 36 ms a
-    page where this was measured), and a worker process pays them twice.
+    The views go into a ring of buffers: first touches of fresh memory cost more than the arithmetic
+    (17 of 36 ms a page where this was measured), and a worker process pays them twice.
     """
     ring = [pages.room() for _ in range(ahead + 2)]  # queued, being made, and in the caller's hands
     ready: queue.Queue[T | BaseException] = queue.Queue(ahead)

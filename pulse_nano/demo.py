@@ -17,7 +17,8 @@ STAGES = ("decode_image", "preprocess", "vision", "prefill", "ttft", "tpot", "to
 def main() -> None:
     model = pulse_edge.load()
     print(
-        f"page: {SAMPLE.name} (simulated: sinus rhythm, 74 beats a minute, right bundle branch block)\n"
+        f"page: {SAMPLE.name} "
+        "(simulated: sinus rhythm, 74 beats a minute, right bundle branch block)\n"
     )
     answers = [model.ask(SAMPLE, question) for question in QUESTIONS]
     for question, answer in zip(QUESTIONS, answers, strict=True):

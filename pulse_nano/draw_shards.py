@@ -2,8 +2,8 @@
 
     python -m pulse_nano.draw_shards STATE_DIR --workers 2
 
-Writes STATE_DIR/pages/NNNN.shard (about 11 MB each) and two validation shards; existing ones are kept. Training may
-start while this runs: it waits for the shards it needs.
+Writes STATE_DIR/pages/NNNN.shard (about 11 MB each) and two validation shards; existing ones are
+kept. Training may start while this runs: it waits for the shards it needs.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
-"""Stage L: the decoder alone learns the questions and answers, with the findings told where the image will be.
+"""Stage L: the decoder alone learns the questions and answers, with the findings told where the
+image will be.
 
     python -m pulse_nano.language STATE_DIR
 
-As LLaVA starts from a language model that knows its language: options and their letters, numbers and the report's order
-need no page, and a text without one costs a tenth. Each finding is one learned vector (`Told`), at a random place of
-the image's slot. Keeps language.pt and language.jsonl in STATE_DIR; of them, stage B takes the decoder.
+As LLaVA starts from a language model that knows its language: options and their letters, numbers
+and the report's order need no page, and a text without one costs a tenth. Each finding is one
+learned vector (`Told`), at a random place of the image's slot. Keeps language.pt and language.jsonl
+in STATE_DIR; of them, stage B takes the decoder.
 """
 
 from __future__ import annotations
@@ -21,8 +23,9 @@ from pulse_nano.loop import Loop, Loss, launch, prepare  # isort: skip (before t
 import torch
 from torch import Tensor, nn
 
-from pulse_edge.simulation.questions import Findings, Item, random_findings, training_items
+from pulse_edge.simulation.questions import Findings, Item
 from pulse_edge.simulation.simulator import AXES, CONDUCTION, ECTOPY, RHYTHMS, ST_CHANGES
+from pulse_nano.lessons import random_findings, training_items
 from pulse_nano.model import VIEWS, Decoder, Size
 from pulse_nano.optim import make_optimizers
 from pulse_nano.train import Packed, Prompts, make_tokenizer, pack, text_loss
@@ -32,7 +35,9 @@ WAVES = 2.0 ** torch.arange(2, 9)  # bpm or ms: half the periods in which `Told`
 
 
 class Told(nn.Module):
-    """Findings -> (9, width): a vector each for rhythm, conduction, ectopy, ST, axis, hypertrophy, rate, PR, QRS."""
+    """Findings -> (9, width): a vector each for rhythm, conduction, ectopy, ST, axis, hypertrophy,
+    rate, PR, QRS.
+    """
 
     def __init__(self, size: Size) -> None:
         super().__init__()
@@ -50,10 +55,17 @@ class Told(nn.Module):
         if f is None:
             return self.embed.weight[-1].expand(9, -1)
         at = [0, *np.cumsum([len(RHYTHMS), len(CONDUCTION), len(ECTOPY), len(ST_CHANGES)]).tolist()]
-        words = [self.embed.weight[at[0] + RHYTHMS.index(f.rhythm)],
-                 sum((self.embed.weight[at[1] + CONDUCTION.index(c)] for c in f.conduction), torch.zeros(1)),
-                 self.embed.weight[at[2] + ECTOPY.index(f.ectopy)], self.embed.weight[at[3] + ST_CHANGES.index(f.st)],
-                 self.embed.weight[at[4] + AXES.index(f.axis)], self.embed.weight[-2] * float(f.lvh)]  # fmt: skip
+        words = [
+            self.embed.weight[at[0] + RHYTHMS.index(f.rhythm)],
+            sum(
+                (self.embed.weight[at[1] + CONDUCTION.index(c)] for c in f.conduction),
+                torch.zeros(1),
+            ),
+            self.embed.weight[at[2] + ECTOPY.index(f.ectopy)],
+            self.embed.weight[at[3] + ST_CHANGES.index(f.st)],
+            self.embed.weight[at[4] + AXES.index(f.axis)],
+            self.embed.weight[-2] * float(f.lvh),
+        ]
         values = torch.tensor([float(f.rate), float(f.pr or 0), float(f.qrs)])
         angle = values[:, None] * torch.pi / WAVES
         numbers = self.number(torch.cat([angle.sin(), angle.cos()], 1)).view(3, 3, -1)[
@@ -70,7 +82,9 @@ class Told(nn.Module):
 
 @dataclass
 class Text:
-    """What `Texts` makes: findings, where in the image's slot they are told (texts, 9), and the packed questions."""
+    """What `Texts` makes: findings, where in the image's slot they are told (texts, 9), and the
+    packed questions.
+    """
 
     findings: list[Findings | None]
     places: Tensor
@@ -137,8 +151,18 @@ def train(rank: int, workers: int, settings: dict[str, Any]) -> None:
     prompts = Prompts(state / "tokenizer.model")
     optimizers = make_optimizers([(speaking.decoder, 1.0), (speaking.told, 1.0)], settings["peak"])
     header = {"size": size.asdict(), "workers": workers}
-    loop = Loop("language", state, speaking, optimizers, header, settings["steps"], settings["peak"],
-                settings["minutes"], rank, workers)  # fmt: skip
+    loop = Loop(
+        "language",
+        state,
+        speaking,
+        optimizers,
+        header,
+        settings["steps"],
+        settings["peak"],
+        settings["minutes"],
+        rank,
+        workers,
+    )
     loop.resume()
 
     def loss(data: Text) -> Loss:

@@ -1,8 +1,9 @@
-"""The training loop of all stages: data-parallel processes of one thread each, resumable to the bit.
+"""The training loop of all stages: data-parallel processes of one thread each, resumable to the
+bit.
 
-On few cores that other work shares, two processes of one thread outrun one process of two: they meet once a step, where
-threads of one process meet in every operator. Seed, steps and number of workers fix the result, however often and for
-whatever time training is interrupted.
+On few cores that other work shares, two processes of one thread outrun one process of two: they
+meet once a step, where threads of one process meet in every operator. Seed, steps and number of
+workers fix the result, however often and for whatever time training is interrupted.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import click
 
@@ -37,6 +38,7 @@ from pulse_nano.optim import set_rate
 
 LOG_STEPS, SAVE_SECONDS = 25, 180
 Loss = tuple[Tensor, dict[str, Tensor]]
+Command = TypeVar("Command", bound=Callable[..., Any] | click.Command)
 
 
 def launch(workers: int, train: Callable[..., None], *args: Any) -> None:
@@ -70,10 +72,11 @@ def prepare(seed: int) -> None:
 
 
 def rate_at(step: int, steps: int, peak: float, restarts: tuple[int, ...] = ()) -> float:
-    """Cosine from `peak` to 2 %, after 150 steps of warm-up; from each step of `restarts` on again, from half of it.
+    """Cosine from `peak` to 2 %, after 150 steps of warm-up; from each step of `restarts` on again,
+    from half of it.
 
-    SGDR (Loshchilov & Hutter, arXiv 1608.03983): a finished run can be made longer. At the full rate a restart undoes
-    what the decay had gained (conduction's loss 0.09 -> 0.31 in 200 steps).
+    SGDR (Loshchilov & Hutter, arXiv 1608.03983): a finished run can be made longer. At the full
+    rate a restart undoes what the decay had gained (conduction's loss 0.09 -> 0.31 in 200 steps).
     """
     begin = max(at for at in (0, *restarts) if at <= step)
     end = min(at for at in (*restarts, steps) if at > step)
@@ -87,14 +90,16 @@ def rate_at(step: int, steps: int, peak: float, restarts: tuple[int, ...] = ()) 
     )
 
 
-def restart_option() -> Callable[[T], T]:
+def restart_option() -> Callable[[Command], Command]:
     """`--restart`, as `rate_at` takes it."""
     text = "Step at which the learning rate's schedule begins again."
     return click.option("--restart", "restarts", type=int, multiple=True, help=text)
 
 
 def digest(module: nn.Module) -> str:
-    """Beginning of the SHA-256 over all parameters and buffers, bytes in the order of `state_dict`."""
+    """Beginning of the SHA-256 over all parameters and buffers, bytes in the order
+    of `state_dict`.
+    """
     total = hashlib.sha256()
     for value in module.state_dict().values():
         total.update(value.contiguous().numpy().data)
@@ -130,7 +135,10 @@ class Loop:
         return self.folder / f"{self.name}.pt"
 
     def resume(self) -> None:
-        """Go on from NAME.pt, if there is one. Raises `ValueError` when it is of another model, or being trained."""
+        """Go on from NAME.pt, if there is one.
+
+        Raises `ValueError` when it is of another model, or being trained.
+        """
         if self.rank == 0:
             self._lock = (self.folder / f"{self.name}.lock").open("w")
             try:
@@ -174,10 +182,11 @@ class Loop:
     def run(
         self, pages: Source[T], loss: Callable[[T], Loss], validate: Callable[[], None]
     ) -> None:
-        """Steps until they are done or the minutes are over. `loss` gives what to minimise, and what to log.
+        """Steps until they are done or the minutes are over. `loss` gives what to minimise, and
+        what to log.
 
-        `pages` has one worker's share of a batch. `validate` is called ten times, by rank 0; the log then also tells
-        the weights' digest, by which two trainings are seen to be the same.
+        `pages` has one worker's share of a batch. `validate` is called ten times, by rank 0; the
+        log then also tells the weights' digest, by which two trainings are seen to be the same.
         """
         pages.start, pages.stride = self.step * self.workers + self.rank, self.workers
         source, begun, before = stream(pages), time.time(), self.spent
@@ -186,7 +195,7 @@ class Loop:
             total, shown = loss(next(source))
             set_rate(self.optimizers, rate_at(self.step, self.steps, self.peak, self.restarts))
             self.module.zero_grad(set_to_none=True)
-            total.backward()  # type: ignore[no-untyped-call]
+            total.backward()
             over = self._meet(self.minutes is not None and time.time() - begun >= self.minutes * 60)
             torch.nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
             for optimizer in self.optimizers:

@@ -1,8 +1,9 @@
-"""pulse-nano in torch: CLIP vision tower, LLaVA's projector, Llama decoder, and training-only heads beside them.
+"""pulse-nano in torch: CLIP vision tower, LLaVA's projector, Llama decoder, and training-only heads
+beside them.
 
-Parameter names end as the published checkpoint's do (`checkpoint.py` only adds prefixes). Attention is written as
-matmul, softmax, matmul: on a CPU at these sizes that is faster than the fused kernel. The tower keeps one layer more
-than it uses, because LLaVA reads hidden state -2.
+Parameter names end as the published checkpoint's do (`checkpoint.py` only adds prefixes). Attention
+is written as matmul, softmax, matmul: on a CPU at these sizes that is faster than the fused kernel.
+The tower keeps one layer more than it uses, because LLaVA reads hidden state -2.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ SHEET = (1.86, 1.65, 1.75)  # normalised colour of a printed sheet, averaged ove
 
 # x-bins per patch of the event heat maps
 BINS = {"qrs": 14, "p": 14, "pvc": 4, "pac": 4, "spike": 4, "lone": 4}
-# Intervals are told as classes, where a QRS complex lies (PR: or its P wave): the mean over patches is a histogram.
+# Intervals are told as classes, where a QRS complex lies (PR: or its P wave): the mean over patches
+# is a histogram.
 CLASSES = {"pr": 17, "rr": 30, "turn": 15}  # what they mean: `targets.class_at`
 LOCAL = ("st_mm", "qrs_s")  # regressed where a QRS complex lies
 DENSE = sum(BINS.values()) + sum(CLASSES.values()) + len(LOCAL)
@@ -72,8 +74,9 @@ HEADS = {
 
 
 class Seen(NamedTuple):
-    """What the heads say: dense (pages, VIEWS * patches, DENSE), answers and glances by name of the attribute,
-    (pages, classes) and (pages, VIEWS, classes)."""
+    """What the heads say: dense (pages, VIEWS * patches, DENSE), answers and glances by name of the
+    attribute, (pages, classes) and (pages, VIEWS, classes).
+    """
 
     dense: Tensor
     answers: dict[str, Tensor]
@@ -81,14 +84,17 @@ class Seen(NamedTuple):
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """(batch, heads, n, d) x (batch, heads, m, d) -> (batch, heads, n, d); `mask` is added to the scores."""
+    """(batch, heads, n, d) x (batch, heads, m, d) -> (batch, heads, n, d); `mask` is added to the
+    scores.
+    """
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     weights: Tensor = torch.softmax(scores if mask is None else scores + mask, dim=-1)
     return weights @ v
 
 
 def attend_causal(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, rows: int = 128) -> Tensor:
-    """`attend` where `mask` hides everything after a query's own position: in strips, so that half is never computed.
+    """`attend` where `mask` hides everything after a query's own position: in strips, so that half
+    is never computed.
 
     The last query is at the last key, as with a cache.
     """
@@ -129,11 +135,13 @@ class VisionLayer(nn.Module):
 
 
 class Tower(nn.Module):
-    """CLIP ViT up to hidden state -2, class token dropped: (views, 3, 336, 336) -> (views, patches, width).
+    """CLIP ViT up to hidden state -2, class token dropped: (views, 3, 336, 336) -> (views, patches,
+    width).
 
-    In training the patch filters see pixels less the colour of a sheet. Otherwise their thousands of weights all meet
-    the same bright constant, and one Adam step moves their output by more than the ink does. CLIP's embedding has no
-    bias, but its position embedding can take the constant: `folded_positions`.
+    In training the patch filters see pixels less the colour of a sheet. Otherwise their thousands
+    of weights all meet the same bright constant, and one Adam step moves their output by more than
+    the ink does. CLIP's embedding has no bias, but its position embedding can take the constant:
+    `folded_positions`.
     """
 
     def __init__(self, size: Size) -> None:
@@ -162,7 +170,9 @@ class Tower(nn.Module):
 
     @torch.no_grad()
     def _init_filters(self) -> None:
-        """Smooth random filters without a constant part: paper and grid cancel, thin lines do not."""
+        """Smooth random filters without a constant part: paper and grid cancel, thin lines
+        do not.
+        """
         w, p = self.size.vision_width, self.size.patch
         reach = torch.arange(-4, 5, dtype=torch.float32)
         bell = torch.exp(-0.5 * (reach / 1.5) ** 2)
@@ -194,10 +204,11 @@ class Tower(nn.Module):
 
 
 class Heads(nn.Module):
-    """Training only: event maps from each patch, attributes from learned queries over all of them, and from each view.
+    """Training only: event maps from each patch, attributes from learned queries over all of them,
+    and from each view.
 
-    The decoder has to find in the features what the queries find. What a view knows as a whole is easiest to find where
-    the plain mean of its patches tells it: the glances.
+    The decoder has to find in the features what the queries find. What a view knows as a whole is
+    easiest to find where the plain mean of its patches tells it: the glances.
     """
 
     def __init__(self, size: Size) -> None:
@@ -328,7 +339,8 @@ class Decoder(nn.Module):
         caches: list[list[Tensor]] | None = None,
         first: int = 0,
     ) -> Tensor:
-        """x (b, n, width), positions (b or 1, n) int64, mask broadcast to (b, heads, n, m), added to the scores.
+        """x (b, n, width), positions (b or 1, n) int64, mask broadcast to (b, heads, n, m), added
+        to the scores.
 
         Hidden states (b, n - first, width) of the positions from `first` on.
         """
@@ -362,6 +374,8 @@ class Nano(nn.Module):
         self.projector, self.decoder = Projector(size), Decoder(size)
 
     def see(self, views: Tensor) -> Tensor:
-        """Views (pages, VIEWS, 3, 336, 336) -> features (pages, VIEWS * patches, vision width), merged `flat`."""
+        """Views (pages, VIEWS, 3, 336, 336) -> features (pages, VIEWS * patches, vision width),
+        merged `flat`.
+        """
         features: Tensor = self.tower(views.flatten(0, 1))
         return features.reshape(views.shape[0], -1, self.size.vision_width)

@@ -1,8 +1,8 @@
 """The two optimizers: Muon for the hidden matrices, AdamW for the rest, under one learning rate.
 
-Muon (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon) orthogonalises the momentum, so that rare
-directions of the gradient count as much as common ones. torch.optim.Muon does it in bfloat16, which on a CPU without
-bfloat16 instructions takes 20 times as long as float32.
+Muon (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon) orthogonalises the momentum,
+so that rare directions of the gradient count as much as common ones. torch.optim.Muon does it in
+bfloat16, which on a CPU without bfloat16 instructions takes 20 times as long as float32.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 
 def orthogonalise(wide: Tensor) -> Tensor:
-    """(k, m, n), m <= n -> about U V^T of each: five quintic Newton-Schulz steps with Muon's constants."""
+    """(k, m, n), m <= n -> about U V^T of each: five quintic Newton-Schulz steps with Muon's
+    constants.
+    """
     x = wide / (wide.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(5):
         gram = x @ x.mT
@@ -27,13 +29,15 @@ def orthogonalise(wide: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum, orthogonalised, scaled to the size of AdamW's steps (Liu et al., arXiv 2502.16982)."""
+    """Nesterov momentum, orthogonalised, scaled to the size of AdamW's steps (Liu et al., arXiv
+    2502.16982).
+    """
 
     def __init__(self, parameters: Iterable[Any], lr: float, momentum: float = 0.95) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": 0.02})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def step(self, closure: None = None) -> None:
         for group in self.param_groups:
             alike: dict[
                 tuple[int, ...], list[tuple[Tensor, Tensor]]
@@ -64,10 +68,12 @@ HIDDEN = (
 def make_optimizers(
     parts: Iterable[tuple[nn.Module, float]], lr: float
 ) -> list[torch.optim.Optimizer]:
-    """Muon and AdamW for modules with their share of the learning rate; the patch filters learn at a fifth of it.
+    """Muon and AdamW for modules with their share of the learning rate; the patch filters learn at
+    a fifth of it.
 
-    Muon takes the patch filters as well: 90 steps from one checkpoint on the same batches left every loss lower than
-    AdamW did (events 1.860 against 1.875, ST 0.116 against 0.121, rhythm 0.474 against 0.491).
+    Muon takes the patch filters as well: 90 steps from one checkpoint on the same batches left
+    every loss lower than AdamW did (events 1.860 against 1.875, ST 0.116 against 0.121, rhythm
+    0.474 against 0.491).
 
     Of the parameters that AdamW takes, vectors do not decay.
     """

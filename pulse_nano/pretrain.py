@@ -2,8 +2,8 @@
 
     python -m pulse_nano.pretrain STATE_DIR
 
-STATE_DIR (outside of the repository) holds pages/, valid/, tower.pt and tower.jsonl; a second call continues where the
-first stopped.
+STATE_DIR (outside of the repository) holds pages/, valid/, tower.pt and tower.jsonl; a second call
+continues where the first stopped.
 """
 
 from __future__ import annotations
@@ -137,8 +137,19 @@ def train(rank: int, workers: int, settings: dict[str, Any]) -> None:
     seeing = Seeing(size)
     optimizers = make_optimizers([(seeing.tower, 1.0), (seeing.heads, 1.0)], settings["peak"])
     header = {"tower": size.of_tower, "sheet": list(SHEET), "workers": workers}
-    loop = Loop("tower", state, seeing, optimizers, header, settings["steps"], settings["peak"], settings["minutes"],
-                rank, workers, settings["restarts"])  # fmt: skip
+    loop = Loop(
+        "tower",
+        state,
+        seeing,
+        optimizers,
+        header,
+        settings["steps"],
+        settings["peak"],
+        settings["minutes"],
+        rank,
+        workers,
+        settings["restarts"],
+    )
     loop.resume()
     valid = Pages(state / "valid", 2, 20, size.patch, 5)
 

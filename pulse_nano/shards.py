@@ -6,7 +6,7 @@ page becomes 672 x 520) and squashed to 336 x 336 for the base view. Here the sa
 the same code at about 122 dpi and reduced to those two sizes once; grid, paper and colours are put
 in when a batch is made, so that every epoch sees other ones. The grid's coverage is a product of a
 row and a column profile, and so is its reduction: five vectors replace a picture.
-`tests/test_nano_pages.py` compares a composed page with the real path.
+`tests/nano/test_shards.py` compares a composed page with the real path.
 """
 
 from __future__ import annotations

@@ -33,8 +33,8 @@ SPARSE = {
 def class_at(name: str, value: float) -> float:
     """Where a value lies among the classes of its kind; whole numbers are their middles.
 
-    "pr" in seconds, 15 ms each from 105 ms on; "rr" in seconds, 6 % each from 0.3 s on; "turn" the logarithm of an RR
-    interval over the one before it, 0.1 each from -0.75 on.
+    "pr" in seconds, 15 ms each from 105 ms on; "rr" in seconds, 6 % each from 0.3 s on; "turn" the
+    logarithm of an RR interval over the one before it, 0.1 each from -0.75 on.
     """
     if name == "pr":
         return (value - 0.105) / 0.015 - 0.5
@@ -45,11 +45,13 @@ def classes(name: str, value: float) -> F32:
     """(CLASSES[name],) a distribution around the class of a value: neighbours are nearly right."""
     at = min(max(class_at(name, value), 0.0), CLASSES[name] - 1.0)
     spread = np.exp(-0.5 * ((np.arange(CLASSES[name]) - at) / 0.7) ** 2)
-    return (spread / spread.sum()).astype(np.float32)
+    shares: F32 = (spread / spread.sum()).astype(np.float32)
+    return shares
 
 
 def rr_turns(events: F32) -> F32:
-    """(n,) log of the RR interval after a QRS complex over the one before it; NaN where a cell does not show both.
+    """(n,) log of the RR interval after a QRS complex over the one before it; NaN where a cell does
+    not show both.
 
     0 in a regular rhythm, and about 0.5 at a premature beat.
     """
@@ -66,7 +68,8 @@ def find_beats(events: F32) -> NDArray[np.int64]:
 
 
 def hide_far(events: F32, edge: float) -> F32:
-    """The events with intervals that reach over a tile's `edge` left out: a tile sees its own beats only.
+    """The events with intervals that reach over a tile's `edge` left out: a tile sees its own beats
+    only.
 
     The last column holds `rr_turns`.
     """
@@ -81,8 +84,10 @@ def hide_far(events: F32, edge: float) -> F32:
 
 
 def dense_target(page: Page, patch: int) -> F32:
-    """float32 (VIEWS * patches, DENSE): heat maps in 0..1 with soft neighbours, CLASSES as distributions (zeros: no
-    loss), then local values; NaN: no loss there. The base view first, which is the page squashed to a square."""
+    """float32 (VIEWS * patches, DENSE): heat maps in 0..1 with soft neighbours, CLASSES as
+    distributions (zeros: no loss), then local values; NaN: no loss there. The base view first,
+    which is the page squashed to a square.
+    """
     events = np.column_stack([page.events, rr_turns(page.events)])
     small = events.copy()
     small[:, 0] /= CANVAS / SIDE
@@ -133,7 +138,10 @@ def _view_targets(events: F32, side: int, patch: int) -> F32:
 
 
 def attribute_targets(labels: dict[str, Any] | None) -> dict[str, F32]:
-    """Labels -> one vector per head (class index, or values); None stands for an image without ECG. NaN: no loss."""
+    """Labels -> one vector per head (class index, or values); None stands for an image without ECG.
+
+    NaN: no loss.
+    """
     nan = float("nan")
     if labels is None:
         values: dict[str, Any] = {
@@ -190,7 +198,10 @@ GLANCE = 0.3  # weight of what single views say
 
 
 def losses(seen: Seen, dense_t: Tensor, heads_t: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weighted terms; their sum is what stage A minimises. Shapes as `Seen` and the functions above."""
+    """Weighted terms; their sum is what stage A minimises.
+
+    Shapes as `Seen` and the functions above.
+    """
     of_views = {name: glance.flatten(0, 1) for name, glance in seen.glances.items()}
     repeated = {name: target.repeat_interleave(VIEWS, 0) for name, target in heads_t.items()}
     glances = torch.stack(list(attribute_losses(of_views, repeated).values())).sum()

@@ -2,10 +2,11 @@
 
     python -m pulse_nano.train STATE_DIR OUT_DIR
 
-Starts from STATE_DIR/tower.pt (stage A, pretrain.py) and STATE_DIR/language.pt (stage L, language.py), or from
-start.safetensors for what is absent. Keeps joint.pt and joint.jsonl there, continues what it finds, and writes the
-checkpoint to OUT_DIR. One page gives one sequence: the image, then a report and nine questions, each of which attends
-to the image and itself only and has the positions that single-turn inference gives it.
+Starts from STATE_DIR/tower.pt (stage A, pretrain.py) and STATE_DIR/language.pt (stage L,
+language.py), or from start.safetensors for what is absent. Keeps joint.pt and joint.jsonl there,
+continues what it finds, and writes the checkpoint to OUT_DIR. One page gives one sequence: the
+image, then a report and nine questions, each of which attends to the image and itself only and has
+the positions that single-turn inference gives it.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pulse_edge.simulation.questions import Findings, Item, random_findings, training_items
+from pulse_edge.simulation.questions import Findings, Item
 from pulse_nano.checkpoint import NUMBERS, SYSTEM, load_start, save, train_tokenizer
 from pulse_nano.cpu import autocast
 from pulse_nano.data import Batch, Pages
+from pulse_nano.lessons import random_findings, training_items
 from pulse_nano.model import Decoder, Nano, Size
 from pulse_nano.optim import make_optimizers
 from pulse_nano.targets import losses
@@ -34,7 +36,9 @@ from pulse_nano.targets import losses
 BOS, EOS = 1, 2
 IGNORE = -100
 TEXT_TOKENS = 512  # of one page's packed questions; what does not fit is left out
-LETTER = 8.0  # weight of the letter that answers a multiple choice, of one for all other tokens: its words only copy
+# weight of the letter that answers a multiple choice, of one for all other tokens: its words only
+# copy
+LETTER = 8.0
 
 
 class Prompts:
@@ -55,7 +59,9 @@ class Prompts:
         ]
 
     def _near(self) -> Tensor:
-        """(vocab, vocab) target distributions: numbers spread over their neighbours, everything else is one-hot."""
+        """(vocab, vocab) target distributions: numbers spread over their neighbours, everything
+        else is one-hot.
+        """
         near = torch.eye(self.sp.get_piece_size())
         ids = torch.tensor([self.sp.piece_to_id(str(n)) for n in NUMBERS])
         values = torch.tensor(list(NUMBERS), dtype=torch.float32)
@@ -66,10 +72,11 @@ class Prompts:
 
 @dataclass
 class Packed:
-    """A batch of packed text: `ids` (b, n), `positions` (b, n), `block` (b, n), `labels` (b, n), IGNORE: no loss.
+    """A batch of packed text: `ids` (b, n), `positions` (b, n), `block` (b, n), `labels` (b, n),
+    IGNORE: no loss.
 
-    block 0 is the template before the image, blocks 1.. the questions; -1 is padding. `letters` (b, n) bool: where the
-    label is the letter of a multiple choice.
+    block 0 is the template before the image, blocks 1.. the questions; -1 is padding. `letters` (b,
+    n) bool: where the label is the letter of a multiple choice.
     """
 
     ids: Tensor
@@ -110,7 +117,9 @@ def pack(prompts: Prompts, items: list[list[Item]], image_tokens: int) -> Packed
 
 
 def packed_mask(block: Tensor, prefix: int) -> Tensor:
-    """(b, n) blocks after a shared prefix -> (b, 1, prefix + n, prefix + n) added mask: 0 or -inf-like."""
+    """(b, n) blocks after a shared prefix -> (b, 1, prefix + n, prefix + n) added mask: 0 or
+    -inf-like.
+    """
     b, n = block.shape
     whole = torch.cat([torch.zeros(b, prefix, dtype=block.dtype), block], dim=1)
     causal = torch.ones(prefix + n, prefix + n, dtype=torch.bool).tril()
@@ -121,10 +130,12 @@ def packed_mask(block: Tensor, prefix: int) -> Tensor:
 def text_loss(
     decoder: Decoder, prompts: Prompts, image: Tensor, packed: Packed, places: Tensor | None = None
 ) -> Loss:
-    """Soft cross-entropy over the answers, letters weighted by LETTER. To log: the same without weights, and the share
-    of answer tokens, and of letters alone, whose greedy choice is right (of all tokens, in a batch without letters).
+    """Soft cross-entropy over the answers, letters weighted by LETTER. To log: the same without
+    weights, and the share of answer tokens, and of letters alone, whose greedy choice is right (of
+    all tokens, in a batch without letters).
 
-    `image` (b, n, width) is what the projector gives; `places` (b, n) int64, in the image's slot: 0, 1, .. by default.
+    `image` (b, n, width) is what the projector gives; `places` (b, n) int64, in the image's slot:
+    0, 1, .. by default.
     """
     b, n, _ = image.shape
     head = torch.tensor(prompts.head).expand(b, -1)
@@ -211,8 +222,20 @@ def train(rank: int, workers: int, settings: dict[str, Any]) -> None:
         settings["peak"],
     )
     header = {"size": size.asdict(), "workers": workers}
-    loop = Loop("joint", state, nano, optimizers, header, settings["steps"], settings["peak"], settings["minutes"],
-                rank, workers, settings["restarts"], kept=lambda: save(nano, settings["out"], tokenizer))  # fmt: skip
+    loop = Loop(
+        "joint",
+        state,
+        nano,
+        optimizers,
+        header,
+        settings["steps"],
+        settings["peak"],
+        settings["minutes"],
+        rank,
+        workers,
+        settings["restarts"],
+        kept=lambda: save(nano, settings["out"], tokenizer),
+    )
     loop.resume()
 
     def loss(data: Batch) -> Loss:

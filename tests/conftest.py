@@ -1,4 +1,4 @@
-"""Tiny checkpoints and bundles, made once per session and shared: copy them before changing anything in them."""
+"""Tiny checkpoints and bundles, made once per session. Copy one before changing it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,33 @@ from typing import Any
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before any test imports ONNX Runtime
 
+import hypothesis
 import pytest
-import tiny
-from fixture_types import Bundles, Checkpoints
 
 import pulse_edge
+
+from support import tiny
+from support.fixture_types import Bundles, Checkpoints
+
+# No database of examples: it would be written into the tree, and make runs differ.
+hypothesis.settings.register_profile("suite", database=None)
+hypothesis.settings.load_profile("suite")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--reversed", action="store_true", help="run the last test first")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--reversed"):
+        items.reverse()
 
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Checkpoints:
-    """`checkpoints(**options)`: a checkpoint directory; the options are those of `tiny.make_checkpoint`."""
+    """`checkpoints(**options)`: a checkpoint directory; the options are those of
+    `tiny.make_checkpoint`.
+    """
     made: dict[str, Path] = {}
 
     def make(**options: Any) -> Path:
@@ -33,25 +50,35 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Checkpoints:
 
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory: pytest.TempPathFactory, checkpoints: Checkpoints) -> Bundles:
-    """`bundles(precision, block_size, target, cache, **options)`: a bundle of the checkpoint that has these options."""
+    """`bundles(precision, block_size, target, cache, **options)`: a bundle of the checkpoint that
+    has these options.
+    """
     pytest.importorskip("onnx", reason="exporting needs pulse-edge[export]")
     from pulse_export.pipeline import export
-    from pulse_export.quantize.calibrate import Recipe
+    from pulse_export.quantize.recipe import Recipe
 
     made: dict[str, Path] = {}
 
     def make(
-        precision: str = "fp32", block_size: int | None = None, target: str = "cpu", cache: str = "float",
+        precision: str = "fp32",
+        block_size: int | None = None,
+        target: str = "cpu",
+        cache: str = "float",
         **options: Any,
-    ) -> Path:  # fmt: skip
+    ) -> Path:
         key = repr((precision, block_size, target, cache, sorted(options.items())))
         if key not in made:
             out = tmp_path_factory.mktemp("bundle") / f"tiny-{precision}"
             calibration = Recipe(samples=2) if (precision, target) == ("w8a8", "standard") else None
             export(
-                checkpoints(**options), out, precision=precision, block_size=block_size, target=target, cache=cache,
+                checkpoints(**options),
+                out,
+                precision=precision,
+                block_size=block_size,
+                target=target,
+                cache=cache,
                 calibration=calibration,
-            )  # fmt: skip
+            )
             made[key] = out
         return made[key]
 

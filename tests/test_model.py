@@ -1,6 +1,4 @@
-"""One request from image and question to answer, on real tiny models: what is reused, what ends it,
-what it tells.
-"""
+"""One request on real tiny models: what it reuses, what ends it, what it reports."""
 
 from __future__ import annotations
 
@@ -16,34 +14,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-import soak
-from fixture_types import Bundles
 from PIL import Image
 
 import pulse_edge
 from pulse_edge.bundle.bundle import open_bundle
 from pulse_edge.bundle.manifest import NOTICE
 from pulse_edge.errors import ContextError, ImageError, ParameterError
-from pulse_edge.page.source import read_page
+from pulse_edge.page.source import ImageSource, read_page
 from pulse_export.pipeline import export
 
-Q1, Q2 = "What is the rate?", "What is the rhythm?"
-
-
-def page(seed: int = 0, size: tuple[int, int] = (150, 110)) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
-
-
-def encoded(array: np.ndarray, form: str) -> bytes:
-    out = io.BytesIO()
-    Image.fromarray(array).save(out, form)
-    return out.getvalue()
-
-
-def fresh(bundle: Path, *request: Any, **params: Any) -> pulse_edge.Answer:
-    """The answer of a model that has seen nothing else."""
-    return pulse_edge.load(bundle, threads=1).ask(*request, **{"max_new_tokens": 40} | params)
-
+from support import soak
+from support.fixture_types import Bundles
+from support.requests import Q1, Q2, encoded, fresh, page
 
 # --- the same answer every way --------------------------------------------------------------------
 
@@ -75,7 +57,8 @@ SCRIPT = """
 import json, sys, numpy as np, pulse_edge
 array = np.random.default_rng(0).integers(0, 256, (110, 150, 3), np.uint8)
 model = pulse_edge.load(sys.argv[1], threads=1)
-answers = [model.ask(array, "What is the rate?", max_new_tokens=40, temperature=t) for t in (0, 1.0)]
+ask = lambda t: model.ask(array, "What is the rate?", max_new_tokens=40, temperature=t)
+answers = [ask(0), ask(1.0)]
 print(json.dumps([[a.text, a.token_ids, a.provenance] for a in answers]))
 """
 
@@ -151,7 +134,7 @@ def test_the_same_pixels_from_other_sources(model: pulse_edge.Model, tmp_path: P
     path = tmp_path / "page.png"
     path.write_bytes(encoded(page(), "PNG"))
     first = model.ask(path, Q1, max_new_tokens=20)
-    sources = [
+    sources: list[tuple[ImageSource, str]] = [
         (path.read_bytes(), "PNG"),
         (io.BytesIO(path.read_bytes()), "PNG"),
         (encoded(page(), "BMP"), "BMP"),
@@ -184,11 +167,13 @@ def test_the_second_question_is_answered_sooner(bundles: Bundles) -> None:
         "layers": 4,
     }
     model = pulse_edge.load(bundles(**big), threads=1)
-    cold, warm = [], []
+    cold: list[float] = []
+    warm: list[float] = []
     for seed in range(6):
         answers = [model.ask(page(seed, (600, 500)), q, max_new_tokens=1) for q in (Q1, Q2)]
-        cold.append(answers[0].timings.ttft)
-        warm.append(answers[1].timings.ttft)
+        for times, answer in zip((cold, warm), answers, strict=True):
+            assert answer.timings.ttft is not None
+            times.append(answer.timings.ttft)
     assert answers[0].usage.image_tokens == 320
     assert statistics.median(warm) < 0.7 * statistics.median(cold)
 
@@ -292,7 +277,10 @@ def test_a_prompt_that_does_not_fit_says_the_numbers(bundle: Path) -> None:
     text = usage.prompt_tokens - 80
     for capacity in (usage.prompt_tokens, 90):
         model = pulse_edge.load(bundle, threads=1, context=capacity)
-        message = rf"{usage.prompt_tokens} tokens \(80 of the image, {text} of text\) and the context {capacity}"
+        message = (
+            rf"{usage.prompt_tokens} tokens \(80 of the image, {text} of text\) "
+            rf"and the context {capacity}"
+        )
         with pytest.raises(ContextError, match=message):
             model.ask(page(), Q1)
         answer = model.ask(None, "a", max_new_tokens=3)
@@ -355,14 +343,25 @@ def test_provenance(bundle: Path, model: pulse_edge.Model) -> None:
         manifest.checkpoint.sha256,
     )
     assert made["image"] == {
-        "sha256": read_page(file).sha256, "width": 150, "height": 110, "format": "PNG", "exif_orientation": 1,
-        "views": 5, "tokens": 80,
-    }  # fmt: skip
+        "sha256": read_page(file).sha256,
+        "width": 150,
+        "height": 110,
+        "format": "PNG",
+        "exif_orientation": 1,
+        "views": 5,
+        "tokens": 80,
+    }
     assert made["prompt"].endswith(f"USER: <image>\n{Q1} ASSISTANT:")
     assert made["parameters"] == {
-        "max_new_tokens": 3, "temperature": 0.5, "top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0, "seed": 0,
-        "stop": ["x"], "speculate": False,
-    }  # fmt: skip
+        "max_new_tokens": 3,
+        "temperature": 0.5,
+        "top_p": 1.0,
+        "top_k": 0,
+        "repetition_penalty": 1.0,
+        "seed": 0,
+        "stop": ["x"],
+        "speculate": False,
+    }
     assert made["engine"]["device"] == "cpu"
     assert {"pulse-edge", "numpy", "pillow", "sentencepiece", "python"} <= made["versions"].keys()
     made_by_others = model.ask(file, Q1, max_new_tokens=3).provenance
@@ -371,7 +370,7 @@ def test_provenance(bundle: Path, model: pulse_edge.Model) -> None:
 
 
 def test_memory_does_not_grow(bundles: Bundles) -> None:
-    """A few seconds of tests/soak.py."""
+    """A few seconds of support/soak.py."""
     before, after, requests = soak.soak(
         pulse_edge.load(bundles("int8", context=1024), threads=1), 5, 3
     )

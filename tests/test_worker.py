@@ -1,4 +1,4 @@
-"""The model's own thread: readers hold nobody up, and nothing hangs when they leave, fork or exit."""
+"""The model's own thread: readers hold nobody up, and nothing hangs when they leave."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,13 +15,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from process import run
-from test_model import Q1, Q2, fresh, page
-from test_streams import LONG, usable
 
 import pulse_edge
 from pulse_edge.answer import Delivery
 from pulse_edge.errors import PulseEdgeError
+
+from support.process import run
+from support.requests import LONG, Q1, Q2, fresh, page, usable
 
 PATIENCE = 60  # seconds
 
@@ -31,11 +32,13 @@ class Gate:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.reached = threading.Event()
         self.open = threading.Event()
+        self.pieces: Counter[Delivery] = Counter()
         put = Delivery.put
 
         def waits(delivery: Delivery, piece: str) -> None:
             put(delivery, piece)
-            if len(delivery._texts) == 3:
+            self.pieces[delivery] += 1
+            if self.pieces[delivery] == 3:
                 self.reached.set()
                 assert self.open.wait(PATIENCE)
 
@@ -208,7 +211,7 @@ class OddError(Exception):
 def test_errors_reach_the_reader_with_their_type(
     bundle: Path, model: pulse_edge.Model, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
-    def fails(*_: Any) -> None:
+    def fails(*_: Any, **__: Any) -> None:
         raise OddError(stage)
 
     model.ask(page(), Q1, max_new_tokens=5)

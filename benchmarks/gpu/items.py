@@ -89,7 +89,7 @@ def _dry(plan: Layout) -> list[str]:
 
 def gpu_tests() -> list[str]:
     """The files that have tests for a GPU: others would only be collected."""
-    files = sorted((ROOT / "tests").glob("test_*.py"))
+    files = sorted((ROOT / "tests").rglob("test_*.py"))
     marked = [file for file in files if re.search(r"pytest\.mark\.gpu\b", file.read_text())]
     return [str(file.relative_to(ROOT)) for file in marked]
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks.gpu.nano WORK
 
-Random weights show speed. A trained model shows whether answers stay what they are: its heads have 32 numbers, which no
-other item has. A crash inside a library leaves its Python stack in the log.
+Random weights show speed. A trained model shows whether answers stay what they are: its heads have
+32 numbers, which no other item has. A crash inside a library leaves its Python stack in the log.
 """
 
 from __future__ import annotations

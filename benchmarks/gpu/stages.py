@@ -2,8 +2,9 @@
 
     python -m benchmarks.gpu.stages WORK --bundle BUNDLE --variant int4:128:cuda
 
-Times are the wall clock's, medians in milliseconds with the smallest and largest. `views to first token` starts from
-normalised views: vision and prefill; what comes before is the host's work on the file, a row of its own.
+Times are the wall clock's, medians in milliseconds with the smallest and largest. `views to first
+token` starts from normalised views: vision and prefill; what comes before is the host's work on the
+file, a row of its own.
 """
 
 from __future__ import annotations
@@ -63,10 +64,14 @@ def requests(model: Model, runs: int) -> None:
         assert warm.timings.ttft is not None
         host = t.decode_image + t.preprocess
         row = {
-            "file to pixels": t.decode_image, "pixels to views": t.preprocess, "vision": t.vision,
-            "prefill": t.prefill, "views to first token": t.ttft - host, "file to first token": t.ttft,
+            "file to pixels": t.decode_image,
+            "pixels to views": t.preprocess,
+            "vision": t.vision,
+            "prefill": t.prefill,
+            "views to first token": t.ttft - host,
+            "file to first token": t.ttft,
             "second question": warm.timings.ttft,
-        }  # fmt: skip
+        }
         for name, seconds in row.items() if number else ():
             stages.setdefault(name, []).append(seconds)
     for name, samples in stages.items():
@@ -94,9 +99,12 @@ def chunks(engine: Engine, rows: Rows, runs: int) -> None:
                 engine.prefill(rows[at : at + chunk])
 
         emit(
-            "prefill by", chunk=chunk, tokens=len(rows), device_memory=system.device_memory(os.getpid()),
+            "prefill by",
+            chunk=chunk,
+            tokens=len(rows),
+            device_memory=system.device_memory(os.getpid()),
             **spread(timed(feed, runs, lambda: engine.rewind(0))),
-        )  # fmt: skip
+        )
 
 
 def steps(engine: Engine, rows: Rows, runs: int, depths: tuple[int, ...]) -> None:

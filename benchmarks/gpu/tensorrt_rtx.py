@@ -49,7 +49,9 @@ Attempt = Callable[[Path, str], Answer]  # a bundle, one of WAYS
 
 
 class ForThisGpu:
-    """The library, with its CURRENT under the name by which pulse_export.plan.builder asks for an SM."""
+    """The library, with its CURRENT under the name by which pulse_export.plan.builder asks for an
+    SM.
+    """
 
     def __init__(self, library: Any, capability: int) -> None:
         self._library = library
@@ -137,7 +139,10 @@ def not_tried(path: Path, way: str) -> Answer:
 
 
 def ask(path: Path, attempt: Attempt) -> None:
-    """Try the ways until one runs, and emit each answer. Exits with a reason where no way has one."""
+    """Try the ways until one runs, and emit each answer.
+
+    Exits with a reason where no way has one.
+    """
     answers = []
     for way in WAYS:
         answer = attempt(path, way)

@@ -3,9 +3,9 @@
     python -m benchmarks.gpu.trace WORK --bundle PATH --variant int4:128:cuda
 
 CUPTI sees what the whole process puts on the GPU, so torch's profiler traces ONNX Runtime's
-kernels. Steps are replays of a CUDA graph; CUPTI breaks a graph into its kernels, and where it shows
-launches only, the result says so. The events themselves are written to WORK. Launches cost more while they
-are traced: `wall_us` is of steps that are not.
+kernels. Steps are replays of a CUDA graph; CUPTI breaks a graph into its kernels, and where it
+shows launches only, the result says so. The events themselves are written to WORK. Launches cost
+more while they are traced: `wall_us` is of steps that are not.
 """
 
 from __future__ import annotations
@@ -110,7 +110,9 @@ def _without_templates(name: str) -> str:
 
 
 def fields(summary: Summary) -> dict[str, Any]:
-    """JSON-ready; where there are more than LONGEST kernels, the last row is the sum of the others."""
+    """JSON-ready; where there are more than LONGEST kernels, the last row is the sum of
+    the others.
+    """
     kernels = list(summary.kernels)
     if len(kernels) > LONGEST:
         rest = kernels[LONGEST - 1 :]

@@ -1,1 +1,3 @@
-"""The peers of compare.py: `protocol.py` and one worker file for each, which runs in the peer's own environment."""
+"""The peers of compare.py: `protocol.py` and one worker file for each, which runs in the peer's own
+environment.
+"""

@@ -1,4 +1,6 @@
-"""The language model of a LLaVA checkpoint, as peers want it: tensors by name, or a Hugging Face Llama directory."""
+"""The language model of a LLaVA checkpoint, as peers want it: tensors by name, or a Hugging Face
+Llama directory.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,21 @@ from typing import Any
 Header = dict[str, Any]  # a tensor's dtype, shape and data_offsets, as safetensors has them
 PREFIXES = ("model.embed_tokens.", "model.layers.", "model.norm.", "lm_head.")
 KEPT = (
-    "bos_token_id", "eos_token_id", "hidden_act", "hidden_size", "intermediate_size", "num_hidden_layers",
-    "num_attention_heads", "num_key_value_heads", "max_position_embeddings", "rms_norm_eps", "rope_theta", "vocab_size",
-    "tie_word_embeddings", "torch_dtype",
-)  # fmt: skip
+    "bos_token_id",
+    "eos_token_id",
+    "hidden_act",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "max_position_embeddings",
+    "rms_norm_eps",
+    "rope_theta",
+    "vocab_size",
+    "tie_word_embeddings",
+    "torch_dtype",
+)
 
 
 def config(checkpoint: Path) -> dict[str, Any]:
@@ -29,7 +42,9 @@ def config(checkpoint: Path) -> dict[str, Any]:
 def tensors(
     checkpoint: Path, prefixes: tuple[str, ...] = PREFIXES
 ) -> Iterator[tuple[str, Header, bytes]]:
-    """(name, header, little-endian bytes) of the tensors so called, one at a time; by default the language model's."""
+    """(name, header, little-endian bytes) of the tensors so called, one at a time; by default the
+    language model's.
+    """
     for shard in sorted(checkpoint.glob("*.safetensors")):
         with shard.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
@@ -42,7 +57,9 @@ def tensors(
 
 
 def write_llama(checkpoint: Path, out: Path, tokenizer: bool = True) -> None:
-    """A LlamaForCausalLM directory: config.json, model.safetensors, tokenizer.model (which not every peer can read)."""
+    """A LlamaForCausalLM directory: config.json, model.safetensors, tokenizer.model (which not
+    every peer can read).
+    """
     out.mkdir(parents=True, exist_ok=True)
     entries: Header = {"__metadata__": {"format": "pt"}}
     end = 0

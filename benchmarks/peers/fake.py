@@ -1,4 +1,7 @@
-"""A peer for tests and CI: sleeps a moment a token. Variants: a speed in tokens/s, or a way to fail."""
+"""A peer for tests and CI: sleeps a moment a token.
+
+Variants: a speed in tokens/s, or a way to fail.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""ONNX Runtime GenAI, with the model that its own builder makes. Variants: int4 with blocks of 32 (its default), or
-`int4:128`. accuracy_level 4 (int8 activations) in both, as in its models for CPUs on Hugging Face; of a prompt only
-the last row goes through the head.
+"""ONNX Runtime GenAI, with the model that its own builder makes. Variants: int4 with blocks of 32
+(its default), or `int4:128`. accuracy_level 4 (int8 activations) in both, as in its models for CPUs
+on Hugging Face; of a prompt only the last row goes through the head.
 """
 
 from __future__ import annotations
@@ -51,9 +51,11 @@ class GenAi:
         self._context = context
         self._generator = self._new()
         self.engine = {
-            "engine": "onnxruntime-genai", "engine_version": version("onnxruntime-genai"), "batch": BATCH,
+            "engine": "onnxruntime-genai",
+            "engine_version": version("onnxruntime-genai"),
+            "batch": BATCH,
             "cache": "float",
-        }  # fmt: skip
+        }
 
     def _new(self) -> Any:
         options = genai.GeneratorParams(self._model)

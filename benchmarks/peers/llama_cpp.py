@@ -1,7 +1,8 @@
 """llama.cpp through llama-cpp-python's low-level API. Variants: q4_0, q8_0.
 
-The head is Q8_0 in both, as wide as ours and OpenVINO's, so that a slice of few layers compares like with like;
-llama-quantize would make it Q6_K in a Q4_0 model (a quarter less to read, of 2 % of a whole model's weights).
+The head is Q8_0 in both, as wide as ours and OpenVINO's, so that a slice of few layers compares
+like with like; llama-quantize would make it Q6_K in a Q4_0 model (a quarter less to read, of 2 % of
+a whole model's weights).
 """
 
 from __future__ import annotations
@@ -24,11 +25,19 @@ TYPES = {"q4_0": gguf.GGMLQuantizationType.Q4_0, "q8_0": gguf.GGMLQuantizationTy
 FILE_TYPES = {"q4_0": gguf.LlamaFileType.MOSTLY_Q4_0, "q8_0": gguf.LlamaFileType.MOSTLY_Q8_0}
 DTYPES = {"BF16": ml_dtypes.bfloat16, "F16": np.float16}
 NAMES = {
-    "model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output",
-    "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm", "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
-    "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
-}  # fmt: skip
+    "model.embed_tokens": "token_embd",
+    "model.norm": "output_norm",
+    "lm_head": "output",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
 
 
 def convert(checkpoint: Path, out: Path, variant: str) -> None:
@@ -71,7 +80,9 @@ def _describe(writer: Any, config: dict[str, Any], file_type: Any) -> None:
 
 
 def _interleaved(values: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
-    """Rows of q and k in the order of llama.cpp's rotary embedding: the two halves of a head alternate."""
+    """Rows of q and k in the order of llama.cpp's rotary embedding: the two halves of a head
+    alternate.
+    """
     rows, columns = values.shape
     return (
         values.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
@@ -87,7 +98,9 @@ def _renamed(name: str) -> str:
 
 
 class LlamaCpp:
-    """Defaults of llama-bench: batches of 512, fp16 cache, flash attention where the library chooses it."""
+    """Defaults of llama-bench: batches of 512, fp16 cache, flash attention where the library
+    chooses it.
+    """
 
     def __init__(self, path: Path, threads: int, context: int) -> None:
         lib = llama_cpp
@@ -106,9 +119,12 @@ class LlamaCpp:
         self._batch = lib.llama_batch_init(BATCH, 0, 1)
         self._length = 0
         self.engine = {
-            "engine": "llama.cpp", "engine_version": f"llama-cpp-python {version('llama-cpp-python')}",
-            "system": lib.llama_print_system_info().decode().strip(), "batch": BATCH, "cache": "fp16",
-        }  # fmt: skip
+            "engine": "llama.cpp",
+            "engine_version": f"llama-cpp-python {version('llama-cpp-python')}",
+            "system": lib.llama_print_system_info().decode().strip(),
+            "batch": BATCH,
+            "cache": "fp16",
+        }
 
     def feed(self, tokens: list[int]) -> None:
         for at in range(0, len(tokens), BATCH):

@@ -1,8 +1,10 @@
-"""OpenVINO: converted and compressed as optimum-intel does it, run with openvino itself. Variants: int4, int8.
+"""OpenVINO: converted and compressed as optimum-intel does it, run with openvino itself. Variants:
+int4, int8.
 
-int4: symmetric, groups of 128, embeddings and head in 8 bits (its default); int8: per channel. The cache is its
-default on CPUs, 8 bits. Of a prompt only the last row goes through the head, as in OpenVINO GenAI, whose pass over the
-graph does the same as `_last_row`: a slice before the head. The tower: 8-bit weights in both.
+int4: symmetric, groups of 128, embeddings and head in 8 bits (its default); int8: per channel. The
+cache is its default on CPUs, 8 bits. Of a prompt only the last row goes through the head, as in
+OpenVINO GenAI, whose pass over the graph does the same as `_last_row`: a slice before the head. The
+tower: 8-bit weights in both.
 """
 
 from __future__ import annotations
@@ -65,10 +67,13 @@ class OpenVino:
         self._vision: Any = None
         self._length = 0
         self.engine = {
-            "engine": "openvino", "engine_version": version("openvino"), "optimum-intel": version("optimum-intel"),
-            "cache": str(compiled.get_property("KV_CACHE_PRECISION")), "batch": BATCH,
+            "engine": "openvino",
+            "engine_version": version("openvino"),
+            "optimum-intel": version("optimum-intel"),
+            "cache": str(compiled.get_property("KV_CACHE_PRECISION")),
+            "batch": BATCH,
             "execution": str(compiled.get_property("INFERENCE_PRECISION_HINT")),
-        }  # fmt: skip
+        }
 
     def feed(self, tokens: list[int]) -> None:
         for at in range(0, len(tokens), BATCH):

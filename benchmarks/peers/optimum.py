@@ -1,7 +1,7 @@
 """Hugging Face Optimum's ONNX export, run with its own ORTModelForCausalLM. Variant: fp32.
 
-What a user gets without further work: weights and cache in fp32, the cache copied at every step, the head on every row
-of a prompt. The tower is traced by torch's exporter, as Optimum does.
+What a user gets without further work: weights and cache in fp32, the cache copied at every step,
+the head on every row of a prompt. The tower is traced by torch's exporter, as Optimum does.
 """
 
 from __future__ import annotations
@@ -35,9 +35,15 @@ def convert(checkpoint: Path, out: Path, variant: str) -> None:
     module, side = tower.Tower(checkpoint), tower.sizes(checkpoint)["image_size"]
     with torch.no_grad():
         torch.onnx.export(
-            module, (tower.pixels(side, 2),), str(out / "vision.onnx"), input_names=["pixels"],
-            output_names=["features"], dynamic_axes={"pixels": {0: "views"}}, opset_version=18, dynamo=False,
-        )  # fmt: skip
+            module,
+            (tower.pixels(side, 2),),
+            str(out / "vision.onnx"),
+            input_names=["pixels"],
+            output_names=["features"],
+            dynamic_axes={"pixels": {0: "views"}},
+            opset_version=18,
+            dynamo=False,
+        )
 
 
 class Optimum:
@@ -53,9 +59,12 @@ class Optimum:
         self._vision_path = path / "vision.onnx"
         self._vision: Any = None
         self.engine = {
-            "engine": "optimum", "engine_version": version("optimum-onnx"), "onnxruntime": ort.__version__,
-            "batch": BATCH, "cache": "fp32",
-        }  # fmt: skip
+            "engine": "optimum",
+            "engine_version": version("optimum-onnx"),
+            "onnxruntime": ort.__version__,
+            "batch": BATCH,
+            "cache": "fp32",
+        }
 
     def feed(self, tokens: list[int]) -> None:
         for at in range(0, len(tokens), BATCH):

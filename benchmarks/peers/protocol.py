@@ -1,15 +1,17 @@
 """The worker's side of compare.py: commands in, answers out, a line of JSON each.
 
     {"do": "convert", "checkpoint": …, "out": …, "variant": …}      {}
-    {"do": "load", "path": …, "variant": …, "threads": …, "context": …, "vocab": …, "cpu_time": false}
-        {"seconds": …, "engine": {…}}      cpu_time: all seconds are the process's, not the wall clock's
-    {"do": "prefill", "tokens": n}      {"seconds": …}      n tokens into an empty cache, the last one's logits
-    {"do": "decode", "tokens": n, "depth": d}      {"seconds": …}      n single steps after d cached tokens
-    {"do": "vision", "views": n}      {"seconds": …}, or {"seconds": null} from a peer without a vision tower
-    {"do": "memory"}      {"peak": bytes}
-    {"do": "quit"}      {}, and the process ends
+    {"do": "load", "path": …, "variant": …, "threads": …, "context": …, "vocab": …, "cpu_time":
+        false} {"seconds": …, "engine": {…}}      cpu_time: all seconds are the process's, not the
+        wall clock's
+    {"do": "prefill", "tokens": n}      {"seconds": …}      n tokens into an empty cache, the last
+    one's logits {"do": "decode", "tokens": n, "depth": d}      {"seconds": …}      n single steps
+    after d cached tokens {"do": "vision", "views": n}      {"seconds": …}, or {"seconds": null}
+    from a peer without a vision tower {"do": "memory"}      {"peak": bytes} {"do": "quit"}      {},
+    and the process ends
 
-What fails is answered with {"error": …}. Imports nothing but the standard library: it runs in every environment.
+What fails is answered with {"error": …}. Imports nothing but the standard library: it runs in every
+environment.
 """
 
 from __future__ import annotations
@@ -23,13 +25,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-BATCH = 512  # tokens at a time where a peer would otherwise take a whole prompt: as ours, and llama.cpp's n_ubatch
+# tokens at a time where a peer would otherwise take a whole prompt: as ours, and llama.cpp's
+# n_ubatch
+BATCH = 512
 
 
 class Peer(Protocol):
-    """A model that is loaded. Its cache holds what was fed; `feed` returns when the last token's logits are known.
+    """A model that is loaded. Its cache holds what was fed; `feed` returns when the last token's
+    logits are known.
 
-    Those with a vision tower have `see(views)`, too: the tower and the projector over so many views of noise.
+    Those with a vision tower have `see(views)`, too: the tower and the projector over so many views
+    of noise.
     """
 
     engine: dict[str, Any]  # version and settings, for the record
@@ -127,7 +133,8 @@ class Session:
 
 def serve(convert: Convert, load: Load) -> None:
     """Until told to quit, or until nobody is there to tell."""
-    # Libraries print to file descriptor 1 as well: it becomes stderr, which the parent keeps in a file.
+    # Libraries print to file descriptor 1 as well: it becomes stderr, which the parent keeps in a
+    # file.
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     session = Session(convert, load)
@@ -147,7 +154,10 @@ def serve(convert: Convert, load: Load) -> None:
 
 
 def peak_memory() -> int:
-    """Largest resident set of this process so far, in bytes; mapped file pages count. As pulse_edge.system has it."""
+    """Largest resident set of this process so far, in bytes; mapped file pages count.
+
+    As pulse_edge.system has it.
+    """
     try:
         return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
     except (OSError, IndexError):

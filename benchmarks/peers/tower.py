@@ -1,7 +1,8 @@
-"""The vision tower and projector of a LLaVA checkpoint as a torch module, for the peers that convert one.
+"""The vision tower and projector of a LLaVA checkpoint as a torch module, for the peers that
+convert one.
 
-pixels [views, 3, side, side] -> features [views, patches, hidden]: the hidden state before the tower's last layer,
-without the class token, through the projector, as LLaVA has it.
+pixels [views, 3, side, side] -> features [views, patches, hidden]: the hidden state before the
+tower's last layer, without the class token, through the projector, as LLaVA has it.
 """
 
 from __future__ import annotations
@@ -17,10 +18,17 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 from benchmarks.peers import checkpoint as source
 
 TOWER, PROJECTOR = "model.vision_tower.vision_tower.", "model.mm_projector."
-CLIP_L_336 = {  # what a checkpoint without vision_config.json has: openai/clip-vit-large-patch14-336
-    "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
-    "image_size": 336, "patch_size": 14, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5,
-}  # fmt: skip
+# what a checkpoint without vision_config.json has: openai/clip-vit-large-patch14-336
+CLIP_L_336 = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "image_size": 336,
+    "patch_size": 14,
+    "hidden_act": "quick_gelu",
+    "layer_norm_eps": 1e-5,
+}
 
 
 def sizes(checkpoint: Path) -> dict[str, Any]:
@@ -29,7 +37,7 @@ def sizes(checkpoint: Path) -> dict[str, Any]:
     return CLIP_L_336 | (json.loads(own.read_text()) if own.exists() else {})
 
 
-class Tower(nn.Module):  # type: ignore[misc]
+class Tower(nn.Module):
     def __init__(self, checkpoint: Path) -> None:
         super().__init__()
         options = sizes(checkpoint) | {"attn_implementation": "sdpa"}
@@ -44,7 +52,9 @@ class Tower(nn.Module):  # type: ignore[misc]
         self.eval()
 
     def _fill(self, checkpoint: Path) -> None:
-        """Transformers has dropped the prefix `vision_model` in some versions: names are matched from their ends."""
+        """Transformers has dropped the prefix `vision_model` in some versions: names are matched
+        from their ends.
+        """
         wanted = {
             name.removeprefix("vision_model."): p for name, p in self.tower.state_dict().items()
         }

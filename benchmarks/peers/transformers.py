@@ -57,11 +57,11 @@ class Transformers:
         with torch.device("meta"):
             model = LlamaForCausalLM(config)
         weights = {
-            name: torch.frombuffer(bytearray(data), dtype=_stored(entry)).reshape(entry["shape"]).to(
-                self._device, self._dtype
-            )
+            name: torch.frombuffer(bytearray(data), dtype=_stored(entry))
+            .reshape(entry["shape"])
+            .to(self._device, self._dtype)
             for name, entry, data in source.tensors(checkpoint)
-        }  # fmt: skip
+        }
         model.load_state_dict(weights, assign=True)
         model.model.rotary_emb = type(model.model.rotary_emb)(config).to(
             self._device
@@ -79,10 +79,15 @@ class Transformers:
         self._pixels: torch.Tensor | None = None
         self._cache = self._static or DynamicCache()
         self.engine = {
-            "engine": "transformers", "engine_version": version("transformers"), "torch": torch.__version__,
-            "device": self._device, "weights": str(self._dtype), "cache": str(self._dtype), "attention": "sdpa",
+            "engine": "transformers",
+            "engine_version": version("transformers"),
+            "torch": torch.__version__,
+            "device": self._device,
+            "weights": str(self._dtype),
+            "cache": str(self._dtype),
+            "attention": "sdpa",
             "how": how or "eager",
-        }  # fmt: skip
+        }
         if self._static is not None:
             self._warm_up(list(range(3, 3 + min(16, context // 2))))
 

@@ -15,7 +15,8 @@ from types import TracebackType
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-# First by itself, and pinned in what follows: a range, or a torchvision for another one, takes gigabytes of CUDA.
+# First by itself, and pinned in what follows: a range, or a torchvision for another one, takes
+# gigabytes of CUDA.
 TORCH = "torch==2.13.0"
 
 
@@ -25,7 +26,10 @@ class PeerError(Exception):
 
 @dataclass(frozen=True)
 class Kind:
-    """A peer: its worker module, its variants, and what to install, one pip call for each row. None: our own Python."""
+    """A peer: its worker module, its variants, and what to install, one pip call for each row.
+
+    None: our own Python.
+    """
 
     module: str
     variants: tuple[str, ...]
@@ -35,28 +39,46 @@ class Kind:
 
 PEERS = {
     "ours": Kind("ours", ("int4:128", "int4:128:kv8", "int8", "w8a8:kv8"), None),
-    "llama.cpp": Kind("llama_cpp", ("q4_0", "q8_0"), (("llama-cpp-python", "gguf", "ml_dtypes", "numpy"),)),
+    "llama.cpp": Kind(
+        "llama_cpp", ("q4_0", "q8_0"), (("llama-cpp-python", "gguf", "ml_dtypes", "numpy"),)
+    ),
     "openvino": Kind(
-        "openvino", ("int4", "int8"),
-        # optimum-intel wants torchvision, whose CUDA wheels do not load beside this torch; it is not needed here.
-        (("setuptools", TORCH), (TORCH, "openvino", "openvino-tokenizers", "nncf", "transformers<5.6", "requests"),
-         ("--no-deps", "optimum-intel", "optimum")),
+        "openvino",
+        ("int4", "int8"),
+        # optimum-intel wants torchvision, whose CUDA wheels do not load beside this torch; it is
+        # not needed here.
+        (
+            ("setuptools", TORCH),
+            (TORCH, "openvino", "openvino-tokenizers", "nncf", "transformers<5.6", "requests"),
+            ("--no-deps", "optimum-intel", "optimum"),
+        ),
     ),
     "genai": Kind(
-        "genai", ("int4",),
-        (("setuptools", TORCH), (TORCH, "onnxruntime-genai", "onnx", "onnx-ir", "transformers", "sentencepiece")),
+        "genai",
+        ("int4",),
+        (
+            ("setuptools", TORCH),
+            (TORCH, "onnxruntime-genai", "onnx", "onnx-ir", "transformers", "sentencepiece"),
+        ),
     ),
-    "optimum": Kind("optimum", ("fp32",), (("setuptools", TORCH), (TORCH, "optimum-onnx", "onnxruntime", "onnx"))),
-    "transformers": Kind("transformers", ("bf16",), (("setuptools", TORCH), (TORCH, "transformers"))),
+    "optimum": Kind(
+        "optimum",
+        ("fp32",),
+        (("setuptools", TORCH), (TORCH, "optimum-onnx", "onnxruntime", "onnx")),
+    ),
+    "transformers": Kind(
+        "transformers", ("bf16",), (("setuptools", TORCH), (TORCH, "transformers"))
+    ),
     "torch-int4": Kind("torch_int4", ("int4",), (("setuptools", TORCH), (TORCH, "numpy"))),
     "fake": Kind("fake", ("1000",), None),
     "fake-noise": Kind("fake", ("1000",), None, ("noise",)),
-}  # fmt: skip
+}
 
 
 def python_of(name: str, work: Path, installed: bool = False) -> Path:
-    """The interpreter of a peer's environment, made where there is none yet; ours, if it has what the peer needs
-    (`installed`). Raises `PeerError`."""
+    """The interpreter of a peer's environment, made where there is none yet; ours, if it has what
+    the peer needs (`installed`). Raises `PeerError`.
+    """
     kind = PEERS[name]
     if kind.installs is None or installed:
         return Path(sys.executable)
@@ -87,7 +109,10 @@ def python_of(name: str, work: Path, installed: bool = False) -> Path:
 
 
 class Worker:
-    """A process of a peer. One command at a time; whatever goes wrong is a `PeerError`, and ends the process."""
+    """A process of a peer.
+
+    One command at a time; whatever goes wrong is a `PeerError`, and ends the process.
+    """
 
     def __init__(self, name: str, python: Path, log: Path) -> None:
         self._log = log
@@ -109,9 +134,17 @@ class Worker:
         self._lines: queue.Queue[str] = queue.Queue()
         # In a session of its own: Ctrl-C is the parent's to handle.
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, cwd=ROOT, env=environment,
-            start_new_session=True, text=True, encoding="utf-8", errors="replace",
-        )  # fmt: skip
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            cwd=ROOT,
+            env=environment,
+            start_new_session=True,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+        )
         self.pid = self._process.pid
         threading.Thread(target=self._read, daemon=True).start()
 

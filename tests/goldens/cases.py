@@ -1,6 +1,6 @@
 """What the goldens were made from: deterministic images, prompts and tiny models.
 
-`make_goldens.py` puts these through the authors' code, `tests/test_goldens.py` through ours.
+`make_goldens.py` puts these through the authors' code, `test_goldens.py` through ours.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ SIZES = [
     ],
     *[(1, 1), (5000, 10), (10, 5000), (335, 337), (1275, 1650), (672, 672), (337, 336), (3, 2)],
 ]
-# Pages whose edge should fall on a whole feature, were it not for a product of floats just short of it.
+# Pages whose edge should fall on a whole feature, were it not for a product of floats just short of
+# it.
 JUST_SHORT = [(2352, 1421), (1421, 2352), (470, 2256)]
 MODES = ["RGBA", "P", "L", "LA", "1", "I;16", "CMYK"]
 
@@ -69,7 +70,9 @@ def mode_page(mode: str) -> Image.Image:
 
 
 def sweep_sizes() -> list[tuple[int, int]]:
-    """Sizes (width, height) for grids and token counts: log-uniform up to 6,000, near-square, multiples."""
+    """Sizes (width, height) for grids and token counts: log-uniform up to 6,000, near-square,
+    multiples.
+    """
     rng = np.random.default_rng(5)
     wide = np.exp(rng.uniform(0, np.log(6000), (300, 2))).astype(int)
     square = np.repeat(rng.integers(1, 3000, (40, 1)), 2, axis=1) + rng.integers(-1, 2, (40, 2))
@@ -118,7 +121,8 @@ PROMPTS = [
     "<0x0A>",
 ]
 
-# Conversations through the llava_v1 template: user and assistant texts in turn; the last question is open.
+# Conversations through the llava_v1 template: user and assistant texts in turn; the last question
+# is open.
 CONVERSATIONS = [
     ["What does this electrocardiogram show?"],
     ["Please write a clinical report based on this ECG image."],

@@ -2,20 +2,22 @@
 
     python make_goldens.py UPSTREAM/LLaVA [OUTPUT]
 
-UPSTREAM is a checkout of AIMedLab/PULSE (the goldens here: commit a439b6c). The environment, on Python 3.11:
+UPSTREAM is a checkout of AIMedLab/PULSE (the goldens here: commit a439b6c). The environment, on
+Python 3.11:
 
     pip install torch==2.13.0
     pip install 'transformers==4.37.2' 'tokenizers<0.16' 'protobuf<5' 'numpy<2' 'pillow==10.4.0' \
         sentencepiece safetensors accelerate einops requests
 
-Pillow is of the time when PULSE was trained and evaluated: since 12.2 it resizes some tall pages in another order of
-passes, which moves up to a quarter of the base view's bytes, by up to ten levels. `cases.py` says what goes in.
-Nothing of upstream's is kept but its answers:
+Pillow is of the time when PULSE was trained and evaluated: since 12.2 it resizes some tall pages in
+another order of passes, which moves up to a quarter of the base view's bytes, by up to ten levels.
+`cases.py` says what goes in. Nothing of upstream's is kept but its answers:
 
 * images.json: SHA-256 of `process_images`' float32 pixels, grids and token counts;
 * prompts.json: ids of `tokenizer_image_token`, with the tokenizer's `legacy` true and false;
 * models.json: image tokens, prefill logits and greedily generated ids of tiny checkpoints;
-* tokenizer.model: the tokenizer the ids belong to (`tiny.tokenizer_model`, kept because trainers change).
+* tokenizer.model: the tokenizer the ids belong to (`tiny.tokenizer_model`, kept because trainers
+    change).
 """
 
 from __future__ import annotations
@@ -31,13 +33,24 @@ from typing import Any
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [sys.argv[1], str(HERE), str(HERE.parent)]
+sys.path[:0] = [sys.argv[1], str(HERE.parent)]
 
 import PIL  # noqa: E402
-import tiny  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
-from cases import (  # noqa: E402
+from llava.constants import IMAGE_TOKEN_INDEX  # noqa: E402
+from llava.conversation import conv_templates  # noqa: E402
+from llava.mm_utils import (  # noqa: E402
+    get_anyres_image_grid_shape,
+    process_images,
+    select_best_resolution,
+    tokenizer_image_token,
+)
+from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM  # noqa: E402
+from llava.model.llava_arch import unpad_image  # noqa: E402
+from transformers import AutoTokenizer, CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel  # noqa: E402
+
+from goldens.cases import (  # noqa: E402
     CONVERSATIONS,
     GRIDS,
     MODEL_CASES,
@@ -52,17 +65,7 @@ from cases import (  # noqa: E402
     page,
     sweep_sizes,
 )
-from llava.constants import IMAGE_TOKEN_INDEX  # noqa: E402
-from llava.conversation import conv_templates  # noqa: E402
-from llava.mm_utils import (  # noqa: E402
-    get_anyres_image_grid_shape,
-    process_images,
-    select_best_resolution,
-    tokenizer_image_token,
-)
-from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM  # noqa: E402
-from llava.model.llava_arch import unpad_image  # noqa: E402
-from transformers import AutoTokenizer, CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel  # noqa: E402
+from support import tiny  # noqa: E402
 
 VERSIONS = {
     "upstream": "AIMedLab/PULSE a439b6c",
@@ -81,7 +84,9 @@ def processor(side: int) -> CLIPImageProcessor:
 
 
 def token_counts(size: tuple[int, int]) -> dict[str, int]:
-    """Image tokens of upstream's merging, for a page of `size` (width, height) under PULSE's geometry."""
+    """Image tokens of upstream's merging, for a page of `size` (width, height) under PULSE's
+    geometry.
+    """
     across, down = get_anyres_image_grid_shape(size, list(GRIDS), SIDE)
     side = SIDE // PATCH
     kept = unpad_image(torch.zeros(1, down * side, across * side), size)
@@ -189,7 +194,7 @@ def digits(values: Any, count: int) -> Any:
     return float(f"{values:.{count}g}")
 
 
-@torch.inference_mode()
+@torch.inference_mode()  # type: ignore[untyped-decorator]
 def model_case(case: ModelCase, folder: Path) -> dict[str, Any]:
     path = tiny.make_checkpoint(folder / case.name, **case.checkpoint)
     model = load_upstream(path)

@@ -1,4 +1,5 @@
-"""The numpy reference and exported fp32 bundles against Hugging Face's own models (torch, CPU, float32).
+"""The numpy reference and exported fp32 bundles against Hugging Face's own models (torch, CPU,
+float32).
 
 These need `torch` and `transformers`, of any recent version, and are skipped without them.
 """
@@ -12,9 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
-from goldens import cases
-from test_goldens import pulse_spec
 
 from pulse_edge.bundle.bundle import open_bundle
 from pulse_edge.engines.options import EngineOptions
@@ -25,6 +23,11 @@ from pulse_export import reference
 from pulse_export.checkpoint import Checkpoint
 from pulse_export.pipeline import export
 
+from goldens import cases
+from support import tiny
+from support.numbers import relative
+from support.pulse_7b import pulse_spec
+
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
@@ -32,13 +35,6 @@ pytestmark = pytest.mark.parity
 
 TOLERANCE = 1e-4  # relative to the largest value
 NEW_TOKENS = 64
-
-
-def relative(got: Any, expected: Any) -> float:
-    """Largest difference over the largest expected value."""
-    return float(
-        np.abs(np.asarray(got) - np.asarray(expected)).max() / np.abs(np.asarray(expected)).max()
-    )
 
 
 def check_greedy(tokens: Sequence[int], expected: Sequence[int], margins: Sequence[float]) -> None:
@@ -59,7 +55,9 @@ LLAMA_NAMES = {
 
 
 def part(source: Path, path: Path, names: dict[str, str], config: dict[str, Any]) -> Path:
-    """The tensors of a checkpoint whose names begin as a key of `names`, as a checkpoint of their own."""
+    """The tensors of a checkpoint whose names begin as a key of `names`, as a checkpoint of their
+    own.
+    """
     from safetensors.numpy import load_file
 
     tensors = load_file(source / "model.safetensors")
@@ -138,9 +136,14 @@ def test_llama(tmp_path: Path, options: dict[str, Any]) -> None:
         expected = llama(torch.tensor(ids)[None]).logits[0].numpy()
         prompt = torch.tensor(ids[:40])[None]
         generated = llama.generate(
-            prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=NEW_TOKENS,
-            min_new_tokens=NEW_TOKENS, eos_token_id=None, pad_token_id=0,
-        )[0, 40:].tolist()  # fmt: skip
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            do_sample=False,
+            max_new_tokens=NEW_TOKENS,
+            min_new_tokens=NEW_TOKENS,
+            eos_token_id=None,
+            pad_token_id=0,
+        )[0, 40:].tolist()
     assert relative(reference.logits(embeds, source.spec, source.tensor), expected) < TOLERANCE
     chosen = reference.greedy(embeds[:40], source.spec, source.tensor, NEW_TOKENS, stop=False)
     check_greedy(chosen.tokens, generated, chosen.margins)
@@ -184,9 +187,14 @@ def test_whole_model(
     with torch.inference_mode():
         expected = model(input_ids=ids, **arguments).logits[0].numpy()
         generated = model.generate(
-            input_ids=ids, **arguments, do_sample=False, max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS,
-            eos_token_id=None, pad_token_id=0,
-        )[0, ids.shape[1] :].tolist()  # fmt: skip
+            input_ids=ids,
+            **arguments,
+            do_sample=False,
+            max_new_tokens=NEW_TOKENS,
+            min_new_tokens=NEW_TOKENS,
+            eos_token_id=None,
+            pad_token_id=0,
+        )[0, ids.shape[1] :].tolist()
     assert relative(reference.logits(embeds, spec, tensor), expected) < TOLERANCE
     chosen = reference.greedy(embeds, spec, tensor, NEW_TOKENS, stop=False)
     check_greedy(chosen.tokens, generated, chosen.margins)
@@ -207,7 +215,9 @@ def test_whole_model(
 
 @pytest.mark.parametrize("size", [(2200, 1700), (3000, 1000), (336, 336), (335, 337), (10, 5000)])
 def test_llava_next_pixels(size: tuple[int, int]) -> None:
-    """Hugging Face's slow LlavaNext processor cuts the same views, its grids being (height, width)."""
+    """Hugging Face's slow LlavaNext processor cuts the same views, its grids being
+    (height, width).
+    """
     processor_class = (
         getattr(transformers, "LlavaNextImageProcessorPil", None)
         or transformers.LlavaNextImageProcessor
@@ -224,13 +234,16 @@ def test_llava_next_pixels(size: tuple[int, int]) -> None:
     expected = processor(page, return_tensors="np")["pixel_values"][0]
     got = reference.pixels(page, pulse_spec(merge="spatial_unpad"))
     assert got.shape == expected.shape
-    # Pillow 13 resizes some tall pages in another order of passes: the base view moves by up to ten levels of 255.
+    # Pillow 13 resizes some tall pages in another order of passes: the base view moves by up to ten
+    # levels of 255.
     assert np.abs(got - expected).max() < (1e-6 if size[0] >= size[1] else 0.2)
 
 
 def test_llava_next_unpads_alike_but_for_rounding() -> None:
-    """LLaVA (and we) truncate; Hugging Face rounds to seven decimals first. They part ways, by two rows or columns,
-    where the page's edge falls on a whole feature and the product of floats falls just short of it."""
+    """LLaVA (and we) truncate; Hugging Face rounds to seven decimals first. They part ways, by two
+    rows or columns, where the page's edge falls on a whole feature and the product of floats falls
+    just short of it.
+    """
     unpad_image = pytest.importorskip(
         "transformers.models.llava_next.modeling_llava_next"
     ).unpad_image

@@ -1,0 +1,44 @@
+"""Questions, pages and answers that the tests of models share."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+import pulse_edge
+
+Q1 = "What is the rate?"
+Q2 = "What is the rhythm?"
+LONG = 300  # tokens; the context of a tiny model has room for them
+
+Pixels = NDArray[np.uint8]
+
+
+def page(seed: int = 0, size: tuple[int, int] = (150, 110)) -> Pixels:
+    """Noise as uint8 [height, width, 3]; `size` is (width, height)."""
+    return np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
+
+
+def encoded(array: Pixels, form: str) -> bytes:
+    """The pixels as an image file of a format of Pillow's."""
+    out = io.BytesIO()
+    Image.fromarray(array).save(out, form)
+    return out.getvalue()
+
+
+def fresh(bundle: Path, *request: Any, **params: Any) -> pulse_edge.Answer:
+    """The answer of a model that has seen nothing else."""
+    return pulse_edge.load(bundle, threads=1).ask(*request, **{"max_new_tokens": 40} | params)
+
+
+def usable(model: pulse_edge.Model, bundle: Path) -> bool:
+    """Answers as a fresh model does, on the image it knows and on another."""
+    return all(
+        model.ask(image, Q2, max_new_tokens=40).token_ids == fresh(bundle, image, Q2).token_ids
+        for image in (page(), page(1))
+    )

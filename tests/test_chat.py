@@ -1,0 +1,136 @@
+"""Chats: each turn is answered as the whole conversation would be."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pulse_edge
+from pulse_edge.bundle.bundle import open_bundle
+from pulse_edge.decode.sequence import Sequence
+from pulse_edge.engines.options import EngineOptions
+from pulse_edge.engines.registry import open_engine
+from pulse_edge.errors import ContextError, ParameterError, PulseEdgeError
+from pulse_edge.page.encoder import PageEncoder
+from pulse_edge.page.source import read_input
+from pulse_edge.text.template import PromptBuilder, render
+
+from support.requests import LONG, Q1, Q2, encoded, fresh, page
+
+
+def rerun(bundle: Path, stream: pulse_edge.Stream, image: Any) -> tuple[int, ...]:
+    """A fresh engine's likeliest tokens for the very ids of a chat's turn, as many as it has."""
+    opened = open_bundle(bundle)
+    engine = open_engine(opened, EngineOptions(threads=1))
+    if image is None:
+        prompt, features = render(stream.request.ids), None
+    else:
+        encoder = PageEncoder(opened.manifest.model, engine)
+        seen = encoder.encode(read_input(image), lambda _: nullcontext(), None)
+        prompt, features = render(stream.request.ids, seen.key, seen.tokens), seen.features
+    logits = Sequence(engine).prefill(prompt, features, None)
+    tokens = [int(logits.argmax())]
+    while len(tokens) < len(stream.answer.token_ids):
+        (token,) = engine.choose(engine.rows(np.array(tokens[-1:])))
+        tokens.append(int(token))
+    return tuple(tokens)
+
+
+@pytest.mark.parametrize("image", [page(), None], ids=["image", "text"])
+def test_a_turn_is_answered_as_the_whole_conversation(
+    bundle: Path, model: pulse_edge.Model, image: Any
+) -> None:
+    chat = model.chat(image)
+    first = chat.stream(Q1, max_new_tokens=12)
+    second = chat.stream(Q2, max_new_tokens=12) if first.answer else first
+    third = chat.stream(Q1, max_new_tokens=12, stop="e") if second.answer else second
+    assert first.answer.token_ids == fresh(bundle, image, Q1, max_new_tokens=12).token_ids
+    for before, turn in ((first, second), (second, third)):
+        known = [*before.request.ids, *before.answer.token_ids]
+        assert list(turn.request.ids[: len(known)]) == known
+        assert turn.request.ids[len(known)] == 2  # </s>
+        assert turn.answer.token_ids == rerun(bundle, turn, image)
+        # all but the answer's last token, which was never computed from
+        assert turn.answer.usage.cached_tokens == before.answer.usage.prompt_tokens + 11
+        expected = f"{before.request.prompt} {before.answer.text}</s>USER: "
+        assert turn.answer.provenance["prompt"].startswith(expected)
+
+
+def test_what_is_asked_in_between_does_not_enter_a_chat(
+    bundle: Path, model: pulse_edge.Model
+) -> None:
+    chat, other = model.chat(page()), model.chat(page(1))
+    chat.ask(Q1, max_new_tokens=10)
+    other.ask(Q2, max_new_tokens=10)
+    model.ask(None, Q2, max_new_tokens=10)
+    for conversation, image in ((chat, page()), (other, page(1))):
+        turn = conversation.stream(Q2, max_new_tokens=10)
+        assert turn.answer.token_ids == rerun(bundle, turn, image)
+
+
+def test_turns_that_were_cancelled_or_failed_are_not_part_of_a_chat(
+    bundle: Path, model: pulse_edge.Model
+) -> None:
+    chat = model.chat(page())
+    first = chat.stream(Q1, max_new_tokens=10)
+    known = [*first.request.ids, *first.answer.token_ids]
+    with chat.stream("And the axis?", max_new_tokens=LONG) as cancelled:
+        next(cancelled)
+    with pytest.raises(ContextError):
+        chat.ask("rate " * 500)
+    for wrong in ({"question": " "}, {"question": Q2, "temperature": -1}):
+        with pytest.raises(ParameterError):
+            chat.ask(**wrong)
+    chat.stream("Never iterated")
+    last = chat.stream(Q2, max_new_tokens=10)
+    assert last.answer.token_ids == rerun(bundle, last, page())
+    spec = model.bundle.manifest.model
+    template = PromptBuilder(spec.prompt, model.tokenizer, spec.text.bos, spec.text.eos[0])
+    assert list(last.request.ids) == known + template.next_turn(Q2)
+
+
+def test_the_next_turn_while_one_is_streamed_is_refused(model: pulse_edge.Model) -> None:
+    chat = model.chat(page())
+    first = chat.stream(Q1, max_new_tokens=10)
+    next(first)
+    with pytest.raises(ParameterError, match="still being streamed"):
+        chat.ask(Q2)
+    assert first.answer.finish_reason == "length"
+    assert chat.ask(Q2, max_new_tokens=3).usage.cached_tokens > first.answer.usage.prompt_tokens
+
+
+def test_a_chat_of_an_image_that_cannot_be_read(model: pulse_edge.Model) -> None:
+    with pytest.raises(PulseEdgeError, match="cannot be read"):
+        model.chat("missing.png")
+    chat = model.chat(b"nonsense")
+    for _ in range(2):
+        with pytest.raises(PulseEdgeError, match="not an image"):
+            chat.ask(Q1)
+
+
+def test_a_chat_keeps_its_image(bundle: Path, model: pulse_edge.Model, tmp_path: Path) -> None:
+    """Whatever happens to the file or the array it came from."""
+    path, array = tmp_path / "page.png", page()
+    path.write_bytes(encoded(array, "PNG"))
+    chats = [model.chat(path), model.chat(array)]
+    path.unlink()
+    array[:] = 0
+    for chat in chats:
+        assert chat.ask(Q1, max_new_tokens=40).token_ids == fresh(bundle, page(), Q1).token_ids
+
+
+def test_a_chat_that_outgrows_the_context(bundle: Path) -> None:
+    """The turn that does not fit is refused with the numbers; a shorter one may still fit."""
+    used = fresh(bundle, page(), Q1, max_new_tokens=30).usage
+    room = used.prompt_tokens + 60
+    chat = pulse_edge.load(bundle, threads=1, context=room).chat(page())
+    chat.ask(Q1, max_new_tokens=30)
+    with pytest.raises(ContextError, match=f"80 of the image, .* the context {room}.*the chat"):
+        chat.ask("rate? " * 60)
+    answer = chat.ask("a")
+    assert answer.finish_reason == "context"
+    assert answer.usage.prompt_tokens + answer.usage.new_tokens == room + 1

@@ -1,0 +1,153 @@
+"""Streamed text: nothing is taken back, and nothing waits without need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from pulse_edge.text.detokenizer import TextStream
+
+from support.tokens import TEXT, TOKENS, byte_tokens, raw
+
+
+def certain(data: bytes) -> str:
+    """What of `data`'s text no further byte can change: what all ways to go on have in common."""
+    if (
+        data[-2:-1] == b"\xed" and b"\xa0" <= data[-1:] <= b"\xbf"
+    ):  # Python refuses a surrogate at its last byte
+        data = data[:-2]
+    ways = [
+        (data + more).decode(errors="replace") for more in (b"A", b"\x80\x80\x80", b"\xbf\xbf\xbf")
+    ]
+    return next(
+        ways[0][:n]
+        for n in range(len(ways[0]), -1, -1)
+        if all(w.startswith(ways[0][:n]) for w in ways)
+    )
+
+
+def cut(text: str, stop: Sequence[str]) -> str | None:
+    """`text` up to the earliest stop string, None where there is none."""
+    found = [text.index(s) for s in stop if s in text]
+    return text[: min(found)] if found else None
+
+
+def whole(tokens: Sequence[int], stop: Sequence[str]) -> tuple[str, int | None]:
+    """Final text, by decoding everything again after each token, and the number of tokens it took
+    to stop.
+    """
+    for count in range(1, len(tokens) + 1):
+        before = cut(certain(raw(tokens[:count])), stop)
+        if before is not None:
+            return before.strip(), count
+    text = raw(tokens).decode(errors="replace")
+    before = cut(text, stop)
+    return (text if before is None else before).strip(), None
+
+
+def streamed(tokens: Sequence[int], stop: Sequence[str]) -> tuple[list[str], int | None]:
+    stream, pieces, stopped = TextStream(TOKENS, stop), [], None
+    for count, token in enumerate(tokens, 1):
+        pieces.append(stream.push(token))
+        if stream.stopped:
+            stopped = count
+            break
+    return [*pieces, stream.finish()], stopped
+
+
+SPANS = st.one_of(
+    st.lists(st.integers(0, TOKENS.size - 1), max_size=4),
+    TEXT.map(TOKENS.encode),
+    st.sampled_from(["é", "窦性", "🫀", " \n", "aab", "\u3000"]).map(
+        lambda s: byte_tokens(s.encode())
+    ),
+    st.binary(max_size=4).map(byte_tokens),
+    st.text("ab \n", max_size=8).map(lambda s: byte_tokens(s.encode())),
+)
+SEQUENCES = st.lists(SPANS, max_size=6).map(lambda spans: [t for span in spans for t in span])
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[list[int], list[str]]:
+    """Tokens, and stop strings of which most occur in their text, whole or in part."""
+    tokens = draw(SEQUENCES)
+    text = raw(tokens).decode(errors="replace")
+    parts = st.tuples(st.integers(0, max(len(text) - 1, 0)), st.integers(1, 6)).map(
+        lambda p: text[p[0] : p[0] + p[1]]
+    )
+    stop = st.one_of(
+        parts,
+        st.text("ab \n", max_size=4),
+        st.tuples(parts, st.text("ab", max_size=2)).map("".join),
+    )
+    return tokens, draw(st.lists(stop.filter(bool), max_size=3))
+
+
+@settings(max_examples=500, deadline=None)
+@given(cases())
+@example((byte_tokens(b"\xed\xa0\x80\xed\xa0"), ["\ufffd"]))
+def test_streamed_text_is_the_text_decoded_at_once(case: tuple[list[int], list[str]]) -> None:
+    tokens, stop = case
+    pieces, stopped = streamed(tokens, stop)
+    assert ("".join(pieces), stopped) == whole(tokens, stop)
+
+
+@settings(max_examples=300, deadline=None)
+@given(SEQUENCES)
+def test_without_stop_strings_nothing_waits_that_is_certain(tokens: list[int]) -> None:
+    stream, got = TextStream(TOKENS), ""
+    for count, token in enumerate(tokens, 1):
+        got += stream.push(token)
+        assert got == certain(raw(tokens[:count])).strip()
+    assert got + stream.finish() == raw(tokens).decode(errors="replace").strip()
+
+
+@pytest.mark.parametrize(
+    ("text", "stop", "expected", "tokens_read"),
+    [
+        ("one two three", ["two"], "one", 7),
+        ("one two three", ["wo thr"], "one t", 11),
+        ("one two three", ["three", "two"], "one", 7),
+        ("one two three", ["tw", "two"], "one", 6),  # a prefix decides earlier
+        ("one two three", ["two t", "wo"], "one t", 7),  # the inner one is complete first
+        ("aaab", ["aab"], "a", 4),
+        ("one\n\ntwo", ["\n\n"], "one", 5),
+        (" \n one", ["\n"], "", 2),
+        ("one", [" "], "one", None),
+        ("窦性心律", ["心"], "窦性", 9),
+        ("🫀", ["🫀"], "", 4),
+        ("  one  ", [], "one", None),
+        ("one two", ["two!"], "one two", None),
+    ],
+)
+def test_stop_strings(text: str, stop: list[str], expected: str, tokens_read: int | None) -> None:
+    """Byte by byte, so that every stop string straddles tokens."""
+    pieces, stopped = streamed(byte_tokens(text.encode()), stop)
+    assert ("".join(pieces), stopped) == (expected, tokens_read)
+
+
+def test_what_may_begin_a_stop_string_waits_and_the_rest_does_not() -> None:
+    stream = TextStream(TOKENS, ["abc", "bd"])
+    assert [stream.push(t) for t in byte_tokens(b"xababd!")] == ["x", "", "", "ab", "", "a", ""]
+    assert (stream.stopped, stream.finish()) == (True, "")
+
+
+@pytest.mark.parametrize(
+    ("data", "pieces"),
+    [
+        (b"\xf0\x9f\xab\x80a", ["", "", "", "🫀", "a", ""]),
+        (b"\xe2\x82a", ["", "", "\ufffda", ""]),
+        (b"\xe2\x82", ["", "", "\ufffd"]),
+        (b"\x80a\xff", ["\ufffd", "a", "\ufffd", ""]),
+        (b"\xed\xa0\x80", ["", "", "\ufffd\ufffd\ufffd", ""]),  # a surrogate
+    ],
+)
+def test_bytes_wait_for_their_character(data: bytes, pieces: list[str]) -> None:
+    assert streamed(byte_tokens(data), [])[0] == pieces
+
+
+def test_white_space_waits_for_what_follows() -> None:
+    assert streamed(byte_tokens(b" a \n b "), [])[0] == ["", "a", "", "", "", " \n b", "", ""]
