@@ -1,0 +1,1 @@
+"""Decode steps by kernels of our own, over the bundle that ONNX Runtime opens."""
