@@ -13,6 +13,7 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from pulse_edge.bundle.manifest import NOTICE
+from pulse_edge.cancellation import Cancellation
 from pulse_edge.decode.result import FinishReason, Generation
 from pulse_edge.errors import PulseEdgeError
 from pulse_edge.page.source import PageInput
@@ -146,13 +147,6 @@ class Stopwatch:
         )
 
 
-class Cancelled(BaseException):
-    """Unwinds a request that was cancelled before its first token.
-
-    Not an `Exception`, so that no engine takes it for a failure of its own.
-    """
-
-
 class Delivery:
     """What a request has produced, on its way from the worker's thread to its reader.
 
@@ -173,16 +167,23 @@ class Delivery:
         self._texts: list[str] = []
         self._ended = threading.Event()
 
+    @property
+    def cancellation(self) -> Cancellation:
+        return self.out.cancellation
+
     # ---- the reader's side
 
     @property
     def cancelled(self) -> bool:
-        return self.out.cancelled
+        return self.cancellation.requested
 
     def cancel(self) -> None:
-        """Stop within one view, prefill chunk or token. From any thread; waits for nothing."""
+        """Stop within one operator of the vision tower or of a prefill, or within one token.
+
+        From any thread; waits for nothing. On a GPU within one engine call, see `Engine`.
+        """
         if not self.read:
-            self.out.cancelled = True
+            self.cancellation.request()
 
     def receive(self) -> str | None:
         """The next piece of text, or None at the end. Waits for it; raises like `wait`."""
@@ -240,16 +241,12 @@ class Delivery:
         """`told`, which also raises `Cancelled` once the request is."""
 
         def tell(stage: str, done: int, total: int) -> None:
-            self._check()
+            self.cancellation.check()
             if told:
                 told(stage, done, total)
-                self._check()
+                self.cancellation.check()
 
         return tell
-
-    def _check(self) -> None:
-        if self.cancelled:
-            raise Cancelled
 
 
 class Stream:
@@ -257,7 +254,8 @@ class Stream:
 
     Iterate for text, or take `.answer`. The model works ahead of the reader, who may be slow, pause
     or leave: other requests do not wait for a reader. A stream that is closed or dropped is
-    cancelled within one view, prefill chunk or token.
+    cancelled within one token; before the first one, on a CPU in the midst of the vision tower or
+    of a prefill chunk, on a GPU after the call that runs.
     """
 
     def __init__(self, request: Request, begin: Callable[[Delivery], None]) -> None:

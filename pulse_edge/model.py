@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pulse_edge.answer import Answer, Cancelled, Delivery, Request, Stopwatch, Stream, Usage
+from pulse_edge.answer import Answer, Delivery, Request, Stopwatch, Stream, Usage
 from pulse_edge.assets import EMBEDDED
 from pulse_edge.bundle.bundle import Bundle, open_while_hashing
 from pulse_edge.bundle.manifest import TOKENIZER
+from pulse_edge.cancellation import Cancellation, Cancelled
 from pulse_edge.chat import Chat
 from pulse_edge.decode.loop import generate
 from pulse_edge.decode.ngrams import Ngrams
@@ -29,8 +30,9 @@ from pulse_edge.progress import Progress
 from pulse_edge.provenance import provenance
 from pulse_edge.text.detokenizer import TextStream
 from pulse_edge.text.template import Prompt, PromptBuilder, render
-from pulse_edge.text.tokenizer import Tokenizer
 from pulse_edge.worker import Worker
+
+T = TypeVar("T")
 
 
 def load(
@@ -88,10 +90,10 @@ class Model:
         spec = bundle.manifest.model
         self.bundle = bundle
         self.engine = engine
-        self.tokenizer = Tokenizer(bundle.file(TOKENIZER), spec.prompt.legacy)
         self._eos = spec.text.eos
         self._progress = progress
-        self._template = PromptBuilder(spec.prompt, self.tokenizer, spec.text.bos, spec.text.eos[0])
+        self._template = PromptBuilder.of(spec, bundle.file(TOKENIZER))
+        self.tokenizer = self._template.tokenizer
         self._pages = PageEncoder(spec, engine)
         self._sequence = Sequence(engine)
         self._ngrams = Ngrams(self.tokenizer.numbers)
@@ -140,7 +142,29 @@ class Model:
         The last page's features, the cache's content, and what speculation drafts from. Waits for
         the requests that were begun.
         """
-        self._worker.call(self._forget)
+        self._worker.call(lambda _: self._forget())
+
+    def run_on_engine(self, work: Callable[[Engine, Cancellation], T]) -> T:
+        """Call `work` with the engine, in the model's thread, and wait for it.
+
+        An engine belongs to one thread: CUDA graphs are captured per thread. `work` finds the cache
+        empty, after the requests that were begun, and may fill it.
+
+        Args:
+            work: gets the engine, and a cancellation that is requested if the wait is interrupted.
+
+        Returns:
+            What `work` returned.
+        """
+
+        def run(cancellation: Cancellation) -> T:
+            self._forget()
+            try:
+                return work(self.engine, cancellation)
+            finally:
+                self._sequence.reset()
+
+        return self._worker.call(run)
 
     def _forget(self) -> None:
         self._pages.forget()
@@ -180,13 +204,14 @@ class Model:
     ) -> Iterator[str]:
         """Yield the answer's text; `run` says how far the request is."""
         progress = delivery.progress(self._progress)
+        cancellation = delivery.cancellation
         if request.page is not None:
-            run.page = self._pages.encode(request.page, watch.stage, progress)
+            run.page = self._pages.encode(request.page, watch.stage, progress, cancellation)
         prompt = run.prompt = _render(request.ids, run.page)
         run.reused = self._sequence.rewind_to(prompt)
         with watch.stage("prefill"):
             features = run.page.features if run.page else None
-            logits = self._sequence.prefill(prompt, features, progress)
+            logits = self._sequence.prefill(prompt, features, progress, cancellation)
         yield from self._decode(prompt, logits, request.params, delivery.out)
 
     def _decode(
@@ -206,7 +231,7 @@ def _render(ids: tuple[int, ...], page: EncodedPage | None) -> Prompt:
 
 @dataclass
 class _Run:
-    """How far a request has come; what a cancelled one tells of itself."""
+    """How far a request has come. A cancelled one reports it in its answer."""
 
     page: EncodedPage | None = None
     prompt: Prompt | None = None

@@ -11,12 +11,14 @@ import threading
 import weakref
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from pulse_edge.answer import Answer, Delivery
+from pulse_edge.cancellation import Cancellation
 from pulse_edge.errors import PulseEdgeError
 
-EXIT_SECONDS = 10.0  # that the interpreter's exit waits for a view, prefill chunk or token to end
+T = TypeVar("T")
+EXIT_SECONDS = 10.0  # that the interpreter's exit waits for a cancelled request to end
 
 
 class _Job(NamedTuple):
@@ -68,13 +70,30 @@ class Worker:
         delivery.begun = True
         inbox.jobs.put(_Job(delivery, produce))
 
-    def call(self, work: Callable[[], None]) -> None:
-        """Run `work` in the worker's thread, after the requests that were begun; wait for it."""
+    def call(self, work: Callable[[Cancellation], T]) -> T:
+        """Run `work` in the worker's thread, after the requests that were begun; wait for it.
+
+        Args:
+            work: gets a cancellation, which is requested if the wait is interrupted, as by Ctrl-C.
+
+        Returns:
+            What `work` returned.
+
+        Raises:
+            PulseEdgeError: as `begin` does.
+            BaseException: what `work` raised.
+        """
         delivery = Delivery()
-        self.begin(delivery, lambda _: work())
-        delivery.wait()
+        results: list[T] = []
+        self.begin(delivery, lambda own: results.append(work(own.cancellation)))
+        try:
+            delivery.wait()
+        except BaseException:
+            delivery.cancel()
+            raise
         if delivery.error is not None:
             raise delivery.error
+        return results[0]
 
 
 def _serve(inbox: _Inbox) -> None:

@@ -191,9 +191,8 @@ class Checkpoint:
             if self._digests:  # no more than one is kept for its hash
                 next(reversed(self._digests.values())).result()
             self._digests[stored] = self._hasher.submit(_digest, array)
-            if (
-                array.dtype == np.float32
-            ):  # the caller gets this one, not a copy, and may write to it
+            if array.dtype == np.float32:
+                # Hash it now: the caller gets this array, not a copy, and may write to it.
                 self._digests[stored].result()
         return array
 

@@ -27,11 +27,18 @@ from pulse_edge.errors import CheckpointError
 
 # openai/clip-vit-large-patch14-336: what upstream downloads beside a published LLaVA checkpoint.
 CLIP_L_336: dict[str, Any] = {
-    "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
-    "image_size": 336, "patch_size": 14, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5,
-}  # fmt: skip
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "image_size": 336,
+    "patch_size": 14,
+    "hidden_act": "quick_gelu",
+    "layer_norm_eps": 1e-5,
+}
 KNOWN_TOWERS: dict[str, dict[str, Any]] = {"openai/clip-vit-large-patch14-336": CLIP_L_336}
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 VICUNA = {
     "name": "llava_v1",
@@ -54,9 +61,9 @@ def read_json(path: Path) -> dict[str, Any]:
     return data
 
 
-LARGEST = (
-    1 << 20
-)  # of any size in a config; more is a mistake, and would take all memory before it is noticed
+# Largest value of any size in a config. More is a mistake, which would otherwise show only after it
+# has taken all memory.
+LARGEST = 1 << 20
 
 
 def _whole_number(
@@ -67,7 +74,7 @@ def _whole_number(
     least: int = 1,
     most: int = LARGEST,
 ) -> int:
-    """A whole number; null counts as absent, which is refused where there is no default."""
+    """A whole number. null counts as absent, and what is absent needs a default."""
     value = default if config.get(key) is None else config[key]
     if value is None:
         raise CheckpointError(f"{where}: no {key!r}")
@@ -348,6 +355,5 @@ def _prompt_spec(path: Path) -> PromptSpec:
     stored = read_json(config) if config.exists() else {}
     _only(stored, "legacy", (True, False, None), str(config))
     legacy = stored.get("legacy")
-    return PromptSpec(
-        **VICUNA, legacy=legacy is not False
-    )  # HF's slow tokenizer takes an absent flag as true
+    # Hugging Face's slow tokenizer takes an absent flag as true.
+    return PromptSpec(**VICUNA, legacy=legacy is not False)

@@ -12,6 +12,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from pulse_edge.bundle.tensors import TensorEntry
 from pulse_export.threads import over_rows
 
 ALIGNMENT = 4096  # of each external tensor, so that a runtime can map it
@@ -39,10 +40,16 @@ class Graph:
     """One graph under construction.
 
     Weights go to `<file>.data` as they are added; none is kept in memory.
+
+    Attributes:
+        tensors: where the weights lie in that file.
     """
 
-    def __init__(self, path: Path, opsets: Mapping[str, int]) -> None:
+    def __init__(self, path: Path, opsets: Mapping[str, int], indexed: bool = False) -> None:
+        """`indexed`: small weights go to that file, too; only constants stay inside the .onnx."""
         self.path = path
+        self.tensors: list[TensorEntry] = []
+        self._inline_bytes = 0 if indexed else INLINE_BYTES
         self._data_path = path.with_name(path.name + ".data")
         self._data = self._data_path.open("wb")
         self._opsets = [helper.make_opsetid(domain, version) for domain, version in opsets.items()]
@@ -121,7 +128,8 @@ class Graph:
         """A small constant, shared between all who ask for the same one."""
         key = (value.dtype.str, value.shape, value.tobytes())
         if key not in self._shared:
-            self._shared[key] = self.weight(f"const.{len(self._shared)}", value)
+            small = value.nbytes <= INLINE_BYTES
+            self._shared[key] = self.weight(f"const.{len(self._shared)}", value, inline=small)
         return self._shared[key]
 
     def weight(
@@ -142,10 +150,12 @@ class Graph:
         kind = np.dtype(dtype or value.dtype)
         tensor = TensorProto(name=name, data_type=NUMPY_TO_ONNX[kind], dims=value.shape)
         value = _packed(value) if kind == ml_dtypes.int4 else _contiguous(value, kind)
-        if inline or value.nbytes <= INLINE_BYTES:
+        if inline or value.nbytes <= self._inline_bytes:
             tensor.raw_data = value.tobytes()
         else:
             self._data.write(b"\0" * (-self._data.tell() % ALIGNMENT))
+            shape = tuple(map(int, tensor.dims))
+            self.tensors.append(TensorEntry(name, kind.name, shape, self._data.tell()))
             tensor.data_location = TensorProto.EXTERNAL
             for key, entry in (
                 ("location", self._data_path.name),

@@ -101,7 +101,7 @@ class ExportOptions:
         return next(f.metadata.get("choices", ()) for f in fields(cls) if f.name == name)
 
     def resolve(self) -> Resolved:
-        """What these options come to. Raises `ExportError`, as the constructor does."""
+        """These options with every default filled in. Raises `ExportError`."""
         precision = PRECISIONS.get(self.precision)
         if precision is None:
             legal = ", ".join(PRECISIONS)

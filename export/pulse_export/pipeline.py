@@ -34,6 +34,7 @@ from pulse_edge.bundle.manifest import (
     PrecisionInfo,
 )
 from pulse_edge.bundle.spec import ModelSpec
+from pulse_edge.bundle.tensors import TENSORS, index_bytes
 from pulse_edge.errors import CheckpointError, ExportError
 from pulse_edge.system import peak_memory
 from pulse_edge.units import size
@@ -162,15 +163,18 @@ def write_files(
     with closing(Graph(staging / VISION_GRAPH, target.opsets)) as vision:
         write_vision(writer(vision), spec)
         vision.save()
-    with closing(Graph(staging / DECODER_GRAPH, target.opsets)) as decoder:
+    with closing(Graph(staging / DECODER_GRAPH, target.opsets, target.indexed)) as decoder:
         write_decoder(writer(decoder), spec)
         decoder.save()
+    if target.indexed:
+        (staging / TENSORS).write_bytes(index_bytes(tuple(decoder.tensors)))
     embeddings = np.float32 if row.full else np.float16
     rows = _reporting(source, step, embeddings)
     write_embeddings(staging / EMBEDDINGS, source, rows, embeddings)
     shutil.copyfile(source.path / TOKENIZER, staging / TOKENIZER)
     manifest = _manifest(source, spec, resolved, record)
     if cache == "int8":
+        assert target.quantize_cache, "`ExportOptions` refuses this cache for other targets"
         target.quantize_cache(decoder, cache_scales(Bundle(staging, manifest), source))
         decoder.save()
         manifest = replace(manifest, precision=replace(manifest.precision, kv_cache="int8"))
@@ -208,7 +212,7 @@ def _manifest(
 
 
 def shortened(spec: ModelSpec, context: int) -> ModelSpec:
-    """The model with a context of so many tokens, of those it was trained with."""
+    """The model with a shorter context, in tokens. Raises `ExportError` if it is none or longer."""
     if not 1 <= context <= spec.text.context:
         raise ExportError(f"context {context} must be from 1 to the model's {spec.text.context}")
     return replace(spec, text=replace(spec.text, context=context))
@@ -232,14 +236,17 @@ def _activations(row: Precision, target: Target, io: str) -> str:
 
 
 def _recipe(row: Precision, target: Target, record: Calibration | None) -> str:
-    """The row's, what shares a scale, and what the activations' scales come from."""
+    """How the weights were quantized, in words, and the data behind the activations' scales."""
     stored = sorted(name for name in row.storages if STORAGES[name].quantized)
     shared = [f"{s} per {'block' if s in target.blocked else 'output'}" for s in stored]
     return ", ".join([row.recipe, *shared, *([str(record)] if record else [])])
 
 
 def _reporting(source: Checkpoint, step: Advance, dtype: type[np.generic]) -> Tensors:
-    """`source.tensor`, counting, and refusing weights that are not numbers, or not in `dtype`."""
+    """`source.tensor` with checks, which tells `step` the bytes of each tensor.
+
+    It raises `CheckpointError` for values that are not finite or too large for `dtype`.
+    """
     largest = float(np.finfo(dtype).max)  # type: ignore[type-var]
 
     def read(name: str) -> Floats:
@@ -260,7 +267,10 @@ def _reporting(source: Checkpoint, step: Advance, dtype: type[np.generic]) -> Te
 def write_embeddings(
     path: Path, source: Checkpoint, tensors: Callable[[str], Any], dtype: type[np.generic]
 ) -> None:
-    """[vocab (+ 1: the newline feature of spatial_unpad), hidden], row-major."""
+    """Write the embedding table [rows, hidden], row-major.
+
+    There are as many rows as vocabulary entries, and one more for the newline of `spatial_unpad`.
+    """
     with path.open("wb") as file:
         names = ["embed_tokens.weight"] + ["image_newline"] * (
             source.spec.image.merge == "spatial_unpad"

@@ -188,9 +188,8 @@ def vision_embeddings(view: Array, spec: ModelSpec, tensor: Tensor) -> Array:
     v, dtype = spec.vision, view.dtype
     edge = v.grid * v.patch_size
     blocks = view[:, :edge, :edge].reshape(3, v.grid, v.patch_size, v.grid, v.patch_size)
-    patches = blocks.transpose(1, 3, 0, 2, 4).reshape(
-        v.grid**2, 3 * v.patch_size**2
-    )  # rows as the kernel is laid out
+    # One row a patch, in the order of the kernel's elements.
+    patches = blocks.transpose(1, 3, 0, 2, 4).reshape(v.grid**2, 3 * v.patch_size**2)
     kernel = tensor("vision.embeddings.patch_embedding.weight").astype(dtype).reshape(v.width, -1)
     first = tensor("vision.embeddings.class_embedding").astype(dtype)
     x = np.concatenate([first[None], patches @ kernel.T])

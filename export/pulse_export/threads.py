@@ -1,4 +1,4 @@
-"""A loop over the rows of an array, on several cores: numpy's loops release the lock."""
+"""A loop over the rows of an array, on several cores: numpy's loops release the GIL."""
 
 from __future__ import annotations
 

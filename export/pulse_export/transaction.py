@@ -90,14 +90,13 @@ def staging_directory(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def _locked(directory: Path) -> Iterator[bool]:
-    """Whether the directory's lock was free; if so it is held inside."""
+    """Take the directory's lock for the block. Yields whether it was free."""
     handle = os.open(directory, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         free = True
-    except (
-        OSError
-    ):  # held by another; or a file system without locks, where nothing is known to be stale
+    except OSError:
+        # Another export has it, or the file system has no locks: then nothing counts as stale.
         free = False
     try:
         yield free
@@ -119,9 +118,8 @@ def publish_bundle(staging: Path, manifest: Manifest, out: Path, force: bool) ->
     check_output(out, force)  # again: it may have come into being meanwhile
     if out.is_symlink():  # --force: the link goes, what it leads to stays
         out.unlink()
-    elif (
-        out.exists()
-    ):  # --force: the old bundle stops being one first, and is never seen half removed
+    elif out.exists():
+        # --force: without its manifest the old bundle is none, so nobody loads half of it.
         (out / MANIFEST).unlink(missing_ok=True)
         out.rename(staging.with_name("old"))
     staging.rename(out)

@@ -18,6 +18,7 @@ from PIL import Image
 from pulse_edge.assets import REPORT_QUESTION
 from pulse_edge.bundle.bundle import Bundle
 from pulse_edge.bundle.manifest import TOKENIZER
+from pulse_edge.bundle.spec import ModelSpec
 from pulse_edge.engines.engine import Engine, Rows
 from pulse_edge.engines.options import EngineOptions
 from pulse_edge.engines.registry import open_engine
@@ -27,7 +28,6 @@ from pulse_edge.page.source import read_page
 from pulse_edge.page.tokens import image_rows
 from pulse_edge.progress import Progress
 from pulse_edge.text.template import PromptBuilder, prompt_rows
-from pulse_edge.text.tokenizer import Tokenizer
 from pulse_export import reference
 from pulse_export.checkpoint import Checkpoint
 
@@ -98,18 +98,24 @@ def compare(
     tokens: int,
     threads: int,
     progress: Progress | None = None,
+    engine: str = "auto",
 ) -> Report:
     """Run bundle and reference on one page and question.
 
     Args:
+        bundle: what is judged.
         against: the checkpoint that the bundle was made from.
         image: a page; None for a drawn test page.
         tokens: greedy tokens to compare.
+        threads: CPU threads of the bundle's engine; 0 leaves their number to it.
+        progress: told of the reference's three stages, which take longest.
+        engine: what runs the bundle, one of `engine_names()`.
 
     Raises:
         BundleError: the bundle was made from another checkpoint.
         CheckpointError: the checkpoint cannot be read.
         ContextError: prompt and tokens exceed the bundle's context.
+        EngineError: the engine cannot run the bundle here.
         ImageError: the page cannot be read.
         ParameterError: `tokens` is below 1.
     """
@@ -122,37 +128,65 @@ def compare(
             f"{bundle.path} was not made from {source.path}: their model specifications differ"
         )
     page = read_page(image).image if image else test_page()
-    engine = open_engine(bundle, EngineOptions(threads=threads))
-    pixels = images.preprocess(page, spec)
-    looked = engine.encode(pixels)
-    features = np.asarray(looked, np.float32)
+    opened = open_engine(bundle, EngineOptions(threads=threads, engine=engine))
     ids = prompt_ids(bundle)
+    ours, chosen = _run_bundle(opened, spec, page, ids, tokens)
+    _say(progress, "reference", 1, 3)
+    theirs = _run_reference(source, spec, page, ids, chosen, progress)
+    _say(progress, "reference", 1, 3)
+    if source.info().sha256 != bundle.manifest.checkpoint.sha256:
+        raise BundleError(f"{bundle.path} was not made from {source.path}: their weights differ")
+    stages = (
+        _stage("pixels", ours.pixels, theirs.pixels),
+        _stage("features", ours.features, theirs.features),
+        _stage("prefill logits", ours.logits, theirs.logits[: len(ours.logits)]),
+    )
+    return _report(bundle, source, stages, ours.logits, theirs.logits, chosen)
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    """What one side computed."""
+
+    pixels: Floats  # [views, 3, side, side]
+    features: Floats  # [views, patches, hidden]
+    logits: Floats  # [positions, vocab]: of the prompt; the reference's also of the answer
+
+
+def _run_bundle(
+    engine: Engine, spec: ModelSpec, page: Image.Image, ids: list[int], tokens: int
+) -> tuple[_Outputs, list[int]]:
+    """The bundle's side, and its greedy tokens."""
+    pixels = images.preprocess(page, spec)
+    encoded = engine.encode(pixels)
+    features = np.asarray(encoded, np.float32)
     numbers = prompt_rows(ids, image_rows(len(pixels), page.size, spec, engine.table_rows))
     if len(numbers) + tokens > engine.capacity:
         raise ContextError(
             f"the prompt is {len(numbers)} tokens; with {tokens} more it exceeds {engine.capacity}"
         )
-    logits, chosen = _greedy(engine, engine.rows(numbers, looked), tokens)
+    logits, chosen = _greedy(engine, engine.rows(numbers, encoded), tokens)
+    return _Outputs(pixels, features, logits), chosen
+
+
+def _run_reference(
+    source: Checkpoint,
+    spec: ModelSpec,
+    page: Image.Image,
+    ids: list[int],
+    chosen: list[int],
+    progress: Progress | None,
+) -> _Outputs:
+    """The reference's side: it reads the prompt and the tokens that the bundle chose."""
+    pixels = reference.pixels(page, spec)
+    features = reference.vision_features(pixels, spec, source.tensor)
     _say(progress, "reference", 1, 3)
-    expected_pixels = reference.pixels(page, spec)
-    expected_features = reference.vision_features(expected_pixels, spec, source.tensor)
-    _say(progress, "reference", 1, 3)
-    expected_newline = (
-        source.tensor("image_newline") if spec.image.merge == "spatial_unpad" else None
-    )
-    merged = reference.merge_features(expected_features, page.size, spec, expected_newline)
+    newline = source.tensor("image_newline") if spec.image.merge == "spatial_unpad" else None
+    merged = reference.merge_features(features, page.size, spec, newline)
+    prompt = reference.splice(ids, merged, source.tensor)
     answer = source.tensor("embed_tokens.weight")[chosen[:-1]]
-    both = np.concatenate([reference.splice(ids, merged, source.tensor), answer])
-    expected = reference.logits(both, spec, source.tensor)
-    _say(progress, "reference", 1, 3)
-    if source.info().sha256 != bundle.manifest.checkpoint.sha256:
-        raise BundleError(f"{bundle.path} was not made from {source.path}: their weights differ")
-    stages = (
-        _stage("pixels", pixels, expected_pixels),
-        _stage("features", features, expected_features),
-        _stage("prefill logits", logits, expected[: len(numbers)]),
-    )
-    return _report(bundle, source, stages, logits, expected, chosen)
+    logits = reference.logits(np.concatenate([prompt, answer]), spec, source.tensor)
+    return _Outputs(pixels, features, logits)
 
 
 def _report(
@@ -247,11 +281,9 @@ def _greedy(engine: Engine, prompt: Rows, count: int) -> tuple[Floats, list[int]
 
 
 def prompt_ids(bundle: Bundle) -> list[int]:
-    spec = bundle.manifest.model
-    tokenizer = Tokenizer(bundle.file(TOKENIZER), spec.prompt.legacy)
-    return PromptBuilder(spec.prompt, tokenizer, spec.text.bos, spec.text.eos[0]).first_turn(
-        REPORT_QUESTION
-    )
+    """Ids of the question that a comparison asks, with `IMAGE` in the page's place."""
+    template = PromptBuilder.of(bundle.manifest.model, bundle.file(TOKENIZER))
+    return template.first_turn(REPORT_QUESTION)
 
 
 def test_page() -> Image.Image:

@@ -20,7 +20,7 @@ class Embeddings:
     """
 
     def __init__(self, bundle: Bundle, dtype: type[np.floating[Any]]) -> None:
-        """dtype: of the embeddings, which is that of the engine's networks."""
+        """`dtype`: the float type of the engine's networks, which the embeddings get."""
         self._table = open_embeddings(bundle)
         self._dtype = dtype
 
@@ -37,13 +37,16 @@ class Embeddings:
 
         Returns:
             Embeddings [n, hidden].
+
+        Raises:
+            IndexError: a number is of a page's features, and there is no page.
         """
+        if page is None:
+            return self._table[numbers].astype(self._dtype, copy=False)
         out = np.empty((len(numbers), self._table.shape[1]), self._dtype)
         text = numbers < len(self._table)
         out[text] = self._table[numbers[text]]
-        if not text.all():
-            assert page is not None, "numbers of a page's features, without a page"
-            out[~text] = page.reshape(-1, out.shape[1])[numbers[~text] - len(self._table)]
+        out[~text] = page.reshape(-1, out.shape[1])[numbers[~text] - len(self._table)]
         return out
 
 
@@ -51,5 +54,6 @@ def open_embeddings(bundle: Bundle) -> NDArray[Any]:
     """The embedding table [rows, hidden], mapped: float16, float32 in fp32 bundles."""
     manifest = bundle.manifest
     dtype = np.float32 if manifest.precision.embeddings == "fp32" else np.float16
-    table: NDArray[Any] = np.memmap(bundle.file(EMBEDDINGS), dtype, "r")
+    # As a plain array, because every view of a `np.memmap` costs a step time in Python.
+    table: NDArray[Any] = np.asarray(np.memmap(bundle.file(EMBEDDINGS), dtype, "r"))
     return table.reshape(-1, manifest.model.text.hidden)

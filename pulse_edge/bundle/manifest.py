@@ -1,4 +1,4 @@
-"""The manifest of a bundle: what it holds, of what, made by what."""
+"""The manifest of a bundle: its model, its precision, its files, and what made it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TargetName = Literal["cpu", "cuda", "standard"]  # what the graphs are written f
 
 @dataclass(frozen=True)
 class PrecisionInfo:
-    """What the numbers are.
+    """The types that weights, cache and activations are stored in.
 
     Weight entries read `fp32`, `fp16`, `int8`, `int4` or `w8a8` (8-bit weights that are multiplied
     with 8-bit activations). `io` is the graphs' float type.

@@ -113,9 +113,8 @@ def error_log(library: Any, fresh: bool = True) -> Any:
             def __init__(self) -> None:
                 super().__init__()
                 self.complaints: list[str] = []
-                self.warnings: deque[str] = deque(
-                    maxlen=1000
-                )  # a service must not grow by what it warns of
+                # Bounded, because a service runs for months and warns all the time.
+                self.warnings: deque[str] = deque(maxlen=1000)
 
             def log(self, severity: Any, message: str) -> None:
                 if severity <= library.ILogger.ERROR:

@@ -117,18 +117,21 @@ def _attach(option: click.Option) -> Callable[[Command], Command]:
 
 
 def engine_options(command: Command) -> Command:
-    """How to run; the command receives `options`, an `EngineOptions`."""
+    """Options that say how to run; the command receives `options`, an `EngineOptions`."""
     return options_from(EngineOptions, "options")(command)
 
 
 def generation_options(command: Command) -> Command:
-    """How to generate; the command receives `params`, a `GenerationParams`."""
+    """Options that say how to generate; the command receives `params`, a `GenerationParams`."""
     return options_from(GenerationParams, "params")(command)
 
 
 def model_options(command: Command) -> Command:
-    """--model and how to run it; the command receives `open_model`, a function that loads, and
-    `status`, where loading shows how far it is."""
+    """--model, and options that say how to run it.
+
+    The command receives `open_model`, a function that loads the model, and `status`, the progress
+    line that loading writes to.
+    """
 
     @click.option(
         "-m",

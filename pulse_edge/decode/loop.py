@@ -34,7 +34,7 @@ def generate(
         params: how to generate.
         eos: ids of the tokens that end an answer.
         text: of the answer, empty yet.
-        out: filled while the loop runs. Setting its `cancelled` stops the loop after one token.
+        out: filled while the loop runs. Its `cancellation` stops the loop after a token.
         ngrams: what to draft from, has read the prompt; a step may then give several tokens.
 
     Raises:
@@ -56,7 +56,7 @@ def generate(
             out.detokenise_seconds += now() - sampled
             if piece:
                 yield piece
-            if out.cancelled:
+            if out.cancellation.requested:
                 return
             reason = _stop_reason(params, text, out, verifier.full)
             if reason:

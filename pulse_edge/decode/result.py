@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pulse_edge.cancellation import Cancellation
+
 # the model ended | a stop string | max_new_tokens | the cache is full | the caller left
 FinishReason = Literal["eos", "stop", "length", "context", "cancelled"]
 
@@ -18,7 +20,7 @@ class Generation:
 
     tokens: list[int] = field(default_factory=list)  # without the end token
     finish_reason: FinishReason = "cancelled"  # until another one is known
-    cancelled: bool = False  # set from any thread: stop after this token
+    cancellation: Cancellation = field(default_factory=Cancellation)  # stops it after a token
     first_token_at: float | None = None
     last_token_at: float | None = None
     step_seconds: list[float] = field(default_factory=list)  # engine time of each decode step

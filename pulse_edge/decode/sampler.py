@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,6 @@ class Sampler:
 
     def __init__(self, params: GenerationParams) -> None:
         self._params = params
-        self._random = np.random.Generator(np.random.PCG64(params.seed))
         self._seen: set[int] = set()
 
     def __call__(self, logits: Logits) -> int:
@@ -39,6 +39,10 @@ class Sampler:
         token = int(logits.argmax()) if greedy else self._draw(logits)
         self._seen.add(token)
         return token
+
+    @cached_property
+    def _random(self) -> np.random.Generator:
+        return np.random.Generator(np.random.PCG64(self._params.seed))
 
     def _draw(self, logits: Logits) -> int:
         params = self._params

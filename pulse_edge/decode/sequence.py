@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from pulse_edge.arrays import Floats
+from pulse_edge.cancellation import Cancellation
 from pulse_edge.engines.engine import Engine, Features
 from pulse_edge.errors import ContextError, EngineError
 from pulse_edge.progress import Progress
@@ -55,27 +56,33 @@ class Sequence:
         self.engine.rewind(length)
 
     def prefill(
-        self, prompt: Prompt, features: Features | None, progress: Progress | None
+        self,
+        prompt: Prompt,
+        features: Features | None = None,
+        progress: Progress | None = None,
+        cancellation: Cancellation | None = None,
     ) -> Floats:
         """Run what of a prompt is not in the cache, after `rewind_to`.
 
         Args:
             prompt: as given to `rewind_to`.
             features: of the page in the prompt.
-            progress: told of each chunk. What it raises ends the prefill and is passed on; the
-                cache then holds what it held before.
+            progress: told of each chunk. What it raises ends the prefill and is passed on.
+            cancellation: may end the prefill.
 
         Returns:
             Logits float32 [vocab] after the last position; valid until the engine's next call.
 
         Raises:
+            Cancelled: by the cancellation; the sequence is then as it was before.
             EngineError: the engine failed; the sequence is then empty.
         """
         rows = prompt.rows[len(self.keys) :]
         # Prompts show the whole page or none of it, so a suffix without features has only text.
         page = features if (rows >= self.engine.table_rows).any() else None
         try:
-            logits = self.engine.prefill(self.engine.rows(rows, page), progress)
+            embedded = self.engine.rows(rows, page)
+            logits = self.engine.prefill(embedded, progress, cancellation=cancellation)
         except Exception:
             self.reset()
             raise

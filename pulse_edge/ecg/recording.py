@@ -53,9 +53,8 @@ class Recording:
             raise RecordingError(f"{where}: {len(leads)} lead names for {signals.shape[0]} signals")
         if twice := sorted({lead for lead in leads if leads.count(lead) > 1}):
             raise RecordingError(f"{where}: more than one signal is named {', '.join(twice)}")
-        with np.errstate(
-            over="ignore"
-        ):  # what float32 cannot hold becomes infinity, which is a gap
+        # Values too large for float32 become infinite, which counts as a gap.
+        with np.errstate(over="ignore"):
             object.__setattr__(self, "signals", np.ascontiguousarray(signals, dtype=np.float32))
         object.__setattr__(self, "rate", float(self.rate))
         object.__setattr__(self, "leads", leads)

@@ -54,7 +54,7 @@ class Cuda:
         return values[0] if len(values) == 1 else values
 
     def attribute(self, name: str) -> int:
-        """Of the current device. `name` is without the manual's `cudaDevAttr`."""
+        """An attribute of the current device: `cudaDevAttr` + `name` of the manual."""
         device = int(self("cudaGetDevice"))
         number = getattr(self.api.cudaDeviceAttr, f"cudaDevAttr{name}")
         return int(self("cudaDeviceGetAttribute", number, device))
@@ -121,7 +121,7 @@ class CudaDevice:
         raise EngineError(f"{name}: no memory for {what}: {self.memory()}; {remedy}")
 
     def memory(self) -> str:
-        """For messages: what is free, and what this model has."""
+        """The GPU's free memory, and what this model has of it, as text for error messages."""
         free, total = self.cuda("cudaMemGetInfo")
         parts = [f"{purpose} {size / 1e9:.2f}" for purpose, size in self.used.items()]
         own = ", ".join(parts) or "nothing"

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pulse_edge.arrays import Floats, Numbers
+from pulse_edge.cancellation import Cancellation
 from pulse_edge.engines.cursor import Cursor
 from pulse_edge.progress import Progress
 
@@ -27,6 +28,10 @@ class Engine(Protocol):
     it is a row of a page's features, view after view. `rows` turns numbers into what the other
     calls take. Only the engine looks into that: it is embeddings if these come from the host, and
     the numbers themselves if table and features lie on the device.
+
+    `encode` and `prefill` take seconds on a CPU, and a client may leave meanwhile. They obey a
+    `Cancellation`: on a CPU in the midst of a graph, on a GPU, where a call takes milliseconds and
+    its kernels cannot be called back, between two calls. The engine stays usable.
     """
 
     @property
@@ -52,18 +57,20 @@ class Engine(Protocol):
         Approximate, and over 0. Speculation uses it to choose draft lengths.
         """
 
-    def encode(self, pixels: Floats) -> Features:
+    def encode(self, pixels: Floats, cancellation: Cancellation | None = None) -> Features:
         """Run the vision tower and the projector.
 
         An engine may keep only the features of the last call; `rows` then refuses earlier ones.
 
         Args:
             pixels: float32 [views, 3, side, side].
+            cancellation: may end the call early.
 
         Returns:
             Features [views, patches, hidden]; `np.asarray` reads them.
 
         Raises:
+            Cancelled: by the cancellation.
             EngineError: the pixels do not fit the graph, or it failed.
         """
 
@@ -81,18 +88,26 @@ class Engine(Protocol):
             EngineError: the engine no longer has the page's features.
         """
 
-    def prefill(self, rows: Rows, progress: Progress | None = None, slot: int = 0) -> Floats:
+    def prefill(
+        self,
+        rows: Rows,
+        progress: Progress | None = None,
+        slot: int = 0,
+        cancellation: Cancellation | None = None,
+    ) -> Floats:
         """Append a prompt, or the rest of one.
 
         Args:
             rows: [n, ...], n > 0, for the slot's next n positions.
             progress: is told how many of the rows are done.
             slot: the sequence to append to.
+            cancellation: may end the call early; the length is then what it was before.
 
         Returns:
             Logits float32 [vocab] after the last row; valid until the next call.
 
         Raises:
+            Cancelled: by the cancellation.
             EngineError: the rows do not fit the cache, or the graph failed.
             ValueError: the rows do not come from `rows`, or there is no such slot.
         """

@@ -8,7 +8,10 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +22,7 @@ from pulse_edge.bundle.bundle import Bundle
 from pulse_edge.bundle.embeddings import Embeddings
 from pulse_edge.bundle.manifest import VISION_GRAPH
 from pulse_edge.bundle.spec import TextSpec
+from pulse_edge.cancellation import Cancellation
 from pulse_edge.engines import cuda_driver
 from pulse_edge.engines.chunk import prefill_chunk
 from pulse_edge.engines.cursor import SingleSlot
@@ -38,6 +42,8 @@ from pulse_edge.engines.options import EngineOptions
 from pulse_edge.errors import EngineError
 from pulse_edge.progress import Progress
 
+Initializers = Callable[[Any], Mapping[str, Any]]  # OrtValues by name, from a session
+
 
 def open_engine(bundle: Bundle, options: EngineOptions) -> OnnxRuntimeEngine:
     """Open a bundle with ONNX Runtime. `options.device` is `cpu` or `cuda`; see the registry.
@@ -45,9 +51,25 @@ def open_engine(bundle: Bundle, options: EngineOptions) -> OnnxRuntimeEngine:
     Raises:
         EngineError: the device is not usable here, or a graph cannot be loaded.
     """
+    return open_sharing(bundle, options, None)
+
+
+def open_sharing(
+    bundle: Bundle,
+    options: EngineOptions,
+    initializers: Initializers | None,
+) -> OnnxRuntimeEngine:
+    """As `open_engine`, with weights of the decoder that somebody else has on the device.
+
+    Args:
+        bundle: see `open_engine`.
+        options: see `open_engine`.
+        initializers: is given the tower's session, and gives the weights by name. They must live
+            longer than the engine.
+    """
     provider = PROVIDERS[options.device]
     prepare_provider(options.device, provider)
-    return OnnxRuntimeEngine(bundle, options, provider)
+    return OnnxRuntimeEngine(bundle, options, provider, initializers)
 
 
 def profile_projector(
@@ -100,9 +122,16 @@ class OnnxRuntimeEngine(SingleSlot):
     Attributes:
         session: the decoder's.
         cache: keys and values.
+        device_table: the embeddings, if they lie on the device.
     """
 
-    def __init__(self, bundle: Bundle, options: EngineOptions, provider: Provider) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        options: EngineOptions,
+        provider: Provider,
+        initializers: Initializers | None = None,
+    ) -> None:
         manifest = bundle.manifest
         text = manifest.model.text
         super().__init__(min(options.context or text.context, text.context))
@@ -112,6 +141,8 @@ class OnnxRuntimeEngine(SingleSlot):
         sessions = SessionFactory(bundle, options.threads, provider, standard)
         with ThreadPoolExecutor() as pool:  # a session packs its weights in one thread
             vision = pool.submit(sessions.open, VISION_GRAPH)
+            if initializers:
+                sessions.initializers = initializers(vision.result())
             self.session, captures = sessions.open_decoder()
             self._vision = vision.result()
         gathers = any(value.name == "rows" for value in self.session.get_inputs())
@@ -119,8 +150,8 @@ class OnnxRuntimeEngine(SingleSlot):
             problem = "was exported by an older pulse-edge; export the checkpoint again"
             raise EngineError(f"{bundle.path} {problem}")
         dtype: Any = np.float32 if manifest.precision.io == "fp32" else np.float16
-        self._device_table = DeviceTable(bundle, provider) if gathers else None
-        self._table = self._device_table or Embeddings(bundle, dtype)
+        self.device_table = DeviceTable(bundle, provider) if gathers else None
+        self._table = self.device_table or Embeddings(bundle, dtype)
         self.table_rows = len(self._table)
         self.cache = DeviceCache(
             text,
@@ -135,7 +166,7 @@ class OnnxRuntimeEngine(SingleSlot):
             dtype=dtype,
             capacity=self.capacity,
             cache=self.cache,
-            table=self._device_table,
+            table=self.device_table,
             standard=standard,
             captures=captures,
         )
@@ -144,47 +175,72 @@ class OnnxRuntimeEngine(SingleSlot):
         self._chunk = _prefill_chunk(options, provider, text, self.capacity)
         self._steps: dict[int, DecoderRun] = {}  # by rows
         self._towers: dict[tuple[int, ...], TowerRun] = {}  # by the shape of pixels
-        # Free the vision tower's arena after `encode`: a page is encoded once, and the decoder
-        # needs the memory.
-        self._freeing = load_onnxruntime().RunOptions()
-        if provider.shared:
-            self._freeing.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
 
-    def encode(self, pixels: Floats) -> Features:
+    def encode(self, pixels: Floats, cancellation: Cancellation | None = None) -> Features:
         """See `Engine`."""
-        try:
-            if self._device_table is not None:
-                return self._encode_there(self._device_table, pixels)
-            outputs = self._vision.run(["features"], {"pixels": pixels}, self._freeing)
-        except Exception as error:
-            raise EngineError(f"the vision graph failed: {first_line(error)}") from None
-        return outputs[0]
+        options = load_onnxruntime().RunOptions()  # not kept: a cancelled call's must harm no other
+        if self._provider.shared:
+            # Free the vision tower's arena afterwards: a page is encoded once, and the decoder
+            # needs the memory.
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        with self._interruptible(options, cancellation):
+            try:
+                if self.device_table is not None:
+                    return self._encode_there(self.device_table, pixels, options)
+                return self._vision.run(["features"], {"pixels": pixels}, options)[0]
+            except Exception as error:
+                raise EngineError(f"the vision graph failed: {first_line(error)}") from None
 
-    def _encode_there(self, table: DeviceTable, pixels: Floats) -> DevicePage:
+    def _encode_there(self, table: DeviceTable, pixels: Floats, options: Any) -> DevicePage:
         page = table.begin(len(pixels))
         tower = self._towers.get(pixels.shape)
         if tower is None:
             tower = TowerRun(self._vision, table, pixels.shape, self._provider)
-        tower(pixels, self._freeing)
+        tower(pixels, options)
         self._towers[pixels.shape] = tower
         return page
+
+    def _interruptible(
+        self, options: Any, cancellation: Cancellation | None
+    ) -> AbstractContextManager[None]:
+        """A block in which the cancellation ends the run that has these RunOptions.
+
+        ONNX Runtime looks at `terminate` before each node. On a GPU that would end the launching of
+        kernels, not those launched, which still read buffers that the next call overwrites.
+        """
+        if cancellation is None:
+            return nullcontext()
+        if not self._provider.shared:
+            cancellation.check()
+            return nullcontext()
+        return cancellation.interrupting(partial(setattr, options, "terminate", True))
 
     def rows(self, numbers: Numbers, page: Features | None = None) -> Rows:
         """See `Engine`."""
         return self._table.rows(numbers, page)
 
-    def prefill(self, rows: Rows, progress: Progress | None = None, slot: int = 0) -> Floats:
+    def prefill(
+        self,
+        rows: Rows,
+        progress: Progress | None = None,
+        slot: int = 0,
+        cancellation: Cancellation | None = None,
+    ) -> Floats:
         """See `Engine`."""
         cursor = self.cursor(slot)
 
         def append(part: Rows) -> DecoderRun:
             run = DecoderRun(self._decoder, len(part), 1)
-            with cursor.appending(len(part)) as position:
+            with (
+                cursor.appending(len(part)) as position,
+                self._interruptible(run.options, cancellation),
+            ):
                 run(part, position)
             return run
 
         with cursor.unchanged_on_failure():
-            last: Floats = cursor.prefill(rows, self._chunk, append, progress).logits()[0]
+            run = cursor.prefill(rows, self._chunk, append, progress, cancellation)
+            last: Floats = run.logits()[0]
         return last
 
     def choose(self, rows: Rows, slot: int | Numbers = 0) -> Numbers:
@@ -204,7 +260,7 @@ class OnnxRuntimeEngine(SingleSlot):
             return run.logits()
 
     def step_run(self, rows: int) -> DecoderRun:
-        """The run for steps of so many rows, which is kept if it is not too large."""
+        """A run for steps of `rows` rows. It is kept if there are at most `GRAPH_ROWS`."""
         if rows > GRAPH_ROWS:
             return DecoderRun(self._decoder, rows, rows)
         if rows not in self._steps:

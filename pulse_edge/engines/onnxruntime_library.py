@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from typing import Any
 
 from pulse_edge.errors import EngineError
 
 
+@cache
 def load_onnxruntime() -> Any:
     """The module `onnxruntime`, which must not send usage data.
 

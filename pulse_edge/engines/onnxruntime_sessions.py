@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+from collections.abc import Mapping
 from typing import Any
+from weakref import WeakSet
 
 from pulse_edge.bundle.bundle import Bundle
 from pulse_edge.bundle.manifest import DECODER_GRAPH
@@ -13,14 +17,36 @@ from pulse_edge.errors import EngineError
 FOLDED_BYTES = 500_000_000  # of the largest standard bundle whose weights become floats once
 
 
+_open_sessions: WeakSet[Any] = WeakSet()
+
+
+def _keep_sessions() -> None:
+    """Never destroy the sessions that a forked child inherits.
+
+    Their threads exist only in the parent, and the destructor would wait for them, so that the
+    child's exit hangs.
+    """
+    for session in list(_open_sessions):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_sessions)
+
+
 class SessionFactory:
-    """Opens a bundle's graphs as ONNX Runtime sessions, all with the same settings."""
+    """Opens a bundle's graphs as ONNX Runtime sessions, all with the same settings.
+
+    Attributes:
+        initializers: OrtValues that the decoder takes instead of its file's tensors, by name.
+    """
 
     def __init__(self, bundle: Bundle, threads: int, provider: Provider, standard: bool) -> None:
         self._bundle = bundle
         self._threads = threads
         self._provider = provider
         self._standard = standard
+        self.initializers: Mapping[str, Any] = {}
 
     def open_decoder(self) -> tuple[Any, bool]:
         """The decoder, and whether its steps can be captured.
@@ -45,9 +71,12 @@ class SessionFactory:
         options = self._provider.options | (more or {})
         path = self._bundle.file(graph)
         try:
+            settings = self._settings()
+            for tensor, value in self.initializers.items() if graph == DECODER_GRAPH else ():
+                settings.add_initializer(tensor, value)
             session = load_onnxruntime().InferenceSession(
                 str(path),
-                self._settings(),
+                settings,
                 providers=[(name, options)],
             )
         except Exception as error:  # pybind's exceptions share no base below Exception
@@ -61,6 +90,7 @@ class SessionFactory:
                 "missing; see nvidia-smi and pip install 'pulse-edge[gpu]', "
                 "or use a bundle exported with --target cpu"
             )
+        _open_sessions.add(session)
         return session
 
     def _settings(self) -> Any:

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from pulse_edge.bundle.bundle import Bundle
+from pulse_edge.engines import cuda_driver
 from pulse_edge.engines.engine import Engine
 from pulse_edge.engines.options import EngineOptions
 from pulse_edge.engines.table import BUILT_IN, EngineRow, find_engine
@@ -20,7 +21,8 @@ def open_engine(bundle: Bundle, options: EngineOptions) -> Engine:
         EngineError: no such engine runs the bundle on the device, or it cannot run here.
     """
     row, device = choose_engine(bundle, options)
-    resolved = replace(options, device=device, engine=row.name)
+    named = options.engine if row.auto_on is not None else row.name
+    resolved = replace(options, device=device, engine=named)
     engine: Engine = engine_module(row.name).open_engine(bundle, resolved)
     return engine
 
@@ -51,9 +53,16 @@ def choose_engine(bundle: Bundle, options: EngineOptions) -> tuple[EngineRow, st
     target = bundle.manifest.target
     runs = [(row, device) for row in rows for device in row.devices(target)]
     for row, device in runs:
-        if options.device in ("auto", device):
+        if options.device in ("auto", device) and (options.engine != "auto" or _by_default(row)):
             return row, device
     raise EngineError(_why_nothing_runs(bundle, options, [device for _, device in runs]))
+
+
+def _by_default(row: EngineRow) -> bool:
+    """Whether `auto` takes an engine on this machine's GPU."""
+    return row.auto_on is None or (
+        bool(row.auto_on) and cuda_driver.compute_capability() in row.auto_on
+    )
 
 
 def _why_nothing_runs(bundle: Bundle, options: EngineOptions, devices: list[str]) -> str:

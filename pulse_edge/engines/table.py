@@ -29,16 +29,22 @@ class EngineRow:
         module: the module whose `open_engine(bundle, options)` returns an `Engine`. It is imported
             when the engine is opened. `options.device` is then one of the devices in `runs`.
         runs: the bundle targets and the devices it runs them on, (target, device), preferred first.
+        auto_on: compute capabilities of GPUs that `auto` takes it on; None for everywhere. If the
+            engine cannot run there, its module opens another one, and warns.
     """
 
     name: str
     module: str
     runs: tuple[tuple[str, str], ...]
+    auto_on: tuple[int, ...] | None = None
 
     def devices(self, target: str) -> tuple[str, ...]:
         """What it runs bundles for `target` on, preferred first; nothing if it does not."""
         return tuple(device for runs, device in self.runs if runs == target)
 
+
+# Compute capabilities that the native kernels were measured on, and found ahead of ONNX Runtime.
+NATIVE_MEASURED: tuple[int, ...] = ()
 
 # Preferred first: `auto` takes the first engine that runs a bundle. ONNX Runtime also runs bundles
 # for TensorRT on a CPU: slowly, but with their numbers.
@@ -47,6 +53,12 @@ BUILT_IN = (
         name="tensorrt",
         module="pulse_edge.engines.tensorrt",
         runs=(("standard", "cuda"),),
+    ),
+    EngineRow(
+        name="native",
+        module="pulse_edge.engines.native.engine",
+        runs=(("cuda", "cuda"),),
+        auto_on=NATIVE_MEASURED,
     ),
     EngineRow(
         name="onnxruntime",

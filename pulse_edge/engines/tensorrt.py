@@ -30,6 +30,7 @@ from pulse_edge.bundle.plans import (
     open_plans,
     plan_size,
 )
+from pulse_edge.cancellation import Cancellation
 from pulse_edge.engines.cuda_runtime import CudaDevice
 from pulse_edge.engines.cursor import Cursor, SingleSlot
 from pulse_edge.engines.engine import likeliest
@@ -158,10 +159,10 @@ class TensorRTEngine(SingleSlot):
         return ROW_COST + copied / (weights + cache) / COPY_ROWS
 
     def step_run(self, rows: int) -> PlanRun:
-        """A run for steps of so many rows.
+        """A run for steps of `rows` rows, which is kept.
 
-        Drafts differ in length from step to step. One context for all of them would be captured
-        over and over.
+        Drafts differ in length from step to step, and a context that changed its shapes would have
+        to be captured again each time.
         """
         if rows not in self._steps:
             index = self._index
@@ -171,8 +172,13 @@ class TensorRTEngine(SingleSlot):
             self._steps[rows] = PlanRun(context, self.buffers)
         return self._steps[rows]
 
-    def encode(self, pixels: Floats) -> Floats:
-        """See `Engine`. The features lie on the host and stay valid."""
+    def encode(self, pixels: Floats, cancellation: Cancellation | None = None) -> Floats:
+        """See `Engine`. The features lie on the host and stay valid.
+
+        TensorRT cannot end a run that was put on the stream, so a cancellation counts before it.
+        """
+        if cancellation:
+            cancellation.check()
         views = len(pixels)
         shape = self._pixels.host.shape
         if pixels.shape[1:] != shape[1:] or not 1 <= views <= shape[0]:
@@ -205,14 +211,20 @@ class TensorRTEngine(SingleSlot):
         """See `Engine`."""
         return self._table.rows(numbers, page)
 
-    def prefill(self, rows: Floats, progress: Progress | None = None, slot: int = 0) -> Floats:
-        """See `Engine`."""
+    def prefill(
+        self,
+        rows: Floats,
+        progress: Progress | None = None,
+        slot: int = 0,
+        cancellation: Cancellation | None = None,
+    ) -> Floats:
+        """See `Engine`. A cancellation counts between chunks."""
         cursor = self.cursor(slot)
 
         def append(part: Floats) -> None:
             self._append(cursor, self._prefill, part, 1, capture=False)
 
-        cursor.prefill(rows, self._chunk, append, progress)
+        cursor.prefill(rows, self._chunk, append, progress, cancellation)
         last: Floats = self.buffers.logits.host[0]
         return last
 

@@ -43,7 +43,8 @@ class PlanContexts:
         root = plan_directory(bundle, index.key)
         self.vision: Any = self._open(root / VISION_PLAN)
         self.decoder: Any = self._open(root / DECODER_PLAN)
-        device.stack.callback(self._close)  # after the contexts, which come later
+        # Contexts are pushed to the stack later, so they are closed before their engines.
+        device.stack.callback(self._close)
         engines = (self.vision, self.decoder)
         self._size = max(1, *(int(engine.device_memory_size_v2) for engine in engines))
         remedy = f"build again with --prefill-rows under {index.prefill_rows}"

@@ -27,5 +27,5 @@ def make_task(name: str, pages: int, seed: int | None = None) -> Task[Any, Any]:
         raise ParameterError(f"task {name!r} is not one of {', '.join(TASKS)}")
     module, kind = TASKS[name]
     task = getattr(import_module(f"pulse_edge.evaluate.{module}"), kind)
-    made: Task[Any, Any] = task(pages) if seed is None else task(pages, seed)
-    return made
+    opened: Task[Any, Any] = task(pages) if seed is None else task(pages, seed)
+    return opened

@@ -70,9 +70,9 @@ def report_right(text: str, truth: Findings) -> bool:
 
 @dataclass
 class Scores:
-    """Answers of one model, case by case, as pairs (truth, what was answered) or as rights.
+    """Answers of one model as pairs (truth, answer), or as whether an answer was right.
 
-    Every list has one entry for each case that has an ECG, `detection` and `report` one for each
+    A list has one entry for each case that has an ECG. `detection` and `report` have one for each
     such question, `refused_empty` one for each image without an ECG.
     """
 

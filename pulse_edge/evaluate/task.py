@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeVar
 
-Ask = Callable[
-    [Any, str], str
-]  # a model: an image, as `Model.ask` takes it, and a question -> text
+# A model as a function: an image, as `Model.ask` takes it, and a question -> the answer's text.
+Ask = Callable[[Any, str], str]
 
 ReplyT = TypeVar("ReplyT")
 ScoresT = TypeVar("ScoresT")

@@ -24,7 +24,7 @@ from pulse_edge.engines.options import EngineOptions
 from pulse_edge.engines.registry import engine_module, open_engine
 from pulse_edge.measure.figures import SCHEMA_VERSION, Better, Unit, figure
 from pulse_edge.measure.peaks import measure_peaks
-from pulse_edge.measure.sweep import FULL, SWEPT, RunCost, Settings, point_of_run, sweep
+from pulse_edge.measure.sweep import FULL, SWEPT, Run, RunCost, Settings, point_of_run, sweep
 from pulse_edge.model import Model
 from pulse_edge.page.source import ImageSource, read_page
 from pulse_edge.page.views import preprocess
@@ -116,25 +116,23 @@ def run(
     say("loading", 0, 1)
     engine = _timed(samples, "load_engine", lambda: open_engine(opened, options))
     model = Model(endless(opened), engine)
+    about = engine.describe()
 
     cold, warm = _requests(model, engine.capacity, image, settings, samples, say)
     samples["peak_memory"].append(system.peak_memory())
     if gpu_bytes := system.device_memory(os.getpid()):
         samples["device_memory"].append(gpu_bytes)
-    on_cpu = engine.describe()["device"] == "cpu"
+    on_cpu = about["device"] == "cpu"
     if on_cpu:
         samples["projector"] = _projector(opened, options, image, settings)
-    figures = {name: figure(*row, samples[name]) for name, row in FIGURES.items() if samples[name]}
 
-    model.forget()
-    runs, skipped = sweep(engine, opened.manifest.model.text, settings, say)
+    runs, skipped = model.run_on_engine(
+        lambda engine, stop: sweep(engine, opened.manifest.model.text, settings, say, stop)
+    )
     say("peaks", 0, 1)
     peaks = measure_peaks(options.threads, settings.quick) if on_cpu else None
-    cost_of = RunCost(opened, engine.describe()["prefill_chunk"])
+    cost_of = RunCost(opened, about["prefill_chunk"])
     points = [point_of_run(run, cost_of, peaks, host["last_level_cache"]) for run in runs]
-    for each in runs:
-        rates = (each.tokens / seconds for seconds in each.seconds)
-        figures[each.name] = figure(SWEPT[each.kind], "tokens/s", "higher", True, rates)
     return {
         "schema": SCHEMA_VERSION,
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(begun)),
@@ -150,10 +148,19 @@ def run(
         },
         "peaks": dataclasses.asdict(peaks) if peaks else None,
         "gemm_type": cost_of.gemm_type if peaks else None,
-        "figures": {name: dataclasses.asdict(f) for name, f in figures.items()},
+        "figures": _figures(samples, runs),
         "sweeps": [dataclasses.asdict(p) for p in points],
         "skipped": skipped,
     }
+
+
+def _figures(samples: Samples, runs: list[Run]) -> dict[str, dict[str, Any]]:
+    """The record's figures: those of requests that have samples, then a rate for each run."""
+    figures = {name: figure(*row, samples[name]) for name, row in FIGURES.items() if samples[name]}
+    for run in runs:
+        rates = (run.tokens / seconds for seconds in run.seconds)
+        figures[run.name] = figure(SWEPT[run.kind], "tokens/s", "higher", True, rates)
+    return {name: dataclasses.asdict(each) for name, each in figures.items()}
 
 
 def endless(bundle: Bundle) -> Bundle:

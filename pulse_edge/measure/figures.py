@@ -22,9 +22,9 @@ class Figure:
     interpolated between samples. With few samples p99 is close to the worst.
 
     Attributes:
-        what: it is.
+        what: the thing measured, in words.
         unit: of the samples.
-        better: which way.
+        better: whether lower or higher is.
         gate: whether a comparison with a baseline may fail on it.
         samples: in the order of measurement, to six digits.
         p50: the median.

@@ -14,6 +14,7 @@ import numpy as np
 from pulse_edge.bundle.bundle import Bundle
 from pulse_edge.bundle.manifest import DECODER_GRAPH
 from pulse_edge.bundle.spec import TextSpec
+from pulse_edge.cancellation import Cancellation
 from pulse_edge.engines.engine import Engine, Rows
 from pulse_edge.errors import ParameterError
 from pulse_edge.measure import cost
@@ -84,6 +85,7 @@ def sweep(
     text: TextSpec,
     settings: Settings,
     say: Progress = lambda *_: None,
+    cancellation: Cancellation | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[list[Run], list[str]]:
     """Measure every point that the engine's cache holds. Leaves the cache filled with noise.
@@ -93,11 +95,16 @@ def sweep(
         text: the model's sizes; tokens are drawn from its vocabulary.
         settings: which points, and how often.
         say: told after each repetition.
+        cancellation: ends it within a step, or in the midst of a prefill.
         clock: seconds.
 
     Returns:
         The runs, and the names of the points that the context does not hold, with the reason.
+
+    Raises:
+        Cancelled: by the cancellation.
     """
+    stop = cancellation or Cancellation()
     points = [Run("pp", n, 0, []) for n in dict.fromkeys(settings.prompt_lengths)]
     points += [Run("tg", settings.new_tokens, d, []) for d in dict.fromkeys(settings.depths)]
     runs = [run for run in points if run.depth + run.tokens <= engine.capacity]
@@ -107,23 +114,26 @@ def sweep(
         noise = engine.rows(rng.integers(0, text.vocab, run.depth + run.tokens))
         engine.rewind(0)
         if run.depth:
-            engine.prefill(noise[: run.depth])
+            engine.prefill(noise[: run.depth], cancellation=stop)
         for repetition in range(settings.warmup + settings.repetitions):
             say(run.name, int(repetition > 0), settings.warmup + settings.repetitions)
             engine.rewind(run.depth)
-            seconds = _run_once(engine, run.kind, noise[run.depth :], clock)
+            seconds = _run_once(engine, run.kind, noise[run.depth :], stop, clock)
             if repetition >= settings.warmup:
                 run.seconds.append(seconds)
     return runs, skipped
 
 
-def _run_once(engine: Engine, kind: str, rows: Rows, clock: Callable[[], float]) -> float:
+def _run_once(
+    engine: Engine, kind: str, rows: Rows, stop: Cancellation, clock: Callable[[], float]
+) -> float:
     """Seconds of one prefill of n rows, or of n greedy steps."""
     start = clock()
     if kind == "pp":
-        engine.prefill(rows)
+        engine.prefill(rows, cancellation=stop)
     else:
         for at in range(len(rows)):
+            stop.check()  # 0.1 us
             engine.choose(rows[at : at + 1])
     return clock() - start
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from pulse_edge.arrays import Numbers
 from pulse_edge.bundle.spec import ModelSpec
+from pulse_edge.cancellation import Cancellation
 from pulse_edge.engines.engine import Engine, Features
 from pulse_edge.page.source import Page, PageInput, decode_page
 from pulse_edge.page.tokens import image_rows
@@ -47,15 +48,23 @@ class PageEncoder:
         self._engine = engine
         self._last: EncodedPage | None = None
 
-    def encode(self, source: PageInput, clock: Clock, progress: Progress | None) -> EncodedPage:
+    def encode(
+        self,
+        source: PageInput,
+        clock: Clock,
+        progress: Progress | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> EncodedPage:
         """Features of a page, from memory if it is the last one.
 
         Args:
             source: what the caller handed in.
             clock: gets the stages `decode_image`, `preprocess` and `vision`, as far as they run.
             progress: told ("vision", 0, views) before the tower runs. What it raises is passed on.
+            cancellation: may end the tower's run.
 
         Raises:
+            Cancelled: by the cancellation.
             ImageError: the image cannot be decoded, or is too elongated for the model.
             EngineError: the vision tower failed.
         """
@@ -69,7 +78,7 @@ class PageEncoder:
             record = last.record | {"format": page.format, "exif_orientation": page.orientation}
             self._last = dataclasses.replace(last, data_sha256=digest, record=record)
         else:
-            self._last = self._encode(page, digest, clock, progress)
+            self._last = self._encode(page, digest, clock, progress, cancellation)
         return self._last
 
     def forget(self) -> None:
@@ -77,7 +86,12 @@ class PageEncoder:
         self._last = None
 
     def _encode(
-        self, page: Page, digest: str | None, clock: Clock, progress: Progress | None
+        self,
+        page: Page,
+        digest: str | None,
+        clock: Clock,
+        progress: Progress | None,
+        cancellation: Cancellation | None,
     ) -> EncodedPage:
         with clock("preprocess"):
             pixels = preprocess(page.image, self._spec)
@@ -87,7 +101,7 @@ class PageEncoder:
                 progress("vision", 0, views)
             # An engine may keep the features of one page only: the last page's are gone from here.
             self._last = None
-            features = self._engine.encode(pixels)
+            features = self._engine.encode(pixels, cancellation)
             tokens = image_rows(views, page.size, self._spec, self._engine.table_rows)
         record = {
             "sha256": page.sha256,

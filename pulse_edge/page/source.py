@@ -22,7 +22,7 @@ Pixels = Image.Image | NDArray[np.generic]
 ImageSource = (
     str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Pixels | Recording
 )
-MAX_PIXELS = 89_478_485  # Pillow's own line for a decompression bomb: a quarter GiB of RGB
+MAX_PIXELS = 89_478_485  # Pillow's limit against decompression bombs: a quarter GiB of RGB
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 ORIENTATION_TAG = 0x0112  # EXIF
 

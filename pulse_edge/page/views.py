@@ -99,9 +99,14 @@ def _square_pad(image: Image.Image, mean: tuple[float, float, float]) -> Image.I
 
 
 def _check_elongation(image: Image.Image, pixels: int) -> None:
-    """Refuse a thin line of a page, of which resizing would make too many `pixels`.
+    """Refuse a page so elongated that resizing makes more than `MAX_PIXELS` of it.
 
-    Raises `ImageError`.
+    Args:
+        image: the page.
+        pixels: how many resizing would make.
+
+    Raises:
+        ImageError: they are too many.
     """
     if pixels > MAX_PIXELS:
         raise ImageError(
@@ -157,7 +162,7 @@ def preprocess(image: Image.Image, model: ModelSpec) -> NDArray[np.float32]:
     """RGB page -> pixels float32 [views, 3, side, side].
 
     Raises:
-        ImageError: the page is a line so thin that the model's geometry would blow it up.
+        ImageError: the page is so elongated that resizing it would take too much memory.
     """
     side = model.vision.image_size
     table = normalise_table(model.image)

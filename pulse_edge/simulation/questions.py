@@ -22,7 +22,6 @@ from pulse_edge.simulation.simulator import (
     ECTOPY,
     RHYTHMS,
     ST_CHANGES,
-    sample_spec,
 )
 
 NO_ECG = "No ECG can be read from this image."
@@ -51,7 +50,7 @@ class Findings:
 
     @classmethod
     def of(cls, labels: dict[str, Any]) -> Findings:
-        """From `pages.Page.labels`."""
+        """From the labels of a simulated page: a simulator's `EcgSpec` as a dict, and its axis."""
         pr = labels["pr_ms"]
         return cls(
             rate=round(labels["rate_bpm"]),
@@ -98,8 +97,8 @@ def report(f: Findings) -> str:
 def find(text: str, names: tuple[str, ...]) -> str | None:
     """The name that occurs first in the text, whatever its case."""
     low = text.lower()
-    found = [(low.find(name.lower()), name) for name in names if name.lower() in low]
-    return min(found)[1] if found else None
+    places = [(low.find(name.lower()), name) for name in names if name.lower() in low]
+    return min(places)[1] if places else None
 
 
 def number_before(text: str, unit: str) -> int | None:
@@ -300,18 +299,3 @@ def ask(f: Findings | None, task: str, rng: np.random.Generator, topic: str | No
         topic = topic or str(rng.choice(list(QUESTIONS)))
         item = Item("question", str(rng.choice(QUESTIONS[topic])), answer(topic, stand_in), topic)
     return item if f is not None else Item(item.task, item.question, NO_ECG, item.key)
-
-
-def training_items(f: Findings | None, rng: np.random.Generator) -> list[Item]:
-    """A report and nine random questions: reading the page costs more than all of them."""
-    tasks = rng.choice(
-        ["question", "choice", "detection", "refusal"], 9, p=[0.55, 0.27, 0.13, 0.05]
-    )
-    return [ask(f, "report", rng), *(ask(f, str(task), rng) for task in tasks)]
-
-
-def random_findings(rng: np.random.Generator) -> Findings:
-    """Findings without a page, for the tokenizer's text."""
-    spec = sample_spec(rng)
-    labels = {**spec.__dict__, "axis": spec.axis}
-    return Findings.of(labels)

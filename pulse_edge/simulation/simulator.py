@@ -62,9 +62,7 @@ class EcgSpec:
 
     rhythm: str = "sinus rhythm"
     rate_bpm: float = 72.0
-    pr_ms: float | None = (
-        160.0  # None: no fixed relation between P waves and QRS complexes, or no P waves
-    )
+    pr_ms: float | None = 160.0  # None: no P waves, or none in a fixed relation to QRS complexes
     qrs_ms: float = 90.0
     conduction: tuple[str, ...] = ()
     ectopy: str = "none"
@@ -73,9 +71,7 @@ class EcgSpec:
     lvh: bool = False
     axis_deg: float = 45.0
     t_scale: float = 1.0  # of the T wave's amplitude
-    st_of_t: float = (
-        0.0  # ST level where `st` is none, as a share of the T wave: see `vary_repolarization`
-    )
+    st_of_t: float = 0.0  # ST level if `st` is none, per T wave height: see `vary_repolarization`
 
     def __post_init__(self) -> None:
         for value, legal in ((self.rhythm, RHYTHMS), (self.ectopy, ECTOPY), (self.st, ST_CHANGES)):
@@ -101,15 +97,13 @@ class Ecg:
     rate_bpm: float  # from the mean interval between the QRS complexes that the recording shows
     qrs: Floats  # (beats,) QRS onsets
     qrs_s: Floats  # (beats,) QRS durations
-    kind: NDArray[
-        np.int64
-    ]  # (beats,) 0 conducted, 1 premature ventricular, 2 premature atrial, 3 paced, 4 escape
+    # (beats,) 0 conducted, 1 premature ventricular, 2 premature atrial, 3 paced, 4 escape
+    kind: NDArray[np.int64]
     pr: Floats  # (beats,) PR interval, NaN where the beat has no P wave of its own
     p: Floats  # (p waves,) P onsets
     spikes: Floats  # (spikes,) pacing spikes
-    st_mv: Floats = field(
-        default_factory=lambda: np.zeros(12)
-    )  # (12,) ST level of a conducted beat, 60 ms after J
+    # (12,) ST level of a conducted beat, 60 ms after J
+    st_mv: Floats = field(default_factory=lambda: np.zeros(12))
 
 
 _TO_12 = np.zeros((12, 8))  # from the independent leads I, II, V1..V6
@@ -191,9 +185,8 @@ def _st_vector(kind: str, mv: float, rng: np.random.Generator) -> Floats:
     return np.zeros(8)
 
 
-HEALTHY_ST_MV = (
-    0.1  # the most of any lead; up to 0.1 mV is not called elevation outside of V2 and V3
-)
+# The most of any lead. Up to 0.1 mV is not called elevation outside of V2 and V3.
+HEALTHY_ST_MV = 0.1
 
 
 class _Heart:
@@ -420,75 +413,114 @@ def _with_ectopy(line: _Timeline, spec: EcgSpec, rr: float, rng: np.random.Gener
     return out
 
 
+class _Signal:
+    """A recording while waves are added to it.
+
+    Attributes:
+        time: (samples,) in seconds.
+        mv: (8, samples) on I, II, V1..V6.
+    """
+
+    def __init__(self, hz: int) -> None:
+        count = int(SECONDS * hz)
+        self._hz = hz
+        self.time = np.arange(count) / hz
+        self.mv = np.zeros((8, count))
+
+    def _samples(self, start: float, stop: float) -> slice:
+        """The samples between two times, in seconds; empty outside of the recording."""
+        first = max(0, int(start * self._hz))
+        return slice(first, max(first, min(len(self.time), int(stop * self._hz))))
+
+    def add_beat(self, beat: _Beat, at: float) -> None:
+        """Add a beat with its QRS onset at a time."""
+        part = self._samples(at - 0.06, at + (beat.t_peak + 0.3))
+        if part.start < part.stop:
+            self.mv[:, part] += beat.render(self.time[part] - at)
+
+    def add_wave(self, at: float, seconds: float, amplitude: Floats) -> None:
+        """Add a P wave of some length with these amplitudes (8,) in mV."""
+        part = self._samples(at - 0.05, at + seconds + 0.05)
+        if part.start < part.stop:
+            from_middle = self.time[part] - at - seconds / 2
+            shape = np.exp(-0.5 * (from_middle / (seconds / 5)) ** 2)
+            self.mv[:, part] += amplitude[:, None] * shape
+
+    def add_spike(self, at: float, amplitude: Floats) -> None:
+        """Add a pacing spike, 4 ms wide, with these amplitudes (8,) in mV."""
+        first = round(at * self._hz)
+        stop = min(len(self.time), first + max(1, self._hz // 250))
+        self.mv[:, max(0, first) : max(0, stop)] += amplitude[:, None]
+
+
 def simulate(spec: EcgSpec, seed: int, hz: int = 500) -> Ecg:
-    """One noise-free recording of ten seconds. The same spec, seed and rate give the same
-    samples."""
+    """One noise-free recording of ten seconds. The same arguments give the same samples.
+
+    Args:
+        spec: the findings.
+        seed: of the heart and its rhythm.
+        hz: samples a second.
+    """
     rng = np.random.default_rng([seed, 1])
     heart = _Heart(spec, rng)
     line = _timeline(spec, rng)
-    n = int(SECONDS * hz)
-    time = np.arange(n) / hz
-    out = np.zeros((8, n))
-
-    def add(beat: _Beat, at: float, last: float) -> None:
-        lo, hi = max(0, int((at - 0.06) * hz)), min(n, int((at + last) * hz))
-        if lo < hi:
-            out[:, lo:hi] += beat.render(time[lo:hi] - at)
-
-    def bump(at: float, seconds: float, amplitude: Floats) -> None:
-        lo, hi = max(0, int((at - 0.05) * hz)), min(n, int((at + seconds + 0.05) * hz))
-        if lo < hi:
-            shape = np.exp(-0.5 * ((time[lo:hi] - at - seconds / 2) / (seconds / 5)) ** 2)
-            out[:, lo:hi] += amplitude[:, None] * shape
-
-    rr = 60 / spec.rate_bpm
-    escape_wide = THIRD in spec.conduction and spec.qrs_ms >= 120
+    signal = _Signal(hz)
     widths = []
     for onset, kind, _ in line.beats:
-        normal_s = spec.qrs_ms / 1000
-        if kind == 1:
-            beat, width = heart.wide(rr, heart.pvc_s, heart.pvc_axis, heart.pvc_sign), heart.pvc_s
-        elif kind == 3:
-            beat, width = heart.wide(rr, normal_s, spec.axis_deg, -1.0), normal_s
-        elif kind == 4 and escape_wide:
-            beat, width = heart.wide(rr, normal_s, spec.axis_deg, heart.pvc_sign), normal_s
-        else:
-            beat, width = heart.normal(rr), normal_s
+        beat, width = _beat(heart, spec, kind)
         widths.append(width)
-        add(beat, onset, beat.t_peak + 0.3)
+        signal.add_beat(beat, onset)
     for at in line.p:
-        bump(at, heart.p_s, heart.p_wave())
+        signal.add_wave(at, heart.p_s, heart.p_wave())
+    ectopic = heart.p_wave() * np.array([1, -0.4, 1.4, 1, 1, 1, 1, 1])
     for at in line.ectopic_p:
-        bump(at, heart.p_s * 0.85, heart.p_wave() * np.array([1, -0.4, 1.4, 1, 1, 1, 1, 1]))
-    spike = _vector(
-        heart.spike, spec.axis_deg, heart.spike * np.array([-0.8, -1, -0.9, -0.7, -0.5, -0.4])
-    )
+        signal.add_wave(at, heart.p_s * 0.85, ectopic)
+    chest = heart.spike * np.array([-0.8, -1, -0.9, -0.7, -0.5, -0.4])
+    spike = _vector(heart.spike, spec.axis_deg, chest)
     for at in line.spikes:
-        at_sample = round(at * hz)
-        out[:, max(0, at_sample) : max(0, min(n, at_sample + max(1, hz // 250)))] += spike[:, None]
+        signal.add_spike(at, spike)
     if spec.rhythm == "atrial fibrillation":
-        out += _fibrillation(time, rng)
+        signal.mv += _fibrillation(signal.time, rng)
     if spec.rhythm == "atrial flutter":
-        out += _flutter(time, spec, line, rng)
+        signal.mv += _flutter(signal.time, spec, line, rng)
+    return _with_truth(_TO_12 @ signal.mv, hz, spec, heart, line, np.array(widths))
 
-    onsets = np.array([b[0] for b in line.beats])
+
+def _beat(heart: _Heart, spec: EcgSpec, kind: int) -> tuple[_Beat, float]:
+    """A beat of a kind (see `Ecg.kind`), and the seconds of its QRS complex."""
+    rr = 60 / spec.rate_bpm
+    seconds = spec.qrs_ms / 1000
+    if kind == 1:
+        return heart.wide(rr, heart.pvc_s, heart.pvc_axis, heart.pvc_sign), heart.pvc_s
+    if kind == 3:
+        return heart.wide(rr, seconds, spec.axis_deg, -1.0), seconds
+    if kind == 4 and THIRD in spec.conduction and spec.qrs_ms >= 120:
+        return heart.wide(rr, seconds, spec.axis_deg, heart.pvc_sign), seconds
+    return heart.normal(rr), seconds
+
+
+def _with_truth(
+    signal: Floats, hz: int, spec: EcgSpec, heart: _Heart, line: _Timeline, widths: Floats
+) -> Ecg:
+    """A signal (12, samples) with the truth about it: of the events, those that it shows."""
+    onsets = np.array([onset for onset, _, _ in line.beats])
     seen = (onsets >= 0) & (onsets + 0.1 < SECONDS)
     shown = onsets[seen]
     rate = 60 * (len(shown) - 1) / (shown[-1] - shown[0]) if len(shown) > 1 else spec.rate_bpm
     p = np.sort(np.array(line.p + line.ectopic_p, dtype=np.float64))
     wide_or_special = LBBB in spec.conduction or spec.rhythm == "ventricular paced rhythm"
     return Ecg(
-        spec,
-        hz,
-        _TO_12 @ out,
-        float(rate),
-        shown,
-        np.array(widths)[seen],
-        np.array([b[1] for b in line.beats], dtype=np.int64)[seen],
-        np.array([b[2] for b in line.beats])[seen],
-        p[(p >= 0) & (p < SECONDS)],
-        np.array([s for s in line.spikes if 0 <= s < SECONDS]),
-        np.zeros(12) if wide_or_special else _TO_12 @ heart.st,
+        spec=spec,
+        hz=hz,
+        signal=signal,
+        rate_bpm=float(rate),
+        qrs=shown,
+        qrs_s=widths[seen],
+        kind=np.array([kind for _, kind, _ in line.beats], dtype=np.int64)[seen],
+        pr=np.array([pr for _, _, pr in line.beats])[seen],
+        p=p[(p >= 0) & (p < SECONDS)],
+        spikes=np.array([at for at in line.spikes if 0 <= at < SECONDS]),
+        st_mv=np.zeros(12) if wide_or_special else _TO_12 @ heart.st,
     )
 
 
@@ -559,17 +591,17 @@ def add_noise(ecg: Ecg, seed: int, noise: Noise = Noise()) -> Ecg:
 
 
 def sample_spec(rng: np.random.Generator, rare: float = 1.0) -> EcgSpec:
-    """A random combination of findings that can occur together, balanced for scoring rather than as
-    in a clinic.
+    """A random combination of findings that can occur together.
 
-    `rare` weighs what occurs on few pages (AV blocks above the first degree, premature beats, sinus
-    arrhythmia): training sees more.
+    Frequencies are balanced for scoring, not as in a clinic. The order of the draws is part of the
+    held-out cases: another order makes other pages from the same seeds.
+
+    Args:
+        rng: draws everything.
+        rare: weight of what occurs on few pages (AV blocks above the first degree, premature beats,
+            sinus arrhythmia). Training sees more of it.
     """
-
-    def pick(names: tuple[str, ...], weights: tuple[float, ...]) -> str:
-        return names[int(rng.choice(len(names), p=np.array(weights) / sum(weights)))]
-
-    axis = pick(AXES, (0.6, 0.22, 0.18))
+    axis = _pick(rng, AXES, (0.6, 0.22, 0.18))
     axis_deg = {
         AXES[0]: rng.uniform(-10, 80),
         AXES[1]: rng.uniform(-75, -42),
@@ -584,81 +616,97 @@ def sample_spec(rng: np.random.Generator, rare: float = 1.0) -> EcgSpec:
     if rng.random() < 0.08:
         return replace(spec, axis_deg=float(rng.uniform(-10, 80)))  # entirely normal
     kinds = ("sinus", "fibrillation", "flutter", "paced", "second", "third")
-    kind = pick(kinds, (0.62, 0.12, 0.09, 0.06, 0.06 * rare, 0.05 * rare))
+    kind = _pick(rng, kinds, (0.62, 0.12, 0.09, 0.06, 0.06 * rare, 0.05 * rare))
     if kind == "paced":
-        return replace(
-            spec,
-            rhythm="ventricular paced rhythm",
-            rate_bpm=rng.uniform(55, 90),
-            pr_ms=None,
-            qrs_ms=rng.uniform(145, 180),
-            axis_deg=float(rng.uniform(-80, -55)),
-        )
+        return _paced(spec, rng)
     if kind == "third":
-        wide = rng.random() < 0.5
-        return replace(
-            spec,
-            rhythm="sinus rhythm",
-            rate_bpm=rng.uniform(30, 48),
-            pr_ms=None,
-            conduction=(THIRD,),
-            qrs_ms=rng.uniform(130, 165) if wide else spec.qrs_ms,
-        )
+        return _third_degree_block(spec, rng)
     if kind == "second":
         return replace(spec, rate_bpm=rng.uniform(45, 78), pr_ms=None, conduction=(SECOND,))
-    conduction: list[str] = []
     if kind == "sinus":
-        rhythm = pick(RHYTHMS[:4], (0.44, 0.2, 0.2, 0.16 * rare))
-        rate = {
-            RHYTHMS[1]: rng.uniform(40, 57),
-            RHYTHMS[2]: rng.uniform(104, 145),
-            RHYTHMS[3]: rng.uniform(62, 90),
-        }.get(rhythm, rng.uniform(62, 97))
-        spec = replace(spec, rhythm=rhythm, rate_bpm=float(rate))
-        if rng.random() < 0.35 and rate < 120:
-            conduction.append(FIRST)
-            spec = replace(spec, pr_ms=rng.uniform(225, 300 if rate > 90 else 330))
-        if spec.rhythm == RHYTHMS[2] and not conduction:
-            spec = replace(spec, pr_ms=rng.uniform(120, 165))
+        spec = _sinus(spec, rng, rare)
     elif kind == "fibrillation":
-        spec = replace(
-            spec, rhythm="atrial fibrillation", rate_bpm=rng.uniform(55, 150), pr_ms=None
-        )
+        rate = rng.uniform(55, 150)
+        spec = replace(spec, rhythm="atrial fibrillation", rate_bpm=rate, pr_ms=None)
     else:
-        ratio = pick(("2", "3", "4"), (0.4, 0.2, 0.4))
-        spec = replace(
-            spec, rhythm="atrial flutter", rate_bpm=rng.uniform(265, 315) / int(ratio), pr_ms=None
-        )
-    block = pick(("", LBBB, RBBB), (0.7, 0.14, 0.16))
+        ratio = int(_pick(rng, ("2", "3", "4"), (0.4, 0.2, 0.4)))
+        rate = rng.uniform(265, 315) / ratio
+        spec = replace(spec, rhythm="atrial flutter", rate_bpm=rate, pr_ms=None)
+    block = _pick(rng, ("", LBBB, RBBB), (0.7, 0.14, 0.16))
     if block:
-        conduction.append(block)
-        spec = replace(spec, qrs_ms=rng.uniform(130, 165))
-        if block == LBBB and spec.axis_deg > 90:
-            spec = replace(spec, axis_deg=float(rng.uniform(-10, 60)))
-    spec = replace(spec, conduction=tuple(conduction))
+        spec = _bundle_branch_block(spec, rng, block)
     if block != LBBB and kind != "flutter" and rng.random() < 0.42:
-        st = pick(ST_CHANGES[1:], (0.3, 0.26, 0.2, 0.24))
-        spec = replace(
-            spec,
-            st=st,
-            st_mv=rng.uniform(0.14, 0.24) if st == "ST depression" else rng.uniform(0.16, 0.38),
-        )
+        st = _pick(rng, ST_CHANGES[1:], (0.3, 0.26, 0.2, 0.24))
+        low, high = (0.14, 0.24) if st == "ST depression" else (0.16, 0.38)
+        spec = replace(spec, st=st, st_mv=rng.uniform(low, high))
     if not block and rng.random() < 0.13:
         spec = replace(spec, lvh=True)
-    if (
-        kind in ("sinus", "fibrillation")
-        and spec.rate_bpm < 125
-        and rng.random() < 0.2 + 0.1 * rare
-    ):
-        ectopy = pick(ECTOPY[1:], (0.45, 0.25 * rare, 0.3 * rare))
-        if kind == "fibrillation":
-            ectopy = ECTOPY[1]
-        if ectopy != ECTOPY[1] and (FIRST in conduction or spec.rhythm == "sinus arrhythmia"):
-            ectopy = ECTOPY[1]
-        if ectopy == ECTOPY[2] and spec.rate_bpm > 105:
-            ectopy = ECTOPY[1]
-        spec = replace(spec, ectopy=ectopy)
+    ectopic = kind in ("sinus", "fibrillation") and spec.rate_bpm < 125
+    if ectopic and rng.random() < 0.2 + 0.1 * rare:
+        spec = _ectopic(spec, rng, rare)
     return spec
+
+
+def _pick(rng: np.random.Generator, names: tuple[str, ...], weights: tuple[float, ...]) -> str:
+    return names[int(rng.choice(len(names), p=np.array(weights) / sum(weights)))]
+
+
+def _paced(spec: EcgSpec, rng: np.random.Generator) -> EcgSpec:
+    return replace(
+        spec,
+        rhythm="ventricular paced rhythm",
+        rate_bpm=rng.uniform(55, 90),
+        pr_ms=None,
+        qrs_ms=rng.uniform(145, 180),
+        axis_deg=float(rng.uniform(-80, -55)),
+    )
+
+
+def _third_degree_block(spec: EcgSpec, rng: np.random.Generator) -> EcgSpec:
+    wide = rng.random() < 0.5
+    return replace(
+        spec,
+        rhythm="sinus rhythm",
+        rate_bpm=rng.uniform(30, 48),
+        pr_ms=None,
+        conduction=(THIRD,),
+        qrs_ms=rng.uniform(130, 165) if wide else spec.qrs_ms,
+    )
+
+
+def _sinus(spec: EcgSpec, rng: np.random.Generator, rare: float) -> EcgSpec:
+    """A rhythm of the sinus node, some with a first-degree AV block."""
+    rhythm = _pick(rng, RHYTHMS[:4], (0.44, 0.2, 0.2, 0.16 * rare))
+    rate = {
+        RHYTHMS[1]: rng.uniform(40, 57),
+        RHYTHMS[2]: rng.uniform(104, 145),
+        RHYTHMS[3]: rng.uniform(62, 90),
+    }.get(rhythm, rng.uniform(62, 97))
+    spec = replace(spec, rhythm=rhythm, rate_bpm=float(rate))
+    if rng.random() < 0.35 and rate < 120:
+        longest = 300 if rate > 90 else 330
+        return replace(spec, conduction=(FIRST,), pr_ms=rng.uniform(225, longest))
+    if rhythm == RHYTHMS[2]:
+        return replace(spec, pr_ms=rng.uniform(120, 165))
+    return spec
+
+
+def _bundle_branch_block(spec: EcgSpec, rng: np.random.Generator, block: str) -> EcgSpec:
+    conduction = (*spec.conduction, block)
+    spec = replace(spec, conduction=conduction, qrs_ms=rng.uniform(130, 165))
+    if block == LBBB and spec.axis_deg > 90:
+        spec = replace(spec, axis_deg=float(rng.uniform(-10, 60)))
+    return spec
+
+
+def _ectopic(spec: EcgSpec, rng: np.random.Generator, rare: float) -> EcgSpec:
+    """Premature beats: single ventricular ones if others would hide another finding."""
+    single, bigeminy = ECTOPY[1:3]
+    ectopy = _pick(rng, ECTOPY[1:], (0.45, 0.25 * rare, 0.3 * rare))
+    irregular = spec.rhythm in ("atrial fibrillation", "sinus arrhythmia")
+    if irregular or FIRST in spec.conduction or (ectopy == bigeminy and spec.rate_bpm > 105):
+        ectopy = single
+    return replace(spec, ectopy=ectopy)
 
 
 def vary_repolarization(spec: EcgSpec, rng: np.random.Generator) -> EcgSpec:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from pulse_edge.arrays import Numbers
-from pulse_edge.bundle.spec import PromptSpec
+from pulse_edge.bundle.spec import ModelSpec, PromptSpec
 from pulse_edge.errors import ParameterError
 from pulse_edge.text.tokenizer import Tokenizer
 
@@ -33,8 +34,10 @@ def prompt_rows(ids: Sequence[int], image: Numbers | None) -> Numbers:
     numbers = np.array(ids, np.int64)
     if image is None:
         return numbers
-    first, *others = np.split(numbers, np.flatnonzero(numbers == IMAGE))
-    return np.concatenate([first, *(part for rest in others for part in (image, rest[1:]))])
+    placeholders = numbers == IMAGE
+    rows = np.repeat(numbers, np.where(placeholders, len(image), 1))
+    rows[rows == IMAGE] = np.tile(image, placeholders.sum())
+    return rows
 
 
 def render(ids: Sequence[int], image_key: int = 0, image: Numbers | None = None) -> Prompt:
@@ -50,17 +53,33 @@ def render(ids: Sequence[int], image_key: int = 0, image: Numbers | None = None)
 
 
 class PromptBuilder:
-    """The conversation template over a tokenizer; ids hold `IMAGE` where the image's tokens go."""
+    """The conversation template over a tokenizer; ids hold `IMAGE` where the image's tokens go.
+
+    Attributes:
+        tokenizer: that makes the ids.
+    """
 
     def __init__(self, spec: PromptSpec, tokenizer: Tokenizer, bos: int, eos: int) -> None:
+        self.tokenizer = tokenizer
         self._spec = spec
-        self._tokenizer = tokenizer
         self._bos = bos
         self._eos = eos
 
+    @classmethod
+    def of(cls, model: ModelSpec, tokenizer: Path) -> PromptBuilder:
+        """The template of a model, with the tokenizer in its checkpoint or bundle.
+
+        Raises:
+            BundleError: the file is not a SentencePiece model.
+        """
+        text = model.text
+        opened = Tokenizer(tokenizer, model.prompt.legacy)
+        return cls(model.prompt, opened, text.bos, text.eos[0])
+
     def first_turn(self, question: str, image: bool = True) -> list[int]:
         """Ids of `{system} USER: <image>\\n{question} ASSISTANT:`. Raises `ParameterError`."""
-        spec, encode = self._spec, self._tokenizer.encode
+        spec = self._spec
+        encode = self.tokenizer.encode
         head = f"{spec.system} {spec.user}: "
         tail = f"{_checked(question)} {spec.assistant}:"
         if image:
@@ -73,7 +92,7 @@ class PromptBuilder:
         Raises `ParameterError` for a question that is not text, or is empty.
         """
         turn = self.turn_text(_checked(question))
-        return [self._eos, *self._tokenizer.encode_after_special(turn)]
+        return [self._eos, *self.tokenizer.encode_after_special(turn)]
 
     def turn_text(self, question: str) -> str:
         """A later turn as text."""

@@ -25,9 +25,8 @@ def write_vision(net: NetworkWriter, spec: ModelSpec) -> None:
     x = net.layer_norm(x, "vision.pre_layrnorm", v.eps)
     for i in range(v.feature_layers):
         x = _layer(net, spec, x, f"vision.encoder.layers.{i}")
-    x = net.node(
-        "Slice", x, net.ints(1), net.ints(2**31), net.ints(1), name="vision.patches"
-    )  # drop the class token
+    # Drop the class token.
+    x = net.node("Slice", x, net.ints(1), net.ints(2**31), net.ints(1), name="vision.patches")
     for depth in range(spec.projector_depth):
         if depth:
             x = net.target.emit_activation(net.graph, x, "gelu", f"projector.{2 * depth - 1}")
@@ -38,14 +37,15 @@ def write_vision(net: NetworkWriter, spec: ModelSpec) -> None:
 
 
 def _embed(net: NetworkWriter, spec: ModelSpec, pixels: str) -> str:
-    """Patches -> [views, 1 + patches, width]: one matrix, because the convolution's stride is its
-    kernel. The class token comes first; positions are added."""
+    """Embedded patches [views, 1 + patches, width], the class token first, with positions.
+
+    The patch convolution is one matrix product, because its stride is its kernel.
+    """
     v, io = spec.vision, net.target.io
     g, p = v.grid, v.patch_size
     x = net.node("Reshape", pixels, net.ints(0, 3, g, p, g, p), name="vision.cut")
-    x = net.node(
-        "Transpose", x, name="vision.order", perm=[0, 2, 4, 1, 3, 5]
-    )  # views, gy, gx, channel, py, px
+    # -> [views, grid y, grid x, channel, patch y, patch x]
+    x = net.node("Transpose", x, name="vision.order", perm=[0, 2, 4, 1, 3, 5])
     x = net.node("Reshape", x, net.ints(0, g * g, 3 * p * p), name="vision.patch_pixels")
     kernel = net.tensors("vision.embeddings.patch_embedding.weight").reshape(v.width, -1)
     x = net.target.emit_linear(net.graph, x, kernel, None, "vision.patch_embedding")

@@ -47,13 +47,10 @@ from pulse_export.plan.callbacks import Callbacks
 from pulse_export.quantize.precision import STORAGES
 
 PREFILL_ROWS = SMALL_PLAN  # tokens of a prompt at a time that any device has room for
-LOGIT_ROWS = (
-    1 + DRAFTS[-1]
-)  # the most rows of a step: a token, and the longest draft of what follows it
+LOGIT_ROWS = 1 + DRAFTS[-1]  # most rows of a step: a token and the longest draft
 
-Spans = dict[
-    str, tuple[int, int, int]
-]  # of a profile: least, best and largest value of every symbolic dimension
+# A profile: least, best and largest value of every symbolic dimension, by its name.
+Spans = dict[str, tuple[int, int, int]]
 
 
 @dataclass(frozen=True)
@@ -371,15 +368,13 @@ class PlanWriter:
                 raise self._failed("set_compute_capability", self._log.complaints)
         if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
             config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
-        config.max_aux_streams = (
-            0  # a decoder is a chain: side streams would only keep activations alive for longer
-        )
+        # A decoder is a chain, so side streams would only keep activations alive for longer.
+        config.max_aux_streams = 0
         for spans in profiles:
             self._add_profile(maker, network, config, spans)
         callbacks = Callbacks(self._path.stem, self._progress)
-        monitor = callbacks.monitor(
-            trt
-        )  # a name of its own: the configuration may not keep it alive
+        # Keep a reference while the build runs: the configuration may not hold one.
+        monitor = callbacks.monitor(trt)
         config.progress_monitor = monitor
         cache = self._timing_cache(config)
         with plan.open("wb") as file, callbacks.handling_interrupts():
@@ -429,7 +424,7 @@ class PlanWriter:
         pending.rename(self._timing)
 
     def _failed(self, call: str, complaints: list[str]) -> ExportError:
-        said = " ".join(complaints[-3:]) or "it did not say why"
+        reason = " ".join(complaints[-3:]) or "it did not say why"
         return ExportError(
-            f"{self._path}: {self._key.library} {self._key.version}: {call} failed ({said})"
+            f"{self._path}: {self._key.library} {self._key.version}: {call} failed ({reason})"
         )

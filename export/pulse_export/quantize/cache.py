@@ -18,7 +18,6 @@ from pulse_edge.engines.registry import open_engine
 from pulse_edge.page.source import read_page
 from pulse_edge.page.views import preprocess
 from pulse_edge.text.template import PromptBuilder
-from pulse_edge.text.tokenizer import Tokenizer
 from pulse_export import reference
 from pulse_export.checkpoint import Checkpoint, Floats
 
@@ -49,9 +48,7 @@ def cache_peaks(bundle: Bundle, source: Checkpoint) -> dict[str, Floats]:
     spec = source.spec
     engine: Any = open_engine(bundle, EngineOptions(engine="onnxruntime"))  # `cached` is its own
     view = engine.encode(preprocess(read_page(SAMPLE_PAGE).image, spec)[:1])[0]
-    tokenizer = Tokenizer(bundle.file(TOKENIZER), spec.prompt.legacy)
-    builder = PromptBuilder(spec.prompt, tokenizer, spec.text.bos, spec.text.eos[0])
-    ids = builder.first_turn(REPORT_QUESTION)
+    ids = PromptBuilder.of(spec, bundle.file(TOKENIZER)).first_turn(REPORT_QUESTION)
     embeds = reference.splice(ids, view, source.tensor)[: engine.capacity]
     engine.prefill(embeds.astype(np.float32))
     return {name: np.abs(tensor[0]).max(axis=1) for name, tensor in engine.cached().items()}

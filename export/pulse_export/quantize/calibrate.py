@@ -18,7 +18,7 @@ from pulse_edge.page.tokens import merge
 from pulse_edge.page.views import preprocess
 from pulse_export import reference
 from pulse_export.checkpoint import Floats, Tensors
-from pulse_export.quantize.recipe import Recipe as Recipe
+from pulse_export.quantize.recipe import Recipe
 from pulse_export.quantize.samples import DataHash, read_samples
 
 
@@ -70,7 +70,13 @@ def calibrate(checkpoint: Path, spec: ModelSpec, tensors: Tensors, recipe: Recip
     """Run the recipe's samples.
 
     Args:
+        checkpoint: its directory, for the tokenizer.
+        spec: the model.
         tensors: is asked for every tensor but the head, once each.
+        recipe: which samples, and how many.
+
+    Returns:
+        The largest magnitudes that were seen.
 
     Raises:
         ExportError: the data is not as the recipe says.
@@ -78,25 +84,25 @@ def calibrate(checkpoint: Path, spec: ModelSpec, tensors: Tensors, recipe: Recip
     """
     observer, digest = _Observer(), DataHash()
     states, pages, ids = [], [], []
-    held = cache(tensors)
+    cached = cache(tensors)
     for sample in read_samples(checkpoint, spec, recipe.samples, recipe.images, recipe.prompts):
         digest.add(sample)
         views = preprocess(sample.page, spec)
-        states.append(np.stack([reference.vision_embeddings(view, spec, held) for view in views]))
+        states.append(np.stack([reference.vision_embeddings(view, spec, cached) for view in views]))
         pages.append(sample.page.size)
         ids.append(sample.ids)
     for i in range(spec.vision.feature_layers):
-        held = cache(tensors)
+        cached = cache(tensors)
         for views in states:
             for view in views:
-                view[:] = reference.vision_layer(view, i, spec, held, observer)
-    held = cache(tensors)
-    newline = held("image_newline") if spec.image.merge == "spatial_unpad" else None
+                view[:] = reference.vision_layer(view, i, spec, cached, observer)
+    cached = cache(tensors)
+    newline = cached("image_newline") if spec.image.merge == "spatial_unpad" else None
     for at, (views, size) in enumerate(zip(states, pages, strict=True)):
-        features = reference.project(views[:, 1:], spec, held, observer)
-        states[at] = reference.splice(ids[at], merge(features, size, spec, newline), held)
+        features = reference.project(views[:, 1:], spec, cached, observer)
+        states[at] = reference.splice(ids[at], merge(features, size, spec, newline), cached)
     for i in range(spec.text.layers):
-        held = cache(tensors)
+        cached = cache(tensors)
         for at, x in enumerate(states):
-            states[at] = reference.decoder_layer(x, i, spec, held, None, observer)
+            states[at] = reference.decoder_layer(x, i, spec, cached, None, observer)
     return Calibration(observer.inputs, observer.weights, recipe.alpha, len(states), digest.hex)

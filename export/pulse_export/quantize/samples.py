@@ -25,7 +25,6 @@ from pulse_edge.errors import ExportError
 from pulse_edge.page.source import read_page
 from pulse_edge.page.tokens import token_count
 from pulse_edge.text.template import IMAGE, PromptBuilder
-from pulse_edge.text.tokenizer import Tokenizer
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 QUESTIONS = (  # of pages whose truth is not known: only the prompt is read
@@ -77,7 +76,7 @@ def read_samples(
         ExportError: the data is missing or not in that format.
         ImageError: a page is no image.
     """
-    tokenizer = Tokenizer(checkpoint / TOKENIZER, spec.prompt.legacy)
+    template = PromptBuilder.of(spec, checkpoint / TOKENIZER)
     if images is not None and not images.is_dir():
         raise ExportError(f"{images}: no such directory of calibration images")
     if prompts is not None:
@@ -87,16 +86,15 @@ def read_samples(
     else:
         entries = [_Entry(f"simulated page {i}", partial(_simulated, i)) for i in range(count)]
     chosen = sorted(np.random.default_rng(0).permutation(len(entries))[:count])
-    return (_sample(entries[i], tokenizer, spec) for i in chosen)
+    return (_sample(entries[i], template, spec) for i in chosen)
 
 
-def _sample(entry: _Entry, tokenizer: Tokenizer, spec: ModelSpec) -> Sample:
+def _sample(entry: _Entry, template: PromptBuilder, spec: ModelSpec) -> Sample:
     """The conversation as the runtime would have it, cut where the context ends."""
-    builder = PromptBuilder(spec.prompt, tokenizer, spec.text.bos, spec.text.eos[0])
     page, turns = entry.open()
-    ids = builder.first_turn(turns[0])
+    ids = template.first_turn(turns[0])
     for at, text in enumerate(turns[1:]):
-        ids += builder.next_turn(text) if at % 2 else tokenizer.encode(text)
+        ids += template.next_turn(text) if at % 2 else template.tokenizer.encode(text)
     room = spec.text.context - token_count(page.size, spec) + 1
     if room <= ids.index(IMAGE) + 1:
         raise ExportError(

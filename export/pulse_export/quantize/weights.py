@@ -59,9 +59,7 @@ def quantize(
     blocks = -(-columns // block)
     codes = np.empty((rows, blocks * block), np.uint8)
     scales = np.empty((rows, blocks), np.float32)
-    step = max(
-        1, (1 << 21) // max(1, blocks * block)
-    )  # rows a task: temporaries of about 8 MB each
+    step = max(1, (1 << 21) // max(1, blocks * block))  # rows a task: temporaries of about 8 MB
 
     def work(at: slice) -> None:
         part = weight[at]

@@ -8,7 +8,6 @@ bytes, with one scale for each token and one for each output.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,7 +17,7 @@ from pulse_edge.bundle.spec import TextSpec
 from pulse_export.graph import Graph
 from pulse_export.quantize.precision import STORAGES, Precision
 from pulse_export.quantize.weights import QuantWeight
-from pulse_export.targets.target import CacheInputs, Weight, rope_tables
+from pulse_export.targets.target import CacheInputs, CacheScales, Weight, rope_tables
 
 MS = "com.microsoft"
 # w8a8 uses 7 of a weight's 8 bits: without VNNI, x86 adds pairs of products in int16, where
@@ -44,6 +43,7 @@ class OnnxRuntimeTarget:
     signed_scales: bool = True
     calibrated: bool = False
     gathers: bool = False
+    indexed: bool = False
 
     @property
     def features(self) -> type[np.generic]:
@@ -190,7 +190,7 @@ class OnnxRuntimeTarget:
             rotary_interleaved=0,
         )[0]
 
-    def quantize_cache(self, graph: Graph, scales: Mapping[str, NDArray[np.float32]]) -> None:
+    def quantize_cache(self, graph: Graph, scales: CacheScales) -> None:
         """Keys, after their rotation, and values are rounded with one scale a channel of a head."""
         for name, scale in scales.items():
             graph.retype(f"past.{name}", np.int8)
@@ -266,6 +266,7 @@ CUDA = OnnxRuntimeTarget(
     accuracy_level=0,
     activations="fp16",
     gathers=True,
+    indexed=True,
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +15,9 @@ from pulse_export.quantize.precision import Precision
 from pulse_export.quantize.weights import QuantWeight
 
 Weight = QuantWeight | NDArray[np.float32]  # float32 [rows = outputs, columns = inputs]
+# float32 [1, kv_heads, 1, head_size], the value of code 1, by cache tensor: `0.key`, `0.value`, ...
+CacheScales = Mapping[str, NDArray[np.float32]]
+QuantizeCache = Callable[[Graph, CacheScales], None]
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class CacheInputs:
     Built once a graph by `emit_cache_inputs`.
 
     Attributes:
-        names: of the graph's inputs and weights, by what they are to the target.
+        names: the graph's names of inputs and weights, by the target's own keys, such as "mask".
     """
 
     names: dict[str, str]
@@ -45,7 +48,7 @@ class Target(Protocol):
 
     @property
     def features(self) -> type[np.generic]:
-        """Of the image's features, which go from one graph to the other over the host."""
+        """Type of a page's features, which go from one graph to the other over the host."""
 
     @property
     def opsets(self) -> dict[str, int]: ...
@@ -59,7 +62,7 @@ class Target(Protocol):
         """What the KV cache may hold, of `CACHES`."""
 
     def bits(self, storage: str) -> int:
-        """Of a quantized storage's codes."""
+        """Bits of a quantized storage's codes."""
 
     @property
     def blocked(self) -> frozenset[str]:
@@ -70,9 +73,11 @@ class Target(Protocol):
         """Whether a scale may be negative (see `quantize`)."""
 
     def adapted(self, precision: Precision, tower: str | None = None) -> Precision:
-        """The precision as it runs best here, with another storage for a part.
+        """The precision as it runs best here: a part may get another storage.
 
-        tower: storage of the vision tower and projector; None leaves it to the target.
+        Args:
+            precision: a row of `PRECISIONS`.
+            tower: storage of the vision tower and projector; None leaves it to the target.
         """
 
     @property
@@ -87,6 +92,10 @@ class Target(Protocol):
     def gathers(self) -> bool:
         """Whether the decoder takes numbers of rows of a table on the device instead of embeddings
         (`engines.engine.Engine`), and gives the likeliest tokens as well."""
+
+    @property
+    def indexed(self) -> bool:
+        """Whether the bundle says where the decoder's weights lie (`pulse_edge.bundle.tensors`)."""
 
     def emit_linear(
         self,
@@ -112,10 +121,10 @@ class Target(Protocol):
     def emit_add_rms_norm(
         self, graph: Graph, x: str, skip: str, weight: str, eps: float, name: str
     ) -> tuple[str, str]:
-        """(norm(x + skip), x + skip)."""
+        """Returns norm(x + skip), and x + skip for the next residual."""
 
     def emit_activation(self, graph: Graph, x: str, kind: str, name: str) -> str:
-        """kind: `quick_gelu` x s(1.702 x), `gelu` (erf), `silu` x s(x)."""
+        """An activation: `quick_gelu` x s(1.702 x), `gelu` (erf), `silu` x s(x), with sigmoid s."""
 
     def emit_attention(self, graph: Graph, q: str, k: str, v: str, heads: int, name: str) -> str:
         """Full (bidirectional) attention."""
@@ -128,15 +137,12 @@ class Target(Protocol):
     ) -> str:
         """RoPE, append to layer's cache, causal attention over it. qkv: q, k and v side by side."""
 
-    def quantize_cache(self, graph: Graph, scales: Mapping[str, NDArray[np.float32]]) -> None:
-        """Give a finished decoder a KV cache of 8-bit codes, where `caches` has int8.
+    @property
+    def quantize_cache(self) -> QuantizeCache | None:
+        """Gives a finished decoder a KV cache of 8-bit codes. None if `caches` has no int8.
 
         The graph was written with a float cache, which ran once for the scales. Weights and all
         other nodes stay.
-
-        Args:
-            scales: float32 [1, kv_heads, 1, head_size], the value of code 1, by cache tensor
-                (`0.key`, `0.value`, `1.key`, ...).
         """
 
 

@@ -8,7 +8,6 @@ address).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,13 +32,14 @@ class TensorRTTarget:
     storages: frozenset[str]
     activations: str
     name: str = "standard"
-    blocked: frozenset[str] = frozenset(
-        {"int4"}
-    )  # int8 in blocks: tensorrt-rtx 1.7 writes it out before each product
+    # Not int8: tensorrt-rtx 1.7 writes weights of int8 blocks out as floats before each product.
+    blocked: frozenset[str] = frozenset({"int4"})
     caches: frozenset[str] = frozenset({"float"})
+    quantize_cache: None = None
     signed_scales: bool = False
     calibrated: bool = True
     gathers: bool = False
+    indexed: bool = False
 
     @property
     def features(self) -> type[np.generic]:
@@ -166,14 +166,12 @@ class TensorRTTarget:
         )
         rows = graph.node("Range", [_int(graph, 0), count, _int(graph, 1)], name="rows")
         rows = graph.node("Add", [rows, position], name="rows.positions")
-        names["positions"] = graph.node(
-            "Unsqueeze", [rows, _ints(graph, 0)], name="positions"
-        )  # [1, rows]
+        # [1, rows]
+        names["positions"] = graph.node("Unsqueeze", [rows, _ints(graph, 0)], name="positions")
         queries = graph.node("Unsqueeze", [rows, _ints(graph, 0, 1, 3)], name="mask.queries")
         keys = graph.weight("mask.keys", np.arange(spec.context))
-        names["mask"] = graph.node(
-            "LessOrEqual", [keys, queries], name="mask"
-        )  # [1, 1, rows, context]
+        # [1, 1, rows, context]
+        names["mask"] = graph.node("LessOrEqual", [keys, queries], name="mask")
         return CacheInputs(names)
 
     def emit_cached_attention(
@@ -184,9 +182,8 @@ class TensorRTTarget:
         x = graph.node(
             "Reshape", [qkv, _ints(graph, 0, 0, sum(groups), spec.head_size)], name=f"{name}.heads"
         )
-        x = graph.node(
-            "Transpose", [x], name=f"{name}.heads.first", perm=[0, 2, 1, 3]
-        )  # [1, heads, rows, head_size]
+        # [1, heads, rows, head_size]
+        x = graph.node("Transpose", [x], name=f"{name}.heads.first", perm=[0, 2, 1, 3])
         split = [f"{name}.{p}" for p in "qkv"]
         q, k, v = graph.nodes(
             "Split", [x, _ints(graph, *groups)], split, name=f"{name}.split", axis=1
@@ -209,9 +206,6 @@ class TensorRTTarget:
         return graph.node(
             "Reshape", [y, _ints(graph, 0, 0, spec.heads * spec.head_size)], name=f"{name}.merged"
         )
-
-    def quantize_cache(self, graph: Graph, scales: Mapping[str, NDArray[np.float32]]) -> None:
-        raise NotImplementedError("the cache is always float")
 
 
 # For checks on a CPU; plans are built from HALF's graphs.

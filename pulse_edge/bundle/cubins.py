@@ -1,0 +1,104 @@
+"""Compiled kernels of a bundle, in its `plans/`. Writer and reader.
+
+They run on GPUs of one compute capability. Each has a folder with an index, which seals the files.
+The manifest does not list them, so a device can add its own to an unchanged bundle. They are
+executable code: none is given out whose SHA-256 is not the index's.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pulse_edge.bundle.bundle import Bundle, check_file, sha256_file
+from pulse_edge.bundle.manifest import FileEntry
+from pulse_edge.bundle.plans import PLANS
+from pulse_edge.bundle.sealed_json import dumps, load_sealed, sealed
+from pulse_edge.errors import BundleError, EngineError
+
+SCHEMA_VERSION = 1
+CUBINS, SUFFIX = "cubins.json", ".cubin"
+
+
+@dataclass(frozen=True)
+class CubinIndex:
+    """`cubins.json`.
+
+    Attributes:
+        capability: compute capability times ten: 87 is 8.7.
+        compiler: its name and version.
+        files: each is named by the digest of what it was compiled from.
+    """
+
+    schema_version: int
+    capability: int
+    compiler: str
+    files: tuple[FileEntry, ...]
+    seal: str = ""
+
+
+def cubin_folder(bundle: Bundle, capability: int) -> Path:
+    """Where a bundle's kernels for a compute capability lie."""
+    return bundle.path / PLANS / f"native-sm{capability}"
+
+
+def compiled_for(bundle: Bundle) -> list[str]:
+    """Names of the folders of a bundle's kernels, unchecked."""
+    return sorted(path.parent.name for path in (bundle.path / PLANS).glob(f"[!.]*/{CUBINS}"))
+
+
+def read_cubins(bundle: Bundle, capability: int) -> dict[str, bytes]:
+    """The bundle's kernels for a compute capability by digest; nothing if there are none.
+
+    Raises:
+        EngineError: they are damaged or altered.
+    """
+    root = cubin_folder(bundle, capability)
+    again = f"build them again: pulse-edge build {bundle.path}"
+    try:
+        raw = (root / CUBINS).read_bytes()
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise EngineError(f"{root / CUBINS}: cannot be read ({error.strerror}); {again}") from None
+    try:
+        index = load_sealed(CubinIndex, raw, str(root / CUBINS), SCHEMA_VERSION, again, again)
+    except BundleError as error:
+        raise EngineError(str(error)) from None
+    if index.capability != capability:
+        raise EngineError(f"{root}: its kernels were compiled for {index.capability}; {again}")
+    for entry in index.files:
+        if problem := check_file(root, entry, CUBINS):
+            raise EngineError(f"{problem}; {again}")
+    return {
+        entry.path.removesuffix(SUFFIX): (root / entry.path).read_bytes() for entry in index.files
+    }
+
+
+def write_cubins(
+    bundle: Bundle, capability: int, compiler: str, cubins: Mapping[str, bytes]
+) -> Path:
+    """Replace a bundle's kernels for a compute capability; returns their folder."""
+    root = cubin_folder(bundle, capability)
+    root.parent.mkdir(exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
+    try:
+        for digest, cubin in cubins.items():
+            (staging / f"{digest}{SUFFIX}").write_bytes(cubin)
+        files = tuple(
+            FileEntry(path.name, path.stat().st_size, sha256_file(path))
+            for path in sorted(staging.iterdir())
+        )
+        index = sealed(CubinIndex(SCHEMA_VERSION, capability, compiler, files))
+        (staging / CUBINS).write_bytes(dumps(index))
+        staging.chmod(0o755)  # mkdtemp's is 0o700
+        if root.exists():
+            (root / CUBINS).unlink(missing_ok=True)  # a half removed folder does not load
+            shutil.rmtree(root)
+        staging.rename(root)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return root

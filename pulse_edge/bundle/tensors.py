@@ -1,0 +1,104 @@
+"""Where the decoder's weights lie in their file, for engines that read them without ONNX.
+
+Bundles for CUDA have this index beside the graph. Writer and reader.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pulse_edge.bundle.bundle import Bundle
+from pulse_edge.bundle.manifest import DECODER_GRAPH
+from pulse_edge.bundle.sealed_json import dumps, from_json
+from pulse_edge.errors import BundleError
+
+SCHEMA_VERSION = 1
+TENSORS = "decoder.tensors.json"
+DATA = f"{DECODER_GRAPH}.data"
+Dtype = Literal["float16", "uint8"]
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """A tensor, row-major, from `offset` of the file on."""
+
+    name: str
+    dtype: Dtype
+    shape: tuple[int, ...]
+    offset: int
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class TensorIndex:
+    """`decoder.tensors.json`. The manifest seals it with the bundle's other files.
+
+    Attributes:
+        file: of the bundle, that all tensors lie in.
+    """
+
+    schema_version: int
+    file: str
+    tensors: tuple[TensorEntry, ...]
+
+
+def index_bytes(tensors: tuple[TensorEntry, ...]) -> bytes:
+    """The index's content."""
+    return dumps(TensorIndex(SCHEMA_VERSION, DATA, tensors))
+
+
+def has_tensors(bundle: Bundle) -> bool:
+    """Whether a bundle has the index. Those of older exports have none."""
+    return any(entry.path == TENSORS for entry in bundle.manifest.files)
+
+
+def read_index(bundle: Bundle) -> dict[str, TensorEntry]:
+    """The decoder's tensors by name.
+
+    Raises:
+        BundleError: there is no index, it is of another version, or it does not fit its file.
+    """
+    path = bundle.file(TENSORS)
+    again = "export the checkpoint again"
+    if not has_tensors(bundle):
+        raise BundleError(f"{bundle.path} was exported without {TENSORS}; {again}")
+    try:
+        data = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: cannot be read ({error}); {again}") from None
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if version != SCHEMA_VERSION:
+        problem = f"schema version {version!r:.60}, this pulse-edge reads {SCHEMA_VERSION}"
+        raise BundleError(f"{path}: {problem}; {again}")
+    index: TensorIndex = from_json(TensorIndex, data, str(path))
+    sizes = {entry.path: entry.size for entry in bundle.manifest.files}
+    for entry in index.tensors:
+        if entry.offset < 0 or entry.offset + entry.size > sizes.get(index.file, 0):
+            raise BundleError(f"{path}: {entry.name} does not lie in {index.file}; {again}")
+    return {entry.name: entry for entry in index.tensors}
+
+
+class TensorFile:
+    """The decoder's weights, mapped."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.entries = read_index(bundle)
+        self._bytes = np.memmap(bundle.file(DATA), np.uint8, "r") if self.entries else None
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        """A tensor as a view of the file. Raises `BundleError` if there is none of that name."""
+        if name not in self.entries or self._bytes is None:
+            raise BundleError(f"{TENSORS} lists no {name}; export the checkpoint again")
+        entry = self.entries[name]
+        content = self._bytes[entry.offset : entry.offset + entry.size]
+        return np.asarray(content).view(entry.dtype).reshape(entry.shape)

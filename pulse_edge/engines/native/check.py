@@ -1,0 +1,63 @@
+"""Whether the kernels give ONNX Runtime's logits on this GPU."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pulse_edge.arrays import Floats
+from pulse_edge.engines.engine import Engine
+from pulse_edge.errors import EngineError
+
+STEPS = (1, 2, 3, 4, 8)  # rows of the steps that are compared
+PROMPT = 300  # tokens before them: more than one split of the attention
+# Most error of a row of logits, in the 2-norm, relative to ONNX Runtime's. Both round activations
+# to fp16, by 2.8e-4 (2^-11 / sqrt 3) in the mean square. A layer adds two branches to the residual,
+# each after about eight such roundings: of 32 layers sqrt(512) x 2.8e-4 = 6.4e-3 if they are
+# independent, and 9e-3 between two engines. A wrong index or a lost barrier gives 0.1 and more.
+BOUND = 2e-2
+
+
+def largest_error(native: Engine, reference: Engine) -> float:
+    """Compare a few steps of two engines that share their cache, which is then empty.
+
+    Args:
+        native: whose steps of up to 8 rows are checked.
+        reference: whose longer steps are known to be right.
+
+    Returns:
+        The largest error of a row of logits, in the 2-norm, relative to the reference's; infinite
+        if one is not finite.
+
+    Raises:
+        EngineError: a token that was chosen is not that of the largest logit.
+    """
+    counts = [k for i, k in enumerate(STEPS) if sum(STEPS[: i + 1]) < native.capacity]
+    if not counts:
+        return 0.0  # a context of one token has no room for a step
+    prompt = min(PROMPT, native.capacity - sum(counts))
+    random = np.random.default_rng(0)
+    rows = native.rows(random.integers(0, native.table_rows, prompt + sum(counts)))
+    try:
+        reference.prefill(rows[:prompt])
+        expected = reference.step(rows[prompt:]).copy()
+        reference.rewind(prompt)
+        errors = []
+        for count in counts:
+            start = native.length
+            part = rows[start : start + count]
+            logits = native.step(part).copy()
+            native.rewind(start)
+            chosen = native.choose(part)
+            errors.append(_error(logits, expected[start - prompt :][:count]))
+            if errors[-1] < BOUND and not np.array_equal(chosen, logits.argmax(axis=1)):
+                raise EngineError(f"of {count} rows other tokens were chosen than their logits say")
+    finally:
+        reference.reset()
+    return max(errors)
+
+
+def _error(logits: Floats, expected: Floats) -> float:
+    if not np.isfinite(logits).all():
+        return float("inf")
+    difference = np.linalg.norm(logits.astype(np.float64) - expected, axis=1)
+    return float((difference / np.linalg.norm(expected, axis=1)).max())

@@ -1,0 +1,245 @@
+"""Decode steps by our kernels; the tower, prompts and longer drafts by ONNX Runtime.
+
+Both work on the same weights and the same KV cache in the GPU's memory.
+"""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any, Protocol
+
+import numpy as np
+
+from pulse_edge.arrays import Floats, Numbers
+from pulse_edge.bundle.bundle import Bundle
+from pulse_edge.cancellation import Cancellation
+from pulse_edge.engines.cursor import Cursor
+from pulse_edge.engines.engine import Engine, Features, Rows
+from pulse_edge.engines.native.check import BOUND, largest_error
+from pulse_edge.engines.native.cubins import (
+    digest_of_all,
+    find_cubins,
+    kernels_of,
+    needed_kernels,
+)
+from pulse_edge.engines.native.driver import Gpu
+from pulse_edge.engines.native.kernels import MOST_ROWS, Kernel
+from pulse_edge.engines.native.runner import Executor, StepRunner
+from pulse_edge.engines.native.steps import Cache, StepBuilder
+from pulse_edge.engines.native.weights import SharedWeights, why_not
+from pulse_edge.engines.options import EngineOptions
+from pulse_edge.engines.registry import engine_module
+from pulse_edge.errors import EngineError
+from pulse_edge.progress import Progress
+
+# Of `Engine.row_cost`: further rows share the weights that a step waits for. Estimated.
+ROW_COST = 0.03
+
+
+class Base(Engine, Protocol):
+    """ONNX Runtime's engine, as far as its memory is shared (`engines/onnxruntime.py`).
+
+    Attributes:
+        cache: its `values` are the keys and values of the layers.
+        device_table: its `value` is the embeddings and a page's features.
+    """
+
+    cache: Any
+    device_table: Any
+
+    def cursor(self, slot: int | Numbers = 0) -> Cursor:
+        """The cursor of a slot."""
+
+
+def open_engine(bundle: Bundle, options: EngineOptions) -> NativeEngine:
+    """Open a bundle on the first GPU.
+
+    If `options.engine` is `auto`, ONNX Runtime takes over what the kernels cannot do, with a
+    warning.
+
+    Raises:
+        EngineError: the kernels cannot run the bundle or on this GPU, they are not compiled and
+            cannot be, or their logits are not ONNX Runtime's.
+    """
+    try:
+        return open_checked(bundle, options)
+    except EngineError as error:
+        if options.engine != "auto":
+            raise
+        problem = str(error)
+    warnings.warn(f"ONNX Runtime decodes instead of our kernels: {problem}", stacklevel=2)
+    base = engine_module("onnxruntime").open_engine(bundle, options)
+    engine = NativeEngine(base, None)
+    engine.details["unused"] = problem
+    return engine
+
+
+def open_checked(bundle: Bundle, options: EngineOptions) -> NativeEngine:
+    """As `open_engine`, and never without kernels."""
+    if problem := why_not(bundle):
+        raise EngineError(f"engine native cannot run {bundle.path}: {problem}")
+    stack = ExitStack()  # the engine's, which adds to it as it runs
+    try:
+        gpu = Gpu(stack)
+        kernels = needed_kernels(bundle, gpu.shared_bytes)
+        with ThreadPoolExecutor(1) as pool:
+            cubins = pool.submit(find_cubins, bundle, kernels, gpu.capability)
+            engine = assemble(bundle, options, gpu, lambda _: gpu.load(cubins.result()))
+        engine.details |= {
+            "gpu": gpu.name,
+            "architecture": f"sm{gpu.capability}",
+            "kernels": digest_of_all(kernels, gpu.capability),
+            "device_memory": gpu.used,
+        }
+        engine.check()
+    except BaseException:
+        stack.close()
+        raise
+    weakref.finalize(engine, stack.close)
+    return engine
+
+
+def assemble(
+    bundle: Bundle,
+    options: EngineOptions,
+    executor: Executor,
+    load: Callable[[Collection[Kernel]], None],
+) -> NativeEngine:
+    """An engine whose steps run on an executor. It is not checked yet.
+
+    Args:
+        bundle: that the kernels can run.
+        options: of ONNX Runtime's engine, whose device is the executor's.
+        executor: runs the steps.
+        load: is called with all kernels before the first step.
+    """
+    text = bundle.manifest.model.text
+    weights = SharedWeights(bundle, executor)
+    base: Base = engine_module("onnxruntime").open_sharing(
+        bundle, options, lambda session: weights.values(session, options.device)
+    )
+    values = base.cache.values
+    layers = range(text.layers)
+    cache = Cache(
+        keys=tuple(values[f"{layer}.key"].data_ptr() for layer in layers),
+        values=tuple(values[f"{layer}.value"].data_ptr() for layer in layers),
+        slots=len(base.cursors),
+        capacity=base.capacity,
+    )
+    placed = weights.placed(base.device_table.value.data_ptr())
+    builder = StepBuilder(text, placed, cache, executor)
+    load(kernels_of(builder))
+    return NativeEngine(base, StepRunner(executor, builder, cache.slots, text.vocab))
+
+
+class NativeEngine:
+    """See `Engine`.
+
+    Attributes:
+        base: ONNX Runtime's engine.
+        details: what `describe` says of the kernels.
+    """
+
+    def __init__(self, base: Base, runner: StepRunner | None) -> None:
+        """`runner`: None if ONNX Runtime does everything."""
+        self.base = base
+        self._runner = runner
+        self._pending = True  # ONNX Runtime may have work on its streams
+        self.details: dict[str, Any] = {}
+        self.table_rows = base.table_rows
+        self.row_cost = ROW_COST if runner else base.row_cost
+
+    def check(self) -> None:
+        """Compare a few steps with ONNX Runtime's. The cache must be empty.
+
+        Raises:
+            EngineError: they differ by more than rounding.
+        """
+        error = largest_error(self, self.base)
+        self._pending = True
+        self.details["self_check"] = {"error": float(f"{error:.3g}"), "bound": BOUND}
+        if not error <= BOUND:
+            raise EngineError(
+                f"engine native gives other logits than ONNX Runtime on this GPU: an error of "
+                f"{error:.2g}, over {BOUND}; use --engine onnxruntime, and report this GPU"
+            )
+
+    @property
+    def cursors(self) -> tuple[Cursor, ...]:
+        """See `Engine`."""
+        return self.base.cursors
+
+    @property
+    def capacity(self) -> int:
+        """See `Engine`."""
+        return self.base.capacity
+
+    @property
+    def length(self) -> int:
+        """See `Engine`."""
+        return self.base.length
+
+    def encode(self, pixels: Floats, cancellation: Cancellation | None = None) -> Features:
+        """See `Engine`."""
+        self._pending = True
+        return self.base.encode(pixels, cancellation)
+
+    def rows(self, numbers: Numbers, page: Features | None = None) -> Rows:
+        """See `Engine`."""
+        return self.base.rows(numbers, page)
+
+    def prefill(
+        self,
+        rows: Rows,
+        progress: Progress | None = None,
+        slot: int = 0,
+        cancellation: Cancellation | None = None,
+    ) -> Floats:
+        """See `Engine`."""
+        self._pending = True
+        return self.base.prefill(rows, progress, slot, cancellation)
+
+    def choose(self, rows: Rows, slot: int | Numbers = 0) -> Numbers:
+        """See `Engine`."""
+        if self._runner is None or not 0 < len(rows) <= MOST_ROWS:
+            self._pending = True
+            return self.base.choose(rows, slot)
+        return self._append(self._runner.choose, rows, slot)
+
+    def step(self, rows: Rows, slot: int | Numbers = 0) -> Floats:
+        """See `Engine`."""
+        if self._runner is None or not 0 < len(rows) <= MOST_ROWS:
+            self._pending = True
+            return self.base.step(rows, slot)
+        return self._append(self._runner.step, rows, slot)
+
+    def _append(self, run: Callable[..., Any], rows: Rows, slot: int | Numbers) -> Any:
+        if rows.ndim != 1:
+            raise ValueError(f"rows are of shape {rows.shape}; `Engine.rows` makes those that fit")
+        cursor = self.base.cursor(slot)
+        with cursor.appending(len(rows)) as position:
+            if self._pending and self._runner:
+                self._runner.wait_for_others()
+                self._pending = False
+            return run(rows, np.zeros(len(rows), np.int64), np.array([position]))
+
+    def rewind(self, length: int, slot: int = 0) -> None:
+        """See `Engine`."""
+        self.base.rewind(length, slot)
+
+    def reset(self, slot: int = 0) -> None:
+        """See `Engine`."""
+        self._pending = True
+        self.base.reset(slot)
+
+    def describe(self) -> dict[str, Any]:
+        """See `Engine`."""
+        described = self.base.describe()
+        if self._runner is None:
+            return described | {"native": self.details}
+        steps = f"1 to {MOST_ROWS} rows by own kernels, the rest by ONNX Runtime"
+        return described | {"engine": "native", "native": {"steps": steps, **self.details}}

@@ -1,0 +1,183 @@
+"""The decoder's weights in a GPU's memory, once, for our kernels and for ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from pulse_edge.bundle.bundle import Bundle
+from pulse_edge.bundle.spec import TextSpec
+from pulse_edge.bundle.tensors import TensorEntry, TensorFile, has_tensors, read_index
+from pulse_edge.engines.native import steps
+from pulse_edge.engines.native.steps import (
+    Address,
+    Device,
+    Gain,
+    Layer,
+    Matrix,
+    Weights,
+    scaled_gain,
+)
+
+ALIGNMENT = 256  # of a tensor on the device, in bytes
+HEAD = "lm_head"
+
+
+def why_not(bundle: Bundle) -> str | None:
+    """Why the kernels cannot run a bundle's decoder; None if they can."""
+    manifest = bundle.manifest
+    if manifest.target != "cuda":
+        return f"the bundle was exported for {manifest.target}, and the kernels take --target cuda"
+    if manifest.precision.kv_cache != "fp16":
+        return f"the KV cache is {manifest.precision.kv_cache}, and the kernels have fp16"
+    if not has_tensors(bundle):
+        return "the bundle was exported by an older pulse-edge; export the checkpoint again"
+    return steps.refusal(manifest.model.text, matrices(bundle))
+
+
+def matrices(bundle: Bundle, addresses: Mapping[str, Address] | None = None) -> dict[str, Matrix]:
+    """A decoder's matrices by name.
+
+    Args:
+        bundle: for CUDA, with an index of its tensors.
+        addresses: of its tensors on a device; None for nowhere.
+    """
+    entries = read_index(bundle)
+    at = addresses or dict.fromkeys(entries, 0)
+    block = bundle.manifest.precision.block_size
+    inputs = _inputs(bundle.manifest.model.text)
+    return {name: _matrix(name, k, block, entries, at) for name, k in inputs.items()}
+
+
+def _inputs(text: TextSpec) -> dict[str, int]:
+    """How many inputs each matrix has, by name."""
+    layer = {
+        "qkv": text.hidden,
+        "self_attn.o_proj": text.heads * text.head_size,
+        "mlp.gate_proj": text.hidden,
+        "mlp.up_proj": text.hidden,
+        "mlp.down_proj": text.ffn,
+    }
+    names = {f"layers.{i}.{name}": k for i in range(text.layers) for name, k in layer.items()}
+    return {**names, HEAD: text.hidden}
+
+
+def _matrix(
+    name: str,
+    k: int,
+    block: int,
+    entries: Mapping[str, TensorEntry],
+    addresses: Mapping[str, Address],
+) -> Matrix:
+    if weight := entries.get(f"{name}.weight"):
+        n = weight.shape[1]
+        return Matrix(codes=addresses[weight.name], scales=0, n=n, k=k, bits=16, block=0)
+    codes = entries[f"{name}.codes"]
+    return Matrix(
+        codes=addresses[codes.name],
+        scales=addresses[f"{name}.scales"],
+        n=codes.shape[0],
+        k=k,
+        bits=8 * codes.shape[2] // block,
+        block=block,
+    )
+
+
+class SharedWeights:
+    """The decoder's weights on a device: matrices and the tables of RoPE.
+
+    Attributes:
+        addresses: of the tensors, by name.
+    """
+
+    def __init__(self, bundle: Bundle, device: Device) -> None:
+        self._bundle = bundle
+        self._device = device
+        self._file = TensorFile(bundle)
+        # Vectors are the norms' gains: `placed` makes scaled copies, and ONNX Runtime has its own.
+        names = [name for name, entry in self._file.entries.items() if len(entry.shape) > 1]
+        offsets: dict[str, int] = {}
+        size = 0
+        for name in names:
+            offsets[name] = size
+            size += -(-self._file.entries[name].size // ALIGNMENT) * ALIGNMENT
+        # One block: CUDA rounds each allocation up to 2 MB.
+        start = device.allocate(size)
+        self.addresses = {name: start + offset for name, offset in offsets.items()}
+        for name, address in self.addresses.items():
+            device.write(address, self._file[name])
+
+    def values(self, session: Any, device: str) -> dict[str, Any]:
+        """ONNX Runtime's view of the tensors, without a copy.
+
+        `SessionOptions.add_initializer` refuses values that own their memory, as those made from
+        arrays do on a GPU. A binding's output at an address does not own it.
+
+        Args:
+            session: any, whose outputs are bound for this; it is not run.
+            device: ONNX Runtime's name for the memory.
+
+        Returns:
+            OrtValues by name. They are valid as long as this object's device.
+        """
+        binding = session.io_binding()
+        output = session.get_outputs()[0].name
+        values = {}
+        for name, address in self.addresses.items():
+            entry = self._file.entries[name]
+            dtype = np.dtype(entry.dtype).type
+            binding.bind_output(output, device, 0, dtype, list(entry.shape), address)
+            values[name] = binding.get_outputs()[0]
+        return values
+
+    def placed(self, table: Address) -> Weights:
+        """What the steps read. `table`: of embeddings and features."""
+        tables = self.addresses["rope.cos"], self.addresses["rope.sin"]
+        found = matrices(self._bundle, self.addresses)
+        return arranged(self._bundle.manifest.model.text, found, self._gain, table, tables)
+
+    def _gain(self, name: str) -> Gain:
+        gain, factor = scaled_gain(self._file[name])
+        address = self._device.allocate(gain.nbytes)
+        self._device.write(address, gain)
+        return Gain(address, factor)
+
+
+def arranged(
+    text: TextSpec,
+    found: Mapping[str, Matrix],
+    gain: Callable[[str], Gain],
+    table: Address,
+    rope: tuple[Address, Address],
+) -> Weights:
+    """A decoder's weights in the order of its steps.
+
+    Args:
+        text: its geometry.
+        found: its matrices by name.
+        gain: gives a norm's gains by name.
+        table: of embeddings and features.
+        rope: tables of cosines and sines.
+    """
+
+    def layer(name: str) -> Layer:
+        return Layer(
+            input_gain=gain(f"{name}.input_layernorm.weight"),
+            qkv=found[f"{name}.qkv"],
+            output=found[f"{name}.self_attn.o_proj"],
+            post_gain=gain(f"{name}.post_attention_layernorm.weight"),
+            gate=found[f"{name}.mlp.gate_proj"],
+            up=found[f"{name}.mlp.up_proj"],
+            down=found[f"{name}.mlp.down_proj"],
+        )
+
+    return Weights(
+        table=table,
+        cosines=rope[0],
+        sines=rope[1],
+        layers=tuple(layer(f"layers.{i}") for i in range(text.layers)),
+        gain=gain("norm.weight"),
+        head=found[HEAD],
+    )
