@@ -36,6 +36,7 @@ from benchmarks import synthetic
 from benchmarks.peers.worker import PEERS, PeerError, Worker, python_of
 from pulse_edge import system
 from pulse_edge.cli import numbers
+from pulse_edge.engines.table import ENGINES
 from pulse_edge.measure import baseline, figures, tables
 
 KIND, SCHEMA = "compare", 1  # of a record
@@ -133,8 +134,9 @@ def cases(
 
 
 def converted_path(entry: Entry, work: Path, checkpoint: Path) -> Path:
-    """Where an entry's converted model is, or will be."""
-    return work / entry.peer / checkpoint.name / entry.variant.replace(":", "-")
+    """Where an entry's converted model is, or will be. Engines over one bundle share it."""
+    parts = [part for part in entry.variant.split(":") if part not in ENGINES]
+    return work / entry.peer / checkpoint.name / "-".join(parts)
 
 
 def prepare(entry: Entry, work: Path, checkpoint: Path, installed: bool = False) -> None:
@@ -212,7 +214,7 @@ def rotated(entries: list[Entry], number: int) -> list[Entry]:
 def _open(entry: Entry, settings: Settings, stack: ExitStack) -> Worker | None:
     if entry.reason is not None:
         return None
-    log = entry.path.with_name(entry.path.name + ".log")
+    log = entry.path.with_name(entry.variant.replace(":", "-") + ".log")
     worker = stack.enter_context(Worker(entry.peer, entry.python, log))
     try:
         answer = worker(

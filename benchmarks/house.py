@@ -224,7 +224,7 @@ def _branch(folder: Path, depth: int) -> Iterator[str]:
 
 def _leaf(name: str, path: Path, depth: int) -> str:
     docstring = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "" if path.exists() else ""
-    sentence = re.split(r"(?<=\w)[.:](?:\s|$)", " ".join(docstring.split()))[0]
+    sentence = re.split(r"(?<!et al)(?<=[\w)`])\.(?:\s|$)", " ".join(docstring.split()))[0]
     line = f"{'  ' * depth}{name}"
     what = textwrap.shorten(sentence, MAX_LINE - 30, placeholder=" …")
     return f"{line:<28}  {what}".rstrip()

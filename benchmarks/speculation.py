@@ -48,6 +48,7 @@ class Scripted:
     def __init__(self, engine: Engine, script: list[int], start: int) -> None:
         self._engine, self._script, self._start = engine, script, start
         self.row_cost, self.capacity = engine.row_cost, engine.capacity
+        self.draft_cost, self.most_rows = engine.draft_cost, engine.most_rows
 
     @property
     def length(self) -> int:
@@ -168,6 +169,8 @@ def record(
     type=click.Path(path_type=Path),
     help="Runs them again; repeatable.",
 )
+@click.option("--device", default="cpu", help="Of the replays.")
+@click.option("--engine", default="auto", help="Of the replays.")
 @click.option("--reports", default=12, help="How many pages.")
 @click.option("--threads", default=0)
 @click.option(
@@ -177,7 +180,14 @@ def record(
     "--append", "out", type=click.Path(path_type=Path), default=RESULTS, help="[default: results/…]"
 )
 def main(
-    bundle: Path, others: tuple[Path, ...], reports: int, threads: int, repetitions: int, out: Path
+    bundle: Path,
+    others: tuple[Path, ...],
+    device: str,
+    engine: str,
+    reports: int,
+    threads: int,
+    repetitions: int,
+    out: Path,
 ) -> None:
     threads = threads or system.physical_cores()
     model = load(bundle, threads=threads, device="cpu")
@@ -199,17 +209,17 @@ def main(
     records = [record(model.bundle.manifest.checkpoint.name, plain, fast, more)]
     for other in others:
         opened = open_bundle(other, check_hashes=False)
-        engine, text = (
-            open_engine(opened, EngineOptions("cpu", threads, context=1024)),
-            opened.manifest.model.text,
-        )
+        text = opened.manifest.model.text
+        runs_on = open_engine(opened, EngineOptions(device, threads, context=1024, engine=engine))
         twice: dict[bool, list[list[float]]] = {False: [], True: []}
         for _ in range(repetitions):
             for speculate in (False, True):
                 ngrams = Ngrams(model.tokenizer.numbers) if speculate else None
-                twice[speculate].append(replay(engine, text.eos[0], tokens, ngrams))
+                twice[speculate].append(replay(runs_on, text.eos[0], tokens, ngrams))
         precision = opened.manifest.precision.name
-        name = f"{text.layers} x {text.hidden}, {precision}, the same reports replayed"
+        described = runs_on.describe()
+        where = "" if device == "cpu" else f" on {described['device']} by {described['engine']}"
+        name = f"{text.layers} x {text.hidden}, {precision}{where}, the same reports replayed"
         plain, fast = (_medians(twice[s]) for s in (False, True))
         records.append(record(name, plain, fast, more))
     out.parent.mkdir(exist_ok=True)

@@ -1,6 +1,6 @@
-"""pulse-edge: answers questions about ECG images, from a bundle of PULSE-7B or a model like it.
+"""Answers questions about ECG images, from a bundle of a PULSE model.
 
-Research use only: not a medical device.
+The model is PULSE-7B or one like it. Research use only: not a medical device.
 
 Names are imported when they are first used: `import pulse_edge` costs no more than its errors.
 """

@@ -63,7 +63,7 @@ class Timings:
         decode_image: image file to RGB pixels.
         preprocess: pixels to normalised views.
         vision: views to features.
-        prefill: what of the prompt was not in the KV cache.
+        prefill: the part of the prompt that was not in the KV cache.
         decode_steps: engine time of each step after the first token. With `speculate`, one step may
             give several tokens.
         sample: logits to tokens, in all.
@@ -150,9 +150,9 @@ class Stopwatch:
 class Delivery:
     """What a request has produced, on its way from the worker's thread to its reader.
 
-    Not part of the `Stream`, which the worker would then keep alive: a stream that is dropped
-    midway (`for … in model.stream(…): break`) cancels its request at once, not at some garbage
-    collection.
+    It is an object of its own so that the worker does not keep the `Stream` alive. So a stream that
+    is dropped midway (`for … in model.stream(…): break`) cancels its request at once, not at some
+    garbage collection.
     """
 
     def __init__(self) -> None:

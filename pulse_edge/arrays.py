@@ -7,5 +7,5 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.floating[Any]]  # float32, or float16 where an engine's networks have it
+Floats = NDArray[np.floating[Any]]  # float32, or float16 if an engine's networks use it
 Numbers = NDArray[np.int64]

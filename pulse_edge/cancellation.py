@@ -1,4 +1,4 @@
-"""How a request is cancelled, also in the middle of a call that takes seconds."""
+"""Cancels a request, also in the middle of a call that takes seconds."""
 
 from __future__ import annotations
 
@@ -46,11 +46,12 @@ class Cancellation:
 
         Args:
             interrupt: makes the call in the block raise an exception. Another thread calls it,
-                perhaps just after the block has ended: it must not disturb a later call.
+                perhaps just after the block has ended, so it must not affect a later call.
 
         Raises:
-            Cancelled: the request must stop. The block did not run, or its exception is taken for
-                the interrupt's.
+            Cancelled: the request must stop. Either the block did not run, or it raised an
+                exception after the request to stop; that exception is assumed to be the
+                interrupt's.
         """
         # Register before the check: a signal that comes between the two is then seen by both.
         self._interrupt = interrupt

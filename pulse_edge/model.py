@@ -1,4 +1,4 @@
-"""The straight line of one request: image and question -> streamed text -> `Answer`."""
+"""One request, in order: image and question -> text -> `Answer`."""
 
 from __future__ import annotations
 
@@ -55,10 +55,11 @@ def load(
         threads: CPU threads; 0 leaves their number to the engine.
         context: cap on prompt + answer in tokens, for less cache memory.
         prefill_chunk: prompt tokens at a time; 0 for all at once, None for what suits the device.
-        engine: a name of the engine registry; `auto` is what runs the bundle on this device.
+        engine: a name from the engine registry; `auto` chooses one that runs this bundle on this
+            device.
         check_hashes: False skips the SHA-256 check of the files, not of their presence and size.
-        progress: told what goes on while it takes long. `load` calls it here, from several threads;
-            requests call it from the model's worker thread.
+        progress: called with the progress of slow stages. While the bundle loads, several threads
+            call it; during a request, the model's worker thread does.
 
     Raises:
         BundleError: the bundle is missing, incomplete or altered.
@@ -77,8 +78,8 @@ class Model:
     """A loaded bundle.
 
     Safe to use from several threads. Requests run in the model's own thread, one after the other,
-    in the order in which their streams are first read; a slow reader holds nobody up. A process
-    forked after the first request cannot use the model.
+    in the order in which their streams are first read. A slow reader does not delay other requests.
+    A process forked after the first request cannot use the model.
 
     Args:
         bundle: as `open_bundle` returns it.
@@ -139,8 +140,8 @@ class Model:
     def forget(self) -> None:
         """Drop what earlier requests left behind, so that the next one computes everything.
 
-        The last page's features, the cache's content, and what speculation drafts from. Waits for
-        the requests that were begun.
+        It drops the last page's features, the cache's content and the n-grams that speculation
+        drafts from. Waits for requests that have begun.
         """
         self._worker.call(lambda _: self._forget())
 
@@ -202,7 +203,7 @@ class Model:
     def _run(
         self, request: Request, run: _Run, delivery: Delivery, watch: Stopwatch
     ) -> Iterator[str]:
-        """Yield the answer's text; `run` says how far the request is."""
+        """Yield the answer's text, and record in `run` how far the request has come."""
         progress = delivery.progress(self._progress)
         cancellation = delivery.cancellation
         if request.page is not None:

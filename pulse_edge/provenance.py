@@ -1,4 +1,7 @@
-"""What produced an answer: bundle, checkpoint, page, engine, versions, machine, parameters."""
+"""The record of what produced an answer.
+
+Bundle, checkpoint, page, engine, versions, machine, parameters.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,8 @@ def provenance(
     """A JSON-ready record, `provenance` of docs/answer.schema.json.
 
     Args:
-        bundle: what was run.
-        engine: what ran it.
+        bundle: the bundle that was run.
+        engine: the engine that ran it.
         image: `EncodedPage.record`; None for a request without a page.
         prompt: the conversation as text.
         params: of the request.

@@ -1,7 +1,7 @@
-"""The machine as the OS describes it: name, cores, caches, memory, clocks, and what a process
-takes.
+"""The machine as the OS describes it, and what a process takes of it.
 
-Nothing here fails on a system that does not tell: what is not known is None.
+Name, cores, caches, memory, clocks. Nothing here fails on a system that does not tell: what is not
+known is None.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def describe() -> dict[str, Any]:
 
 
 def power() -> dict[str, Any]:
-    """Power mode and clocks, where the OS tells them; clocks in MHz."""
+    """Power mode and clocks in MHz, as far as the OS tells them."""
     clock = CPUS / "cpu0/cpufreq"
     return {
         "governor": read_file(clock / "scaling_governor"),
@@ -89,7 +89,7 @@ def last_level_cache() -> int | None:
 def peak_memory() -> int:
     """Largest resident set of this process so far, in bytes; mapped file pages count.
 
-    0 where the OS does not tell.
+    0 if the OS does not tell.
     """
     try:
         # Not ru_maxrss: it starts from the parent's value when a large process started this one.
@@ -108,7 +108,7 @@ def peak_memory() -> int:
 def device_memory(pid: int) -> int | None:
     """Bytes of NVIDIA GPUs that a process holds, CUDA's context among them.
 
-    None where the driver does not tell.
+    None if the driver does not tell.
     """
     listed = command_output(
         "nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"
@@ -152,7 +152,7 @@ def _proc_clock() -> int | None:
 
 
 def read_file(path: Path) -> str | None:
-    """Text of one of the kernel's files; None where it is empty or cannot be read."""
+    """Text of one of the kernel's files; None if it is empty or cannot be read."""
     try:
         return path.read_text(errors="replace").strip() or None
     except OSError:
@@ -160,7 +160,7 @@ def read_file(path: Path) -> str | None:
 
 
 def command_output(program: str, *arguments: str) -> str | None:
-    """Output of a program in one line; None where there is no such program or it fails."""
+    """Output of a program in one line; None if there is no such program or it fails."""
     path = shutil.which(program)
     if path is None:
         return None

@@ -27,7 +27,10 @@ class _Job(NamedTuple):
 
 
 class _Inbox:
-    """What the thread knows. It does not know its `Worker`, which can be dropped while it waits."""
+    """The state that the thread shares with its `Worker`.
+
+    The thread holds no reference to the `Worker`, so an idle one can be collected.
+    """
 
     def __init__(self) -> None:
         self.process = os.getpid()
@@ -107,15 +110,16 @@ def _serve(inbox: _Inbox) -> None:
             delivery.cancel()
         delivery.serve(produce)
         inbox.running = None
-        # The last reference to a model may be its request's: let go before waiting for the next.
+        # Drop the job before waiting for the next one: it may hold the last reference to the model.
         del job, delivery, produce
 
 
 def _end(inbox: _Inbox) -> None:
-    """End the thread: the worker was dropped, so no request is left, or the interpreter exits.
+    """End the thread, because its worker was collected or the interpreter exits.
 
-    At exit the running request is cancelled and waited for. A daemon thread that comes back from
-    native code after the interpreter is gone may crash the process.
+    No request is left in the first case. At exit the running request is cancelled and waited for. A
+    daemon thread that comes back from native code after the interpreter is gone may crash the
+    process.
     """
     thread = inbox.thread
     if thread.ident is None or inbox.process != os.getpid():

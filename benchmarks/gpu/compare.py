@@ -88,7 +88,8 @@ class Progress:
 
 def _log_tail(entry: Entry) -> list[str]:
     """The last lines that a peer printed; what is in WORK may not be kept."""
-    names = (f"{entry.path.name}.log", f"{entry.path.name}-convert.log")
+    variant = entry.variant.replace(":", "-")
+    names = (f"{variant}.log", f"{entry.path.name}-convert.log")
     if not entry.path.name:
         return []
     logs = [log for log in map(entry.path.with_name, names) if log.exists()]

@@ -67,13 +67,16 @@ def _compare(record: str, *entries: str, decode: bool = False) -> Command:
 
     Args:
         record: name of the file that the whole record goes to.
-        entries: int4 and fp16 are ours; in a dry run the others are fakes.
+        entries: int4 and fp16 are ours, and `int4+native` by our kernels; in a dry run the others
+            are fakes.
         decode: decode steps first, and less of the rest.
     """
 
     def command(plan: Layout) -> list[str]:
-        ours = [f"ours:{plan.variants[entry]}" for entry in entries if entry in plan.variants]
-        peers = [entry for entry in entries if entry not in plan.variants]
+        ours = [_ours(plan, entry) for entry in entries if entry.split("+")[0] in plan.variants]
+        if plan.dry_run:  # the kernels need a GPU
+            ours = [entry for entry in ours if not entry.endswith(":native")]
+        peers = [entry for entry in entries if entry.split("+")[0] not in plan.variants]
         if plan.dry_run:
             peers = [f"fake:{1000 + number}" for number, _ in enumerate(peers)]
         options = ["--run", ",".join(ours + peers), "--record", str(plan.out / f"{record}.json")]
@@ -81,6 +84,11 @@ def _compare(record: str, *entries: str, decode: bool = False) -> Command:
         return ["-m", "benchmarks.gpu.compare", str(plan.work), *options, *_dry(plan)]
 
     return command
+
+
+def _ours(plan: Layout, entry: str) -> str:
+    precision, _, engine = entry.partition("+")
+    return ":".join(["ours", plan.variants[precision], *([engine] if engine else [])])
 
 
 def _dry(plan: Layout) -> list[str]:
@@ -182,6 +190,13 @@ ITEMS: tuple[Item, ...] = (
         _module("gemv"),
     ),
     Item(
+        "native",
+        "decode steps by our own kernels next to ONNX Runtime's",
+        90,
+        _on_bundle("native", "int4"),
+        needs=("int4",),
+    ),
+    Item(
         "stages-int4",
         "page to first token in int4, stage by stage",
         75,
@@ -225,7 +240,7 @@ ITEMS: tuple[Item, ...] = (
         "torch-int4",
         "decode next to torch's own int4 kernel with a static cache, compiled",
         150,
-        _compare("torch-int4", "int4", "torch-int4:int4", decode=True),
+        _compare("torch-int4", "int4", "int4+native", "torch-int4:int4", decode=True),
         needs=(CHECKPOINT, "int4"),
     ),
     Item(

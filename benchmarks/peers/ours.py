@@ -1,8 +1,9 @@
 """pulse-edge itself, as one of the peers.
 
 A variant is a precision of the export, followed by any of these, with colons between: a block size,
-`kv8` for an int8 cache, `head4` for a head of 4 bits, `cuda` for a GPU, and `tower8` for an int8
-tower there (fp16 otherwise). Examples: `int4:128:head4:kv8`, `int4:128:cuda:tower8`.
+`kv8` for an int8 cache, `head4` for a head of 4 bits, `cuda` for a GPU, and there `tower8` for an
+int8 tower (fp16 otherwise) and `native` for that engine. Examples: `int4:128:head4:kv8`,
+`int4:128:cuda:tower8`, `int4:128:cuda:native`.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ from pulse_edge.bundle.bundle import open_bundle
 from pulse_edge.engines.options import EngineOptions
 from pulse_edge.engines.registry import open_engine
 
+NATIVE = "native"  # of a variant, and the engine's name
+
 
 class Ours:
-    def __init__(self, path: Path, threads: int, context: int) -> None:
+    def __init__(self, path: Path, variant: str, threads: int, context: int) -> None:
         bundle = open_bundle(path)
         manifest = bundle.manifest
-        options = EngineOptions(threads=threads, context=context)
+        engine = NATIVE if NATIVE in variant.split(":") else "auto"
+        options = EngineOptions(threads=threads, context=context, engine=engine)
         self._engine = open_engine(bundle, options)
         self._vision = manifest.model.vision
         self._pixels: NDArray[np.float32] | None = None
@@ -66,7 +70,7 @@ def convert(checkpoint: Path, out: Path, variant: str) -> None:
 
 
 def load(path: Path, variant: str, threads: int, context: int) -> Ours:
-    return Ours(path, threads, context)
+    return Ours(path, variant, threads, context)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The export stage: a checkpoint becomes a bundle, and a bundle gets TensorRT plans.
+"""The export stage: checkpoint -> bundle, and bundle -> TensorRT plans.
 
 `export` and `ExportOptions` make bundles, `verify.compare` checks one against its checkpoint,
 `build_plans` builds its plans. Names are loaded when they are first used.

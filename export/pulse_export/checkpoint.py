@@ -1,8 +1,9 @@
-"""A checkpoint directory -> `ModelSpec`, and its tensors under canonical names, one at a time.
+"""A checkpoint directory -> `ModelSpec` and tensors, one at a time.
 
-Three layouts are read, each a row of `LAYOUTS`: LLaVA as its authors publish it (`llava_llama`) and
-the two Hugging Face conversions. Problems are found before any work is done, and named: config
-fields that this export does not implement; missing, surplus, misshapen or truncated tensors.
+Tensors get canonical names. Three layouts are read, each a row of `LAYOUTS`: LLaVA as its authors
+publish it (`llava_llama`) and the two Hugging Face conversions. Problems are found before any work
+is done, and named: config fields that this export does not implement; missing, surplus, misshapen
+or truncated tensors.
 
 Canonical names: `vision.` + CLIP's name below `vision_model.`; `projector.{0,2,…}.`;
 `image_newline`; and the Llama names below `model.` (`embed_tokens.weight`, `layers.N.…`,

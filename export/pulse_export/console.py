@@ -24,7 +24,7 @@ def export_with_progress(
     options: ExportOptions | None = None,
     **values: Unpack[OptionValues],
 ) -> Summary:
-    """`pulse_export.export` with a bar on stderr where that is a terminal."""
+    """`pulse_export.export` with a bar on stderr if that is a terminal."""
     console = Console(stderr=True)
     if not console.is_terminal:
         return export(checkpoint, out, options, **values)

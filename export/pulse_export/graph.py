@@ -1,4 +1,7 @@
-"""A thin ONNX graph builder: named nodes, shared constants, weights streamed to a second file."""
+"""A thin ONNX graph builder.
+
+Named nodes, shared constants, weights streamed to a second file.
+"""
 
 from __future__ import annotations
 
@@ -155,7 +158,7 @@ class Graph:
         else:
             self._data.write(b"\0" * (-self._data.tell() % ALIGNMENT))
             shape = tuple(map(int, tensor.dims))
-            self.tensors.append(TensorEntry(name, kind.name, shape, self._data.tell()))
+            self.tensors.append(TensorEntry(name, str(kind), shape, self._data.tell()))
             tensor.data_location = TensorProto.EXTERNAL
             for key, entry in (
                 ("location", self._data_path.name),

@@ -1,4 +1,4 @@
-"""What an export may be asked for: every option, its legal values and its help text.
+"""The options of an export, their legal values and their help text.
 
 The legal values come from the tables in `quantize.precision` and `targets.registry`. Validation,
 error messages and the command's options read them from here.
@@ -34,9 +34,9 @@ def _about(help_text: str, choices: Sequence[str | int] = ()) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """How to export. Checked where it is made, apart from what only the checkpoint can tell.
+    """How to export. Checked when it is made, apart from what only the checkpoint can tell.
 
-    Every field's metadata holds a `help` text and, where the legal values are listed, `choices`.
+    Every field's metadata holds a `help` text and, if the legal values are listed, `choices`.
 
     Args:
         precision: what the weights are stored as, a name in `PRECISIONS`.
@@ -97,7 +97,7 @@ class ExportOptions:
 
     @classmethod
     def choices(cls, name: str) -> tuple[str | int, ...]:
-        """Legal values of a field, () where they are not listed."""
+        """Legal values of a field, () if they are not listed."""
         return next(f.metadata.get("choices", ()) for f in fields(cls) if f.name == name)
 
     def resolve(self) -> Resolved:
@@ -164,7 +164,7 @@ class Resolved:
 
     Attributes:
         precision: the row as the target runs it, with the head and tower that were asked for.
-        block: inputs that share a scale; 0 where no storage has blocks.
+        block: inputs that share a scale; 0 if no storage has blocks.
         recipe: the calibration to make, None for none.
     """
 

@@ -1,8 +1,8 @@
-"""Checkpoint directory -> bundle directory: the whole export, in order, and its atomic ending.
+"""Checkpoint directory -> bundle directory, in order.
 
-Everything is written into a hidden directory beside the output and hashed. That directory is
-renamed into place while its manifest still has another name; renaming the manifest is the last act.
-A bundle without a manifest does not load, so a killed export leaves nothing that does.
+The export writes and hashes all files in a hidden directory beside the output, with the manifest
+under a temporary name. It renames the directory into place, and last of all the manifest. A bundle
+without a manifest does not load, so a killed export leaves nothing that loads.
 """
 
 from __future__ import annotations
@@ -101,8 +101,8 @@ def export(
         checkpoint: a LLaVA-style checkpoint directory.
         out: the bundle directory to make.
         options: how to export; None for the defaults.
-        progress: called once with the total bytes, returns a function that is called with each
-            step's bytes.
+        progress: called once with the total number of bytes. It returns a function, which is then
+            called with the bytes of each step.
         **values: options by name, over those in `options`: `export(a, b, precision="int4")`.
 
     Returns:
@@ -110,7 +110,8 @@ def export(
 
     Raises:
         CheckpointError: the checkpoint cannot be exported.
-        ExportError: an option is not legal, or the output or the disk is in the way.
+        ExportError: an option is not legal, the output exists or its parent does not, or the disk
+            is too full.
         TypeError: a keyword is no option.
     """
     start = time.perf_counter()
@@ -212,7 +213,10 @@ def _manifest(
 
 
 def shortened(spec: ModelSpec, context: int) -> ModelSpec:
-    """The model with a shorter context, in tokens. Raises `ExportError` if it is none or longer."""
+    """The model with a shorter context, in tokens.
+
+    Raises `ExportError` if `context` is below 1 or longer than the model's.
+    """
     if not 1 <= context <= spec.text.context:
         raise ExportError(f"context {context} must be from 1 to the model's {spec.text.context}")
     return replace(spec, text=replace(spec.text, context=context))
@@ -228,7 +232,7 @@ def _hashed(staging: Path) -> tuple[FileEntry, ...]:
 
 
 def _activations(row: Precision, target: Target, io: str) -> str:
-    """What the decoder's weights are multiplied with, in words."""
+    """Type of the activations that the decoder's weights are multiplied with, for the manifest."""
     decoder = STORAGES[row.decoder]
     if decoder.rounds_inputs:
         return "int8, static, per tensor" if target.calibrated else "int8, dynamic, per token"

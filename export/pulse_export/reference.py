@@ -1,11 +1,12 @@
-"""The whole model in plain numpy, which `pulse-edge verify --against` and the tests compare with.
+"""The whole model in plain numpy, to compare bundles with.
 
-Written from the papers and the authors' code, independently of the runtime and of the graphs:
-LLaVA-1.5/1.6 (Liu et al., arXiv 2310.03744; llava/mm_utils.py, llava/model/llava_arch.py in
-AIMedLab/PULSE), CLIP (Radford et al., arXiv 2103.00020), Llama 2 (Touvron et al., arXiv
-2307.09288), with Hugging Face's conventions where those leave a choice. Readability comes before
-speed. A 7B checkpoint still goes through on a workstation, because weights are asked for one at a
-time through `tensor(name)` and attention runs in blocks of rows.
+`pulse-edge verify --against` and the tests use it. Written from the papers and the authors' code,
+independently of the runtime and of the graphs: LLaVA-1.5/1.6 (Liu et al., arXiv 2310.03744;
+llava/mm_utils.py, llava/model/llava_arch.py in AIMedLab/PULSE), CLIP (Radford et al., arXiv
+2103.00020), Llama 2 (Touvron et al., arXiv 2307.09288), with Hugging Face's conventions if those
+leave a choice. Readability comes before speed. A 7B checkpoint still goes through on a workstation,
+because weights are asked for one at a time through `tensor(name)` and attention runs in blocks of
+rows.
 
 `tensor` takes the canonical names of `checkpoint.py` and gives arrays of any float type. Arithmetic
 is done in the type of the incoming activations: float32 as a rule, float64 to tell rounding from

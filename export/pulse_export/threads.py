@@ -1,4 +1,7 @@
-"""A loop over the rows of an array, on several cores: numpy's loops release the GIL."""
+"""A loop over the rows of an array, on several cores.
+
+Threads are enough, because numpy's loops release the GIL.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""A bundle is written beside its place and renamed into it, so a killed export leaves nothing that
-loads."""
+"""Writes a bundle beside its place and renames it into place.
+
+A killed export therefore leaves nothing that loads.
+"""
 
 from __future__ import annotations
 

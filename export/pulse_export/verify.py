@@ -1,8 +1,8 @@
-"""A bundle against its checkpoint, stage by stage, with the numpy reference as the judge.
+"""A bundle against its checkpoint, stage by stage.
 
-The bundle answers greedily. Then the reference reads prompt and answer in one pass, which gives its
-logits at every position. Up to the first difference both have seen the same tokens, so that pass
-decides as step-by-step would.
+The numpy reference is the judge. The bundle answers greedily. Then the reference reads prompt and
+answer in one pass, which gives its logits at every position. Up to the first difference both have
+seen the same tokens, so that pass decides as step-by-step would.
 """
 
 from __future__ import annotations
@@ -103,13 +103,13 @@ def compare(
     """Run bundle and reference on one page and question.
 
     Args:
-        bundle: what is judged.
+        bundle: the bundle to judge.
         against: the checkpoint that the bundle was made from.
         image: a page; None for a drawn test page.
         tokens: greedy tokens to compare.
         threads: CPU threads of the bundle's engine; 0 leaves their number to it.
         progress: told of the reference's three stages, which take longest.
-        engine: what runs the bundle, one of `engine_names()`.
+        engine: the engine that runs the bundle, one of `engine_names()`.
 
     Raises:
         BundleError: the bundle was made from another checkpoint.

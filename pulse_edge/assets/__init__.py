@@ -1,4 +1,4 @@
-"""Files that ship with the package, and the questions that it asks of itself."""
+"""Files that ship with the package, and its standard questions."""
 
 from __future__ import annotations
 

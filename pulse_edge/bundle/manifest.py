@@ -1,4 +1,4 @@
-"""The manifest of a bundle: its model, its precision, its files, and what made it."""
+"""The manifest of a bundle: its model, precision, files and origin."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 VISION_GRAPH, DECODER_GRAPH = "vision.onnx", "decoder.onnx"
 EMBEDDINGS, TOKENIZER = "embeddings.bin", "tokenizer.model"
-WEIGHTS = (".data", ".bin")  # how files end that hold nothing but numbers
+# Suffixes of files that hold only numbers. They are hashed while the engine opens
+WEIGHTS = (".data", ".bin")
 NOTICE = "Research use only: not a medical device, not for diagnosis or treatment."
 
 TargetName = Literal["cpu", "cuda", "standard"]  # what the graphs are written for
@@ -43,8 +44,8 @@ class CheckpointInfo:
     """Identity of the source.
 
     Attributes:
-        sha256: over every tensor's name, dtype, shape and bytes, in name order, and config.json and
-            the tokenizer. It does not depend on how the tensors are spread over shards.
+        sha256: of config.json, the tokenizer, and each tensor's name, dtype, shape and bytes in
+            name order. Resharding a checkpoint does not change it.
     """
 
     name: str

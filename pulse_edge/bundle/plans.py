@@ -1,10 +1,9 @@
-"""Plans: TensorRT's files, built from a bundle's graphs and kept in its `plans/`. Writer and
-reader.
+"""TensorRT's plans, built from a bundle and kept in its `plans/`.
 
-A plan runs on the compute capability it was built for, with the same version of the library. Each
-such pair has a directory with an index, which seals the plans and names the bundle they were built
-from. The manifest does not list plans, so a device can add its own to an unchanged bundle. A plan
-is executable code: none is opened whose SHA-256 is not the index's.
+Writer and reader. A plan runs on the compute capability it was built for, with the same version of
+the library. Each such pair has a directory with an index, which seals the plans and names the
+bundle they were built from. The manifest does not list plans, so a device can add its own to an
+unchanged bundle. A plan is executable code: none is opened whose SHA-256 is not the index's.
 """
 
 from __future__ import annotations
@@ -138,7 +137,10 @@ def plan_directory(bundle: Bundle, key: PlanKey) -> Path:
 
 
 def available(bundle: Bundle) -> list[str]:
-    """Names of the bundle's plans, unchecked."""
+    """Keys (library, version and GPU) of the plans in the bundle, as text.
+
+    Seals and hashes are not checked.
+    """
     return sorted(p.parent.name for p in (bundle.path / PLANS).glob(f"[!.]*/{INDEX}"))
 
 

@@ -1,4 +1,7 @@
-"""Records as canonical JSON with a seal: dataclasses are written and read strictly, to the byte."""
+"""Records as canonical JSON with a seal.
+
+Dataclasses are written and read strictly, to the byte.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The network of a bundle: everything that does not depend on precision or target."""
+"""The network of a bundle, whatever its precision and target."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Where the decoder's weights lie in their file, for engines that read them without ONNX.
+"""An index of the decoder's weights in their file.
 
-Bundles for CUDA have this index beside the graph. Writer and reader.
+Engines read it to find the weights without ONNX. Bundles for CUDA have this index beside the graph.
+Writer and reader.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,15 +22,15 @@ from pulse_edge.errors import BundleError
 SCHEMA_VERSION = 1
 TENSORS = "decoder.tensors.json"
 DATA = f"{DECODER_GRAPH}.data"
-Dtype = Literal["float16", "uint8"]
+DTYPES = ("float16", "float32", "uint8")
 
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """A tensor, row-major, from `offset` of the file on."""
+    """A tensor, row-major, from `offset` of the file on. `dtype`: numpy's name of it."""
 
     name: str
-    dtype: Dtype
+    dtype: str
     shape: tuple[int, ...]
     offset: int
 
@@ -83,6 +84,8 @@ def read_index(bundle: Bundle) -> dict[str, TensorEntry]:
     index: TensorIndex = from_json(TensorIndex, data, str(path))
     sizes = {entry.path: entry.size for entry in bundle.manifest.files}
     for entry in index.tensors:
+        if entry.dtype not in DTYPES:
+            raise BundleError(f"{path}: {entry.name} is of {entry.dtype!r:.60}; {again}")
         if entry.offset < 0 or entry.offset + entry.size > sizes.get(index.file, 0):
             raise BundleError(f"{path}: {entry.name} does not lie in {index.file}; {again}")
     return {entry.name: entry for entry in index.tensors}

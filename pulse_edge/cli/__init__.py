@@ -1,5 +1,7 @@
-"""The `pulse-edge` command: `main` is its entry point, every other module here is a command or
-serves them."""
+"""The `pulse-edge` command.
+
+`main` is its entry point. Every other module here is a command or serves them.
+"""
 
 from __future__ import annotations
 

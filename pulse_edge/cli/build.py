@@ -1,4 +1,4 @@
-"""`pulse-edge build`: TensorRT plans for a bundle."""
+"""`pulse-edge build`: TensorRT's plans or compiled kernels of a bundle."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ import click
 from pulse_edge.bundle.bundle import open_bundle
 from pulse_edge.cli.exporter import exporter, print_build
 from pulse_edge.cli.status import Status
+from pulse_edge.engines.registry import engine_module
+from pulse_edge.units import size
 
 
 @click.command("build")
 @click.argument("bundle")
 @click.option(
-    "--device", metavar="NAME", help="Build for this device [default: the GPU in this machine]."
+    "--device",
+    metavar="NAME",
+    help="Build for this device, for kernels one such as sm90 [default: the GPU in this machine].",
 )
 @click.option(
     "--prefill-rows",
@@ -21,11 +25,28 @@ from pulse_edge.cli.status import Status
     "[default: 2048 on a device with 16 GB or more, else 512].",
 )
 def build_command(bundle: str, device: str | None, prefill_rows: int | None) -> None:
-    """Build TensorRT plans for a BUNDLE exported with --target tensorrt, on the device or ahead of
-    time for it."""
+    """Build what a GPU runs of a BUNDLE, on the device or ahead of time for it.
+
+    For a BUNDLE exported with --target tensorrt these are TensorRT's plans. For one with --target
+    cuda they are the kernels of --engine native, which need neither a GPU nor TensorRT.
+    """
+    if open_bundle(bundle, check_hashes=False).manifest.target == "cuda":
+        if prefill_rows is not None:
+            raise click.UsageError("--prefill-rows is for TensorRT's plans")
+        print_kernels(bundle, device)
+        return
     plans = exporter("plan.builder")
     if device is not None:
         plans.check_device(device)
     with Status() as status:
         opened = open_bundle(bundle, progress=status)
     print_build(opened, plans.choose_builder(opened, device), prefill_rows)
+
+
+def print_kernels(bundle: str, device: str | None) -> None:
+    """Compile a bundle's kernels, and print what was made."""
+    with Status() as status:
+        opened = open_bundle(bundle, progress=status)
+        built = engine_module("native").build_kernels(opened, device, status)
+    click.echo(f"  {built.count} kernels {size(built.size):>10}  by {built.compiler}")
+    click.echo(f"{built.folder}: kernels for {built.architecture}")

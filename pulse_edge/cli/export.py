@@ -91,7 +91,7 @@ def export_command(
 
     The target tensorrt is the target standard with --build.
     """
-    console = exporter("console")  # where the extra is missing, its error comes first
+    console = exporter("console")  # if the extra is missing, its error comes first
     with_plans = build or target == PLANS
     if build and target not in ("standard", PLANS):
         raise click.UsageError("--build goes with --target standard")

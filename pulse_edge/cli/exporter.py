@@ -1,5 +1,7 @@
-"""The way to the export stage, which is an extra: a runtime-only install has no `pulse_export`
-or lacks what it needs."""
+"""The way to the export stage, which is an extra.
+
+A runtime-only install has no `pulse_export` or lacks what it needs.
+"""
 
 from __future__ import annotations
 
@@ -55,8 +57,10 @@ def print_build(
 
 
 def print_build_if_possible(bundle: Bundle, device: str | None, to_stderr: bool) -> None:
-    """Build plans for a device, or for this machine's GPU. Where this machine cannot, say what to
-    run where."""
+    """Build plans for a device, or for this machine's GPU.
+
+    If this machine cannot, say what to run on which machine.
+    """
     plans = exporter("plan.builder")
     try:
         builder = plans.choose_builder(bundle, device)

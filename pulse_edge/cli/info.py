@@ -11,6 +11,7 @@ from pulse_edge.bundle.bundle import open_bundle
 from pulse_edge.bundle.description import describe_bundle
 from pulse_edge.cli.options import default_bundle
 from pulse_edge.cli.status import Status
+from pulse_edge.engines.registry import engine_module
 
 
 @click.command("info")
@@ -25,3 +26,7 @@ def info_command(bundle: str | None, as_json: bool) -> None:
         return
     for name, value in describe_bundle(opened):
         click.echo(f"{name:<12} {value}")
+    if opened.manifest.target == "cuda":
+        problem = engine_module("native").why_not(opened)
+        verdict = f"cannot decode it: {problem}" if problem else "can decode it"
+        click.echo(f"{'kernels':<12} --engine native {verdict}")

@@ -1,4 +1,7 @@
-"""The group of all commands, and the one place where errors become messages and exit codes."""
+"""The group of all commands.
+
+It is the one place where errors become messages and exit codes.
+"""
 
 from __future__ import annotations
 

@@ -157,7 +157,7 @@ def model_options(command: Command) -> Command:
 
 
 def default_bundle() -> Path:
-    """The embedded bundle. Raises `click.UsageError` where this build ships none."""
+    """The embedded bundle. Raises `click.UsageError` if this build ships none."""
     if not EMBEDDED.is_dir():
         raise click.UsageError("this build ships no embedded model; name a bundle with --model")
     return EMBEDDED

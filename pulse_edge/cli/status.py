@@ -12,7 +12,7 @@ import click
 class Status:
     """A line on stderr that shows how far a stage is; a `Progress` for everything that takes one.
 
-    Nothing is shown where stderr is no terminal, nor before a stage has taken `PATIENCE`.
+    Nothing is shown if stderr is no terminal, or until a stage has taken `PATIENCE`.
     """
 
     PATIENCE = 0.5  # seconds

@@ -1,4 +1,4 @@
-"""`pulse-edge verify`: a bundle's integrity, and its agreement with its checkpoint."""
+"""`pulse-edge verify`: checks a bundle, alone or against its checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The decode loop: logits -> token -> text -> next logits, until there is a reason to stop."""
+"""The decode loop: logits -> token -> text -> next logits.
+
+It runs until there is a reason to stop.
+"""
 
 from __future__ import annotations
 

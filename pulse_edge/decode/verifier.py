@@ -34,7 +34,14 @@ class Verifier:
         self._out = out
         self._ngrams = ngrams
         self._sampler = Sampler(params)
-        self._policy = None if ngrams is None else DraftPolicy(engine.row_cost, ngrams.record)
+        self._policy = None
+        if ngrams is not None:
+            self._policy = DraftPolicy(
+                engine.row_cost,
+                ngrams.record,
+                draft_cost=engine.draft_cost,
+                most=engine.most_rows - 1,
+            )
         self._length = engine.length  # of the cache, up to the last token sampled
         self._ahead: NDArray[Any]  # of 1 + draft rows: logits [rows, vocab], or tokens [rows]
         self._draft: list[Guess] = []

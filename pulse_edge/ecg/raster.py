@@ -106,7 +106,7 @@ def write_texts(ink: Bytes, style: PageStyle, missing: tuple[str, ...], header: 
 
 
 def _wrap(line: str, size: float, width: float) -> list[str]:
-    """`line` in pieces of at most `width` pixels, broken at spaces where there are any."""
+    """`line` in pieces of at most `width` pixels, broken at spaces if there are any."""
     font = _font(size)
     pieces = []
     while font.getlength(line) > width and len(line) > 1:

@@ -1,9 +1,9 @@
-"""How many tokens of a prompt to run at a time on a GPU, from its free memory. Arithmetic only.
+"""Prompt tokens per run on a GPU, chosen from its free memory.
 
-Every pass over a prompt reads all weights once more. If they are packed in 4 or 8 bits and a pass
-has more than 16 rows, ONNX Runtime also dequantizes all of them into fp16 again: about 26 GB of
-traffic, 8.7 ms a pass of PULSE-7B in int4 on an H100. So the whole prompt runs at once if memory
-allows: 2,933 tokens then take one pass instead of the six that chunks of 512 need.
+Arithmetic only. Every pass over a prompt reads all weights once more. If they are packed in 4 or 8
+bits and a pass has more than 16 rows, ONNX Runtime also dequantizes all of them into fp16 again:
+about 26 GB of traffic, 8.7 ms per pass of PULSE-7B in int4 on an H100. So the whole prompt runs at
+once if memory allows: 2,933 tokens then take one pass instead of the six that chunks of 512 need.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ UNKNOWN = CHUNKS[0]  # if free memory is not known
 MARGIN = 2
 
 SMALL_PLAN, LARGE_PLAN = 512, 2048
-# Bytes from which a device counts as one of 16 GB. Those report a little less than 16 GiB, which is
-# 17.2e9: an Orin NX 15.6 GiB, a T4 15. One of 12 GB has 12.9e9 at most.
+# A device with at least so many bytes counts as one of 16 GB. These devices report a little less
+# than 16 GiB (17.2e9): an Orin NX 15.6 GiB, a T4 15. A device of 12 GB has 12.9e9 at most.
 LARGE_MEMORY = 14e9
 
 

@@ -1,9 +1,9 @@
-"""The first GPU's properties and memory, asked of the CUDA driver through ctypes.
+"""Asks the CUDA driver for the first GPU's properties and free memory.
 
-The calls have the names of the CUDA driver API's manual; cuda.h gives some of them a suffix _v2.
-The driver numbers the GPUs that CUDA_VISIBLE_DEVICES names, so its first is the one an engine
-takes. No function here raises: None means that there is no driver, that it has no GPU, or that a
-call failed.
+It calls the driver through ctypes, and also clears memory for ONNX Runtime's KV cache. The calls
+have the names of the CUDA driver API's manual; cuda.h gives some of them a suffix _v2. The driver
+numbers the GPUs that CUDA_VISIBLE_DEVICES names, so its first is the one an engine takes. No
+function here raises: None means that there is no driver, that it has no GPU, or that a call failed.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def gpu_memory() -> tuple[int, int] | None:
     """Memory of the first GPU.
 
     It needs the primary context, which CUDA's runtime and so ONNX Runtime share. With an engine
-    open this takes microseconds. Otherwise a context is made and given back, which takes some
+    open this takes microseconds. Otherwise it makes a context and gives it back in some
     tenths of a second.
 
     Returns:

@@ -1,6 +1,7 @@
-"""The CUDA runtime with every status checked, and an engine's stream, memory, buffers and graphs.
+"""The TensorRT engine's stream, memory and graphs, by the CUDA runtime.
 
-Calls have their names of CUDA's manual and of cuda-python's `cuda.bindings.runtime`.
+It also allocates pinned buffers, and checks every status. The export's plan builder uses it, too.
+Calls have the names of CUDA's manual and of cuda-python's `cuda.bindings.runtime`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The length of a KV cache, and the rules about it that all engines share."""
+"""The length of a KV cache, with the rules that all engines share."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pulse_edge.errors import EngineError
 from pulse_edge.progress import Progress
 
 Result = TypeVar("Result")
+GRAPH_ROWS = 16  # rows of the largest step that engines keep: a token and the longest draft
 
 
 class Cursor:
@@ -134,7 +135,13 @@ class Append:
 
 
 class SingleSlot:
-    """Base of engines whose cache holds one sequence: the cursor's part of `Engine`."""
+    """Base of engines whose cache holds one sequence: the cursor's part of `Engine`.
+
+    Steps of these engines cost more by the row, and `GRAPH_ROWS` of them are kept captured.
+    """
+
+    draft_cost = 0.0
+    most_rows = GRAPH_ROWS
 
     def __init__(self, capacity: int) -> None:
         self.cursors = (Cursor(capacity),)

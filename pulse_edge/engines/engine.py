@@ -26,12 +26,12 @@ class Engine(Protocol):
     A prompt is a list of numbers. Below `table_rows` a number is a row of the embedding table: a
     token's row is its id, and the newline of `spatial_unpad` is the last row. From `table_rows` on
     it is a row of a page's features, view after view. `rows` turns numbers into what the other
-    calls take. Only the engine looks into that: it is embeddings if these come from the host, and
-    the numbers themselves if table and features lie on the device.
+    calls take. Only the engine reads these rows. They are embeddings if the table is on the
+    host, the numbers themselves if table and features are on the device.
 
-    `encode` and `prefill` take seconds on a CPU, and a client may leave meanwhile. They obey a
-    `Cancellation`: on a CPU in the midst of a graph, on a GPU, where a call takes milliseconds and
-    its kernels cannot be called back, between two calls. The engine stays usable.
+    `encode` and `prefill` take seconds on a CPU, and a client may leave meanwhile. So they take a
+    `Cancellation`. A CPU engine stops within a graph. A GPU engine stops between two calls, because
+    launched kernels cannot be recalled and a call takes milliseconds. The engine stays usable.
     """
 
     @property
@@ -56,6 +56,14 @@ class Engine(Protocol):
 
         Approximate, and over 0. Speculation uses it to choose draft lengths.
         """
+
+    @property
+    def draft_cost(self) -> float:
+        """Extra time of a step of several rows, however few, in the same unit; 0 or more."""
+
+    @property
+    def most_rows(self) -> int:
+        """Rows of a step up to which the two costs hold. More may cost much more."""
 
     def encode(self, pixels: Floats, cancellation: Cancellation | None = None) -> Features:
         """Run the vision tower and the projector.
@@ -118,7 +126,7 @@ class Engine(Protocol):
         An engine on a device does not copy the logits to the host.
 
         Returns:
-            Token ids int64 [k]; -1 where the largest logit is not finite.
+            Token ids int64 [k]; -1 if the row's largest logit is not finite.
         """
 
     def step(self, rows: Rows, slot: int | Numbers = 0) -> Floats:
@@ -130,8 +138,8 @@ class Engine(Protocol):
 
         Args:
             rows: [k, ...], k small.
-            slot: the sequence of all rows, or of each row, [k]. A row's position is its slot's
-                length plus the number of that slot's rows before it in this call.
+            slot: one slot for all rows, or an array [k] with the slot of each row. The rows of a
+                slot get its next positions, in order.
 
         Returns:
             Logits float32 [k, vocab]; valid until the next call.
@@ -156,7 +164,7 @@ class Engine(Protocol):
 
 
 def likeliest(logits: Floats) -> Numbers:
-    """The most likely token of each row, or -1 where the largest logit is not finite.
+    """The most likely token of each row, or -1 if its largest logit is not finite.
 
     Args:
         logits: [k, vocab].

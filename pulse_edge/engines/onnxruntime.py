@@ -1,6 +1,6 @@
-"""ONNX Runtime's CPU and CUDA providers, over the graphs that the export writes for them.
+"""ONNX Runtime's CPU and CUDA providers, over a bundle's graphs.
 
-The CPU provider also runs the graphs for TensorRT: slowly, but with their numbers.
+The CPU provider also runs bundles for TensorRT. It is slow there, and serves to check their graphs.
 """
 
 from __future__ import annotations
@@ -25,12 +25,11 @@ from pulse_edge.bundle.spec import TextSpec
 from pulse_edge.cancellation import Cancellation
 from pulse_edge.engines import cuda_driver
 from pulse_edge.engines.chunk import prefill_chunk
-from pulse_edge.engines.cursor import SingleSlot
+from pulse_edge.engines.cursor import GRAPH_ROWS, SingleSlot
 from pulse_edge.engines.engine import Features, Rows
 from pulse_edge.engines.onnxruntime_library import first_line, load_onnxruntime
 from pulse_edge.engines.onnxruntime_providers import HOST, PROVIDERS, Provider, prepare_provider
 from pulse_edge.engines.onnxruntime_runs import (
-    GRAPH_ROWS,
     NO_GRAPH,
     Decoder,
     DecoderRun,
@@ -64,8 +63,8 @@ def open_sharing(
     Args:
         bundle: see `open_engine`.
         options: see `open_engine`.
-        initializers: is given the tower's session, and gives the weights by name. They must live
-            longer than the engine.
+        initializers: function from the tower's session to the decoder's weights by name. The
+            weights must outlive the engine.
     """
     provider = PROVIDERS[options.device]
     prepare_provider(options.device, provider)
@@ -82,7 +81,7 @@ def profile_projector(
 
     Args:
         bundle: for the CPU.
-        options: of which `threads` counts.
+        options: only `threads` is used.
         pixels: float32 [views, 3, side, side].
         runs: how often to encode them.
 
@@ -106,7 +105,7 @@ def profile_projector(
         with open(session.end_profiling(), encoding="utf-8") as file:
             events = json.load(file)
     taken = [e for e in events if e["name"].endswith("_kernel_time") and "projector" in e["name"]]
-    kernels = len(taken) // runs  # in the order of the runs
+    kernels = len(taken) // runs  # per run; the profile lists one run's kernels after the other's
     microseconds = np.array([event["dur"] for event in taken[: runs * kernels]])
     seconds: list[float] = (1e-6 * microseconds.reshape(runs, kernels).sum(axis=1)).tolist()
     return seconds
@@ -145,6 +144,7 @@ class OnnxRuntimeEngine(SingleSlot):
                 sessions.initializers = initializers(vision.result())
             self.session, captures = sessions.open_decoder()
             self._vision = vision.result()
+        self._initializers = sessions.initializers  # keep alive: the session holds no reference
         gathers = any(value.name == "rows" for value in self.session.get_inputs())
         if manifest.target == "cuda" and not gathers:
             problem = "was exported by an older pulse-edge; export the checkpoint again"
@@ -155,7 +155,7 @@ class OnnxRuntimeEngine(SingleSlot):
         self.table_rows = len(self._table)
         self.cache = DeviceCache(
             text,
-            text.context if standard else self.capacity,  # the standard graphs' is of one length
+            text.context if standard else self.capacity,  # "standard" graphs have a fixed length
             np.int8 if manifest.precision.kv_cache == "int8" else dtype,
             provider,
         )
@@ -178,7 +178,8 @@ class OnnxRuntimeEngine(SingleSlot):
 
     def encode(self, pixels: Floats, cancellation: Cancellation | None = None) -> Features:
         """See `Engine`."""
-        options = load_onnxruntime().RunOptions()  # not kept: a cancelled call's must harm no other
+        # New for each call: `terminate` cannot be undone safely
+        options = load_onnxruntime().RunOptions()
         if self._provider.shared:
             # Free the vision tower's arena afterwards: a page is encoded once, and the decoder
             # needs the memory.
@@ -203,10 +204,11 @@ class OnnxRuntimeEngine(SingleSlot):
     def _interruptible(
         self, options: Any, cancellation: Cancellation | None
     ) -> AbstractContextManager[None]:
-        """A block in which the cancellation ends the run that has these RunOptions.
+        """Context in which a cancellation stops the run that uses these RunOptions.
 
-        ONNX Runtime looks at `terminate` before each node. On a GPU that would end the launching of
-        kernels, not those launched, which still read buffers that the next call overwrites.
+        ONNX Runtime looks at `terminate` before each node. On a GPU it would only stop further
+        launches. Kernels already launched would go on reading buffers that the next call
+        overwrites, so there the cancellation is checked before the run only.
         """
         if cancellation is None:
             return nullcontext()
@@ -260,7 +262,10 @@ class OnnxRuntimeEngine(SingleSlot):
             return run.logits()
 
     def step_run(self, rows: int) -> DecoderRun:
-        """A run for steps of `rows` rows. It is kept if there are at most `GRAPH_ROWS`."""
+        """The bound run for a decode step of `rows` rows.
+
+        Runs of up to `GRAPH_ROWS` rows are kept for the next step.
+        """
         if rows > GRAPH_ROWS:
             return DecoderRun(self._decoder, rows, rows)
         if rows not in self._steps:
@@ -301,7 +306,10 @@ def _prefill_chunk(
     text: TextSpec,
     capacity: int,
 ) -> int:
-    """Prompt tokens at a time: as asked for, the provider's, or what free memory allows."""
+    """Prompt tokens per run.
+
+    The first of: the caller's option, the provider's default, what free GPU memory allows.
+    """
     if options.prefill_chunk is not None:
         return options.prefill_chunk
     if provider.prefill_chunk is not None:

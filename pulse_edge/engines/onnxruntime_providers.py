@@ -1,4 +1,4 @@
-"""ONNX Runtime's execution providers: what is known of each, and whether it can run here."""
+"""ONNX Runtime's execution providers, and whether each can run here."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Provider:
         device: ONNX Runtime's name for the memory of its tensors.
         row_cost: see `Engine`.
         packed_row_cost: the same for weights in blocks of 4 or 8 bits.
-        prefill_chunk: where `EngineOptions` has none; None for as much as memory allows.
+        prefill_chunk: default if `EngineOptions` has none; None for as much as memory allows.
         options: of the provider.
         config: of the session (onnxruntime_session_options_config_keys.h).
         shared: its tensors lie in the host's memory: writing an array is writing the input.
@@ -91,7 +91,7 @@ def prepare_provider(device: str, provider: Provider) -> None:
         choose_attention(capability)
     ort.set_default_logger_severity(4)  # failures raise; ONNX Runtime's log would only repeat them
     if not provider.shared:
-        # Load CUDA and cuDNN from their wheels, which no system path leads to. It prints what it
+        # Load CUDA and cuDNN from their wheels: no system path leads there. It prints what it
         # does not find, which may not be needed.
         with contextlib.redirect_stdout(io.StringIO()):
             ort.preload_dlls()

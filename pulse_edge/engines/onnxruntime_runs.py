@@ -1,7 +1,8 @@
-"""Runs of ONNX Runtime sessions with bound inputs and outputs: the decoder's and the tower's.
+"""Runs of ONNX Runtime sessions with bound inputs and outputs.
 
-A run keeps its buffers and their binding, and writes the buffers in place. CUDA graphs need that:
-they replay the addresses that were bound when they were captured.
+There is one kind for the decoder, and one for the vision tower. A run keeps its buffers and their
+binding, and writes the buffers in place. CUDA graphs need that: they replay the addresses that were
+bound when they were captured.
 """
 
 from __future__ import annotations
@@ -19,8 +20,6 @@ from pulse_edge.engines.onnxruntime_providers import HOST, Provider
 from pulse_edge.engines.onnxruntime_tensors import DeviceCache, DeviceTable, DeviceTensor
 from pulse_edge.errors import EngineError
 
-# Rows of the largest step whose run, and graph, is kept: a token and the longest draft.
-GRAPH_ROWS = 16
 NO_GRAPH = "-1"  # as gpu_graph_id; others name a graph (onnxruntime_run_options_config_keys.h)
 
 
@@ -164,7 +163,7 @@ class DecoderRun:
         return self._logits.array
 
     def chosen(self) -> Numbers:
-        """The most likely tokens [logit_rows] of the last run, -1 where a logit is not finite."""
+        """The most likely tokens [logit_rows] of the last run; -1 as in `likeliest`."""
         if self._tokens is None:
             return likeliest(self.logits())
         self._tokens.download()

@@ -1,4 +1,4 @@
-"""Tensors in the memory of an ONNX Runtime provider: buffers, the KV cache, the embedding table.
+"""Buffers, KV cache and embedding table of an ONNX Runtime provider.
 
 `shared` providers use the host's memory, so a tensor there is a view of an array. The others have
 memory of their own, and contents are copied.

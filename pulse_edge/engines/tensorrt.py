@@ -42,9 +42,9 @@ from pulse_edge.progress import Progress
 
 ALIGNMENT = 256  # of the addresses of tensors, in bytes
 # Of `Engine.row_cost`; estimated from the bytes that a step reads, not measured. Further rows share
-# the weights and the cache that a step waits for. But a step of several rows copies the cache
-# first, which a single row reads in place. The copy is paid once a draft; here each row pays its
-# part of it, as if there were `COPY_ROWS`.
+# the weights and the cache that a step waits for. A single row reads the
+# cache in place, but a step of several rows copies it first. The copy is paid once per draft; here
+# each row pays its part of it, as if there were `COPY_ROWS`.
 ROW_COST = 0.03
 COPY_ROWS = 8
 

@@ -1,4 +1,4 @@
-"""TensorRT's objects: the two plans, opened, and execution contexts of them.
+"""The two plans, opened by TensorRT, and their execution contexts.
 
 RTX differs from TensorRT in `PlanContexts.context` and `PlanContext.capturable` (docstrings of
 tensorrt_rtx 1.7; "Working with Runtime Cache" and "Working with CUDA graphs" in its guide).

@@ -1,1 +1,4 @@
-"""Scores of bundles on tasks: `task.py` says what a task is, `run.py` runs one in processes."""
+"""Scores of bundles on tasks.
+
+`task.py` says what a task is, `run.py` runs one in processes.
+"""

@@ -8,7 +8,7 @@ from typing import Any
 from pulse_edge.errors import ParameterError
 from pulse_edge.evaluate.task import Task
 
-# name -> (module, class). A class takes the number of pages, and a seed where one is given.
+# name -> (module, class). A class takes the number of pages, and optionally a seed.
 TASKS = {"simulated": ("simulated", "SimulatedPages")}
 
 

@@ -29,7 +29,7 @@ def evaluate_bundles(
     """Scores of each bundle on the same cases.
 
     Args:
-        task: what is asked.
+        task: the questions to ask, with their truth.
         paths: of the bundles.
         workers: processes. Each runs all bundles, on one thread.
         options: how the bundles run, apart from their threads.

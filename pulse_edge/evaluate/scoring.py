@@ -22,7 +22,7 @@ def named(text: str, names: tuple[str, ...]) -> Labels:
 
 
 def finding(text: str, absent: str, names: tuple[str, ...]) -> str | None:
-    """The name that a text states, or "none" where it says so.
+    """The name that a text states, or "none" if the text says so.
 
     Args:
         text: an answer.
@@ -30,7 +30,7 @@ def finding(text: str, absent: str, names: tuple[str, ...]) -> str | None:
         names: to look for.
 
     Returns:
-        None where the text says neither: silence is not an answer.
+        None if the text says neither: silence is not an answer.
     """
     return find(text, names) or ("none" if absent.lower() in text.lower() else None)
 
@@ -73,7 +73,7 @@ def bootstrap(
     """The 95 % interval of a figure, by drawing from `values` with replacement.
 
     Returns:
-        (low, high); NaN where no draw has the figure.
+        (low, high); NaN if no draw has the figure.
     """
     rng = np.random.default_rng(seed)
     figures = []

@@ -1,4 +1,6 @@
-"""The accuracy gate: a fixed, seeded held-out set of simulated pages, scored from text.
+"""The accuracy gate: a fixed held-out set of simulated pages.
+
+The set is seeded, and answers are scored from their text.
 
     pulse-edge eval BUNDLE [BUNDLE ...] --pages 1000
 

@@ -16,7 +16,7 @@ class Task(Protocol[ReplyT, ScoresT]):
     """Cases, what is asked about each, and how answers become scores.
 
     A task knows nothing of the runtime. Cases run in processes, so a task and its replies are
-    pickled; a case is named by its number and made where it is asked.
+    pickled; a case is named by its number, and made in the process that asks it.
     """
 
     @property

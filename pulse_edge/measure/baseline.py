@@ -96,7 +96,7 @@ class Baseline:
         return "\n".join([table(rows, left=(0, 4)), *notes])
 
     def check(self, record: Record) -> None:
-        """Fail where a median is worse than tolerated.
+        """Fail if a median is worse than tolerated.
 
         Raises:
             RegressionError: it is, and these are the figures.
@@ -141,7 +141,7 @@ def append(path: str | Path, record: Record | None = None) -> None:
     """Add a line of JSON to a file.
 
     Args:
-        path: of the file, which is made where there is none.
+        path: of the file, which is made if there is none.
         record: JSON-ready. None only checks that the file can be written.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What the networks have to compute and to read at least, from their sizes alone.
+"""Least work and traffic of the networks, from their sizes alone.
 
 FLOP are multiplications and additions. A linear layer of K inputs and N outputs takes 2 K N FLOP a
 row; attention takes 4 x heads x head size for each pair of a row and a position that it attends to

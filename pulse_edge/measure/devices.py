@@ -49,8 +49,8 @@ class Row:
     """A row of the table. One of `name` and `plan_name` may be missing.
 
     Attributes:
-        name: what `fit --device` calls it; None where the rates are not known.
-        plan_name: what `build --device` calls it; None where another row has the name.
+        name: what `fit --device` calls it; None if the rates are not known.
+        plan_name: what `build --device` calls it; None if another row has the name.
         title: what people call it.
         capability: CUDA compute capability, times ten. developer.nvidia.com/cuda-gpus.
         memory: GB.
@@ -169,7 +169,7 @@ def device_named(name: str, threads: int = 0) -> Device:
 
     Args:
         name: a key of `DEVICES`, or "this".
-        threads: of the peaks, where they are measured.
+        threads: of the peaks, if they are measured.
 
     Raises:
         ParameterError: no device has that name.

@@ -1,4 +1,7 @@
-"""A benchmark's figures and the points of its sweeps: the two nouns of a record."""
+"""A benchmark's figures and the points of its sweeps.
+
+They are the two nouns of a record.
+"""
 
 from __future__ import annotations
 
@@ -62,9 +65,9 @@ class Point:
         flop: multiplications and additions, attention over the positions that are attended to.
         read: bytes; the decoder's weights once for each pass, and the cache's positions before it.
         flop_per_s: of the median run.
-        gemm_share: of the measured peak; None where there is none.
+        gemm_share: of the measured peak; None if there is none.
         read_per_s: of the median run.
-        read_share: likewise; None also where the processor's caches could hold what is read.
+        read_share: likewise; None also if the processor's caches could hold all that is read.
     """
 
     kind: Literal["pp", "tg"]

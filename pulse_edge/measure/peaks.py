@@ -39,7 +39,7 @@ class Peaks:
         read: bytes/s of numpy's OR over a buffer that no cache holds.
         read_buffer: bytes of that buffer.
         gemm: FLOP/s of a square matrix product by type: "fp32" by numpy, and "int8" (bytes times
-            bytes into 32 bits) by ONNX Runtime where that is installed.
+            bytes into 32 bits) by ONNX Runtime if that is installed.
         gemm_size: rows, and columns, of the product.
         gemm_library: what multiplied, by type.
     """
@@ -63,7 +63,7 @@ def measure_peaks(threads: int = 0, quick: bool = False) -> Peaks | None:
         quick: smaller buffers and fewer passes, for a rough figure.
 
     Returns:
-        None where the process could not run.
+        None if the process could not run.
     """
     count = threads or physical_cores()
     environment = os.environ | dict.fromkeys(BLAS_THREADS, str(count))
@@ -107,7 +107,7 @@ def read_buffer_size(quick: bool, cache: int | None, memory: int | None) -> int:
 
     Args:
         quick: a smaller buffer, for smoke tests; its figure is rough.
-        cache: bytes of the last-level cache; None where the system does not tell.
+        cache: bytes of the last-level cache; None if the system does not tell.
         memory: bytes of the machine's memory, of which the buffer takes a quarter at most; None
             likewise.
     """
@@ -126,7 +126,7 @@ def int8_product(threads: int, side: int) -> tuple[Callable[[], Any] | None, str
         side: rows, and columns, of both matrices.
 
     Returns:
-        A function that multiplies, and the library's name; (None, "") where it is not installed.
+        A function that multiplies, and the library's name; (None, "") if it is not installed.
     """
     try:
         ort = load_onnxruntime()

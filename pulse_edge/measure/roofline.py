@@ -75,18 +75,18 @@ class KernelProfile:
         precision: the export's `--precision`.
         kind: of device.
         cache: type of the KV cache's elements.
-        decoder: bytes a weight of the decoder's layers, scales in blocks of 128 included.
+        decoder: bytes per weight of the decoder's layers, scales in blocks of 128 included.
         head: likewise, of the output matrix.
         vision: likewise, of the tower and the projector.
         gemm: type that linear layers multiply.
-        gemm_share: what the decoder's linear layers reach of that type's peak.
+        gemm_share: fraction of that type's peak that the decoder's linear layers reach.
         attention: type that attention multiplies.
-        attention_share: what attention reaches of that type's peak.
-        vision_share: what the tower's linear layers reach of `gemm`'s peak.
-        read_share: what a decode step reaches of the memory's peak when it reads weights.
-        cache_share: likewise, when it reads the cache.
+        attention_share: fraction of that type's peak that attention reaches.
+        vision_share: fraction of `gemm`'s peak that the tower's linear layers reach.
+        read_share: fraction of the memory's peak at which a decode step reads weights.
+        cache_share: likewise, for reading the cache.
         step_overhead: seconds that a layer adds to a decode step besides reads and products.
-        tower: what the tower and the projector are stored as (the export's `--tower`).
+        tower: storage of the tower and the projector (the export's `--tower`).
         engine: what runs it. ONNX Runtime keeps the embedding table and a page's features in a
             GPU's memory, TensorRT does not.
     """
@@ -112,7 +112,7 @@ class KernelProfile:
 # Bytes of a scale for each weight, in blocks of 128: fp32 scales on CPUs, fp16 on GPUs.
 _CPU_SCALE = 4 / 128
 _GPU_SCALE = 2 / 128
-INT8_TOWER = 1 + _GPU_SCALE  # bytes a weight of `--tower int8` on a GPU
+INT8_TOWER = 1 + _GPU_SCALE  # bytes per weight of `--tower int8` on a GPU
 
 # CPU: measured on two cores of an AMD EPYC (Zen 3, AVX2) at 7B width with ONNX Runtime 1.32; the
 # recorded check is in benchmarks/results/predictions.jsonl. int8 in blocks, and int8 caches, are
@@ -177,12 +177,12 @@ class Prediction:
     Attributes:
         precision: the export's `--precision`.
         cache: type of the KV cache's elements.
-        weights: bytes, the embedding table included where it lies in the device's memory.
+        weights: bytes, the embedding table included if it lies in the device's memory.
         cache_bytes: of the whole context.
         activations: bytes of both networks.
         workspace: bytes of libraries.
         fits: whether all of that is within the device's memory.
-        max_context: the longest context that fits, 0 where the weights do not.
+        max_context: the longest context that fits, 0 if the weights do not.
         prefill_rows: tokens of a prompt at a time.
         engine: what runs it.
         tower: what the vision tower is stored as.
@@ -228,7 +228,7 @@ class StoredWeights:
         decoder: its layers.
         head: the output matrix.
         vision: tower and projector.
-        table: embeddings and a page's features; 0 where rows come from the disk.
+        table: embeddings and a page's features; 0 if rows come from the disk.
     """
 
     decoder: float
@@ -324,7 +324,7 @@ def prefill_seconds(
     before: int = 0,
     chunk: int = PREFILL_CHUNK,
 ) -> float:
-    """Seconds of a prompt. A pass takes what its products take, or its reads where that is longer.
+    """Seconds of a prompt. A pass takes the time of its products or of its reads, if longer.
 
     Args:
         text: the decoder's sizes.

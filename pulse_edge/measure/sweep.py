@@ -1,5 +1,8 @@
-"""The engine alone, in llama-bench's manner: `pp512` prefills 512 positions, `tg128 @ d512` takes
-128 steps after 512. With each point, what it has to compute and to read at least."""
+"""Times the engine alone, in llama-bench's manner.
+
+`pp512` prefills 512 positions, `tg128 @ d512` takes 128 steps after 512. Each point comes with its
+least work and traffic.
+"""
 
 from __future__ import annotations
 
@@ -139,10 +142,10 @@ def _run_once(
 
 
 class RunCost:
-    """What the decoder has to compute and to read at least, for runs of one bundle.
+    """Least work and traffic of the decoder, for runs of one bundle.
 
     Attributes:
-        gemm_type: what the CPU's kernels multiply, so the peak that prefill is measured against.
+        gemm_type: type that the CPU's kernels multiply. Prefill is compared with its peak.
         weights: bytes of the decoder and its head.
     """
 
@@ -177,7 +180,7 @@ def point_of_run(run: Run, cost_of: RunCost, peaks: Peaks | None, cache: int | N
     Args:
         run: with at least one repetition.
         cost_of: of the bundle that ran.
-        peaks: of this machine; None where they were not measured.
+        peaks: of this machine; None if they were not measured.
         cache: bytes of the last-level cache. Weights of less than twice that may be read from it,
             so a share of the memory's peak would say nothing.
     """

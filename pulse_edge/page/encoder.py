@@ -26,8 +26,8 @@ class EncodedPage:
 
     sha256: str  # of the decoded page
     data_sha256: str | None  # of the encoded file; None when pixels were handed in
-    record: dict[str, Any]  # what provenance says of it
-    features: Features  # [views, patches, hidden], where the engine keeps them
+    record: dict[str, Any]  # its entry in the provenance
+    features: Features  # [views, patches, hidden], in the engine's memory or on the host
     tokens: Numbers  # int64 [tokens]: rows of `Engine.rows`, in the prompt's order
 
     @property
@@ -41,7 +41,10 @@ class EncodedPage:
 
 
 class PageEncoder:
-    """Image -> decoded page -> views -> features. A second question about a page costs nothing."""
+    """Image -> decoded page -> views -> features.
+
+    A second question about the last page does not run the tower again.
+    """
 
     def __init__(self, spec: ModelSpec, engine: Engine) -> None:
         self._spec = spec
@@ -59,7 +62,8 @@ class PageEncoder:
 
         Args:
             source: what the caller handed in.
-            clock: gets the stages `decode_image`, `preprocess` and `vision`, as far as they run.
+            clock: times the stages `decode_image`, `preprocess` and `vision`; remembered pages skip
+                stages.
             progress: told ("vision", 0, views) before the tower runs. What it raises is passed on.
             cancellation: may end the tower's run.
 
@@ -99,7 +103,8 @@ class PageEncoder:
         with clock("vision"):
             if progress:
                 progress("vision", 0, views)
-            # An engine may keep the features of one page only: the last page's are gone from here.
+            # Forget the last page before `encode`: an engine may keep only one page's features, and
+            # this call overwrites them.
             self._last = None
             features = self._engine.encode(pixels, cancellation)
             tokens = image_rows(views, page.size, self._spec, self._engine.table_rows)

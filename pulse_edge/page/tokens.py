@@ -1,4 +1,4 @@
-"""Which features of a page's views are its image tokens, and in what order."""
+"""Which features of a page's views are its image tokens, in order."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def image_rows(views: int, size: tuple[int, int], model: ModelSpec, table_rows: 
         views: of the page, the base view among them.
         size: of the page, (width, height) in pixels.
         model: says how views become tokens.
-        table_rows: of the embedding table; its last row is the newline where the model has one.
+        table_rows: of the embedding table; its last row is the newline, if the model has one.
     """
     patches = model.vision.grid**2
     numbers = table_rows + np.arange(views * patches, dtype=np.int64).reshape(views, patches, 1)

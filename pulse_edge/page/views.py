@@ -48,8 +48,8 @@ def _resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """Bicubic, across and then down, to the bit what `Image.resize` does in upstream's Pillow.
 
     Up to Pillow 12.1 it goes across first. Each pass rounds to bytes, and since 12.2 Pillow picks
-    another order for some tall pages. In the pass across rows are independent, so a large page goes
-    in bands, one a thread, with the same result.
+    another order for some tall pages. In the pass across, rows are independent, so a large page
+    goes in bands, one per thread, with the same result.
     """
     _check_elongation(image, size[0] * image.height)
     bicubic = Image.Resampling.BICUBIC

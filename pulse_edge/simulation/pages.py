@@ -1,7 +1,8 @@
-"""What a simulated page may look like: layouts, headers, colours, and images without an ECG.
+"""Random looks of a simulated page.
 
-Every choice is drawn from a generator that the caller seeds, so that the same seed gives the same
-page. The order of the draws is part of that promise: a line moved is another held-out set.
+Layouts, headers and colours, and images without an ECG. Every choice is drawn from a generator that
+the caller seeds, so that the same seed gives the same page. The order of the draws is part of that
+promise: a line moved is another held-out set.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Questions and answers about a simulated page, in the style of ECGInstruct and of ECGBench's four
-tasks.
+"""Questions and answers about a simulated page.
 
-`Findings` is what a page truly shows; every answer is made from it, and `parse_report` reads it
-back out of text. Abnormality detection answers with labels from a list, multiple choice with a
-letter, question answering with a sentence, and the report is a fixed sequence of statements. A page
-that cannot be read gets `NO_ECG` for every question.
+They are in the style of ECGInstruct and of ECGBench's four tasks. `Findings` is what a page truly
+shows; every answer is made from it, and `parse_report` reads it back out of text. Abnormality
+detection answers with labels from a list, multiple choice with a letter, question answering with a
+sentence, and the report is a fixed sequence of statements. A page that cannot be read gets `NO_ECG`
+for every question.
 """
 
 from __future__ import annotations
@@ -281,7 +281,7 @@ def ask(f: Findings | None, task: str, rng: np.random.Generator, topic: str | No
     """A random question of a task about a page.
 
     Args:
-        f: what the page shows; None: it is an image without an ECG.
+        f: the findings on the page; None: it is an image without an ECG.
         task: report, detection, choice, refusal or question.
         rng: chooses wordings and orders.
         topic: of a choice or a question; None: a random one.

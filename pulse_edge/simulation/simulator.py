@@ -6,8 +6,8 @@ every wave also has an amplitude per lead. Limb leads come from a frontal-plane 
 angle), so Einthoven's and Goldberger's relations hold exactly; precordial leads have their own
 amplitudes. Times are seconds, amplitudes mV, angles degrees, rates bpm.
 
-What it is not: a physiological model. Classes are drawn with a margin between them (a PR of 190-220
-ms never occurs), and nothing here stands for the distribution of a real clinic.
+This is not a physiological model. Classes keep a margin (a constant PR is never 190-220 ms), and
+their frequencies are not those of a clinic.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class EcgSpec:
-    """What is asked of the simulator: one row of labels and the numbers behind them."""
+    """The findings to simulate, and the numbers behind them."""
 
     rhythm: str = "sinus rhythm"
     rate_bpm: float = 72.0
@@ -71,7 +71,8 @@ class EcgSpec:
     lvh: bool = False
     axis_deg: float = 45.0
     t_scale: float = 1.0  # of the T wave's amplitude
-    st_of_t: float = 0.0  # ST level if `st` is none, per T wave height: see `vary_repolarization`
+    # ST level as a fraction of the T wave, used if `st` is "none": see `vary_repolarization`
+    st_of_t: float = 0.0
 
     def __post_init__(self) -> None:
         for value, legal in ((self.rhythm, RHYTHMS), (self.ectopy, ECTOPY), (self.st, ST_CHANGES)):
@@ -185,7 +186,7 @@ def _st_vector(kind: str, mv: float, rng: np.random.Generator) -> Floats:
     return np.zeros(8)
 
 
-# The most of any lead. Up to 0.1 mV is not called elevation outside of V2 and V3.
+# Limit for each lead's ST level without a finding. Outside V2 and V3, elevation begins above it.
 HEALTHY_ST_MV = 0.1
 
 
@@ -226,15 +227,18 @@ class _Heart:
         self.qt_ms = rng.uniform(390, 420)
 
     def t_peak(self, rr: float, qrs_s: float) -> float:
-        """T peak after QRS onset, by Bazett's QT less its last quarter, never too late for the next
-        beat."""
+        """Seconds from QRS onset to T peak.
+
+        76 % of Bazett's QT, which a wide QRS lengthens. At most 62 % of the RR interval, so that
+        the T wave ends before the next beat.
+        """
         qt = self.qt_ms / 1000 * np.sqrt(min(rr, 1.3)) + max(0.0, qrs_s - 0.09) * 0.6
         return float(min(qt * 0.76, rr * 0.62))
 
-    def p_wave(self, retro: float = 1.0) -> Floats:
-        """(8,) amplitudes of the P wave; `retro` scales and shapes an ectopic one."""
+    def p_wave(self) -> Floats:
+        """(8,) amplitudes of the P wave in mV."""
         return _vector(
-            self.p_mag * retro,
+            self.p_mag,
             self.p_axis,
             self.p_mag * np.array([0.35, 0.5, 0.5, 0.45, 0.4, 0.35]),
         )
@@ -408,7 +412,8 @@ def _with_ectopy(line: _Timeline, spec: EcgSpec, rr: float, rng: np.random.Gener
             shift -= 0.6 * early * rr  # the sinus node is reset: a less than compensatory pause
         else:
             out.beat(time - early * rr, 1)
-    while out.beats and out.beats[-1][0] < SECONDS:  # the train was shortened: fill its end
+    # Premature atrial beats pulled the later beats earlier: add beats up to the end
+    while out.beats and out.beats[-1][0] < SECONDS:
         out.beat(out.beats[-1][0] + rr, 0, line.beats[-1][2])
     return out
 
@@ -459,7 +464,7 @@ def simulate(spec: EcgSpec, seed: int, hz: int = 500) -> Ecg:
     Args:
         spec: the findings.
         seed: of the heart and its rhythm.
-        hz: samples a second.
+        hz: samples per second.
     """
     rng = np.random.default_rng([seed, 1])
     heart = _Heart(spec, rng)
@@ -502,7 +507,7 @@ def _beat(heart: _Heart, spec: EcgSpec, kind: int) -> tuple[_Beat, float]:
 def _with_truth(
     signal: Floats, hz: int, spec: EcgSpec, heart: _Heart, line: _Timeline, widths: Floats
 ) -> Ecg:
-    """A signal (12, samples) with the truth about it: of the events, those that it shows."""
+    """The signal (12, samples) with its ground truth: the events that lie inside the recording."""
     onsets = np.array([onset for onset, _, _ in line.beats])
     seen = (onsets >= 0) & (onsets + 0.1 < SECONDS)
     shown = onsets[seen]
@@ -700,7 +705,10 @@ def _bundle_branch_block(spec: EcgSpec, rng: np.random.Generator, block: str) ->
 
 
 def _ectopic(spec: EcgSpec, rng: np.random.Generator, rare: float) -> EcgSpec:
-    """Premature beats: single ventricular ones if others would hide another finding."""
+    """Add premature beats.
+
+    Where bigeminy or atrial beats would hide another finding, take single ventricular ones.
+    """
     single, bigeminy = ECTOPY[1:3]
     ectopy = _pick(rng, ECTOPY[1:], (0.45, 0.25 * rare, 0.3 * rare))
     irregular = spec.rhythm in ("atrial fibrillation", "sinus arrhythmia")
@@ -713,10 +721,10 @@ def vary_repolarization(spec: EcgSpec, rng: np.random.Generator) -> EcgSpec:
     """The same findings with smaller or taller T waves, which in most healthy hearts begin above
     the baseline.
 
-    The held-out pages have neither: this is of the training pages, for recordings that no simulator
-    made. In the genuine one of pydicom's tests the ST level 60 ms after J is 0.06, 0.05 and 0.12 mV
-    (II, aVF, V3) under T waves of 0.52, 0.37 and 0.86 mV, which a model that had not seen the like
-    took for ST elevation.
+    Only training pages use this, not the held-out ones: it prepares a model for real recordings. A
+    model trained without it called ST elevation in the real recording of pydicom's tests. There the
+    ST level 60 ms after J is 0.06, 0.05 and 0.12 mV (II, aVF, V3), under T waves of 0.52, 0.37 and
+    0.86 mV.
     """
     scale = float(np.exp(rng.uniform(-0.3, 0.8)))
     return replace(spec, t_scale=scale, st_of_t=float(max(0.0, rng.uniform(-0.08, 0.25))))

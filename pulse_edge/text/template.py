@@ -1,4 +1,4 @@
-"""Turns of a conversation as token ids, and ids as the prompt that a cache and an engine take."""
+"""Turns of a conversation as token ids, and ids as the engine's prompt."""
 
 from __future__ import annotations
 
@@ -99,7 +99,10 @@ class PromptBuilder:
         return f"{self._spec.user}: {question} {self._spec.assistant}:"
 
     def text(self, question: str, image: bool = True) -> str:
-        """The first turn as text, for people and for provenance."""
+        """The first turn as readable text.
+
+        Provenance stores it as `prompt`; the model gets the ids of `first_turn` instead.
+        """
         spec = self._spec
         slot = "<image>\n" if image else ""
         return f"{spec.system} {spec.user}: {slot}{question} {spec.assistant}:"

@@ -36,6 +36,9 @@ Logits = Callable[[Sequence[int]], Floats]  # the tokens in the cache -> what co
 class Counting:
     """An engine whose cache is a list of tokens, its model a function."""
 
+    draft_cost = 0.0
+    most_rows = 16
+
     def __init__(
         self, model: Logits, prompt: list[int], capacity: int = 10_000, row_cost: float = CPU
     ) -> None:

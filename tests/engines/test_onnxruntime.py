@@ -23,7 +23,8 @@ from pulse_edge.engines import cuda_driver
 from pulse_edge.engines.engine import likeliest
 from pulse_edge.engines.onnxruntime import OnnxRuntimeEngine
 from pulse_edge.engines.onnxruntime_providers import PROVIDERS, choose_attention
-from pulse_edge.engines.onnxruntime_runs import GRAPH_ROWS, TowerRun
+from pulse_edge.engines.cursor import GRAPH_ROWS
+from pulse_edge.engines.onnxruntime_runs import TowerRun
 from pulse_edge.engines.onnxruntime_tensors import DeviceTensor, lazy_zeros
 from pulse_edge.engines.options import EngineOptions
 from pulse_edge.engines.registry import open_engine

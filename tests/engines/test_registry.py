@@ -31,7 +31,7 @@ from pulse_edge.errors import EngineError, ParameterError
 
 
 def test_the_built_in_engines() -> None:
-    assert ENGINES == ("auto", "onnxruntime", "tensorrt")
+    assert ENGINES == ("auto", "native", "onnxruntime", "tensorrt")
     assert engine_names()[: len(ENGINES)] == ENGINES
     assert list_engines()[: len(BUILT_IN)] == BUILT_IN
     for row in BUILT_IN:
@@ -47,6 +47,7 @@ def test_the_built_in_engines() -> None:
         ("cpu", "cpu", "onnxruntime", ("onnxruntime", "cpu")),
         ("cuda", "auto", "auto", ("onnxruntime", "cuda")),
         ("cuda", "cpu", "auto", ("onnxruntime", "cpu")),
+        ("cuda", "auto", "native", ("native", "cuda")),
         ("standard", "auto", "auto", ("tensorrt", "cuda")),
         ("standard", "cuda", "auto", ("tensorrt", "cuda")),
         ("standard", "cpu", "auto", ("onnxruntime", "cpu")),
@@ -98,7 +99,7 @@ def exported_for(target: Any, path: Path) -> Bundle:
 def test_unknown_values() -> None:
     with pytest.raises(EngineError, match=r"^device 'npu' is not one of auto, cpu, cuda$"):
         EngineOptions("npu")
-    with pytest.raises(ParameterError, match=r"^engine 'x' is not one of auto, onnxruntime, tens"):
+    with pytest.raises(ParameterError, match=r"^engine 'x' is not one of auto, native, onnx"):
         EngineOptions(engine="x")
 
 

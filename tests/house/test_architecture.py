@@ -61,6 +61,7 @@ THIRD_PARTY = {
     "pulse_edge.engines.onnxruntime": {"onnxruntime"},
     "pulse_edge.engines.tensorrt": {"tensorrt", "tensorrt_rtx"},
     "pulse_edge.engines.cuda_runtime": {"cuda"},
+    "pulse_edge.engines.native": {"cuda"},
     "pulse_edge.simulation": {"numpy", "PIL"},
     "pulse_edge.page": {"numpy", "PIL"},
     "pulse_edge.text": {"numpy", "sentencepiece"},

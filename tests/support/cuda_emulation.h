@@ -89,15 +89,6 @@ inline T min(T a, T b) { return a < b ? a : b; }
 template <class T>
 inline T max(T a, T b) { return a > b ? a : b; }
 inline float fmaxf(float a, float b) { return a != a ? b : b != b ? a : a > b ? a : b; }
-inline float fminf(float a, float b) { return a != a ? b : b != b ? a : a < b ? a : b; }
-inline float fabsf(float a) { return __builtin_fabsf(a); }
-inline float rintf(float a) { return __builtin_rintf(a); }
-inline u32 permute(u32 a, u32 b, u32 selector) {
-  const u64 bytes = (u64)b << 32 | a;
-  u32 out = 0;
-  for (int i = 0; i < 4; i++) out |= (u32)(bytes >> 8 * (selector >> 4 * i & 7) & 255) << 8 * i;
-  return out;
-}
 inline float fminf(float a, float b) { return -fmaxf(-a, -b); }
 inline float fabsf(float value) { return __builtin_fabsf(value); }
 inline float rintf(float value) { return emulation::nearest(value); }

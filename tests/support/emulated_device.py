@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pulse_edge.engines.native.kernels import Kernel
 from pulse_edge.engines.native.steps import Launch
+
 from support.emulation import Emulated, Kind, Memory, Workshop
 
 

@@ -17,6 +17,7 @@ from pulse_edge.bundle.bundle import Bundle
 from pulse_edge.engines.native.engine import NativeEngine, assemble
 from pulse_edge.engines.native.steps import Launch
 from pulse_edge.engines.options import EngineOptions
+
 from support.emulated_device import EmulatedDevice
 from support.emulation import Kind, Workshop
 
@@ -81,7 +82,10 @@ class EmulatedExecutor(EmulatedDevice):
         self._put(work)
 
     def download(self, to: NDArray[Any], source: int) -> None:
-        self._put(lambda: ctypes.memmove(to.ctypes.data, source, to.nbytes) and None)
+        def work() -> None:
+            ctypes.memmove(to.ctypes.data, source, to.nbytes)
+
+        self._put(work)
 
     def capture(self, issue: Work) -> list[Work]:
         self._captured = []
@@ -115,15 +119,19 @@ class EmulatedExecutor(EmulatedDevice):
 
 
 def emulated_engine(
-    bundle: Bundle, workshop: Workshop, context: int | None = None
+    bundle: Bundle, workshop: Workshop, context: int | None = None, byte_cache: bool = False
 ) -> tuple[NativeEngine, EmulatedExecutor]:
     """Engine `native` whose GPU is emulated. `bundle`: for CUDA."""
     executor = EmulatedExecutor(workshop)
     options = EngineOptions(device="cpu", engine="onnxruntime", context=context)
-    engine = assemble(bundle, options, executor, lambda _: None)
+    engine = assemble(bundle, options, executor, lambda _: None, byte_cache)
     shared = {"table": engine.base.device_table.value, **engine.base.cache.values}
     for name, value in shared.items():
         size = value.tensor_size_in_bytes()
         kind = Kind.READ_ONLY if name == "table" else Kind.READ_EARLY
         executor.memory.adopt(name, value.data_ptr(), size, kind)
+    assert engine.runner
+    if rounded := engine.runner.cache.rounded:
+        for address in (*rounded.keys, *rounded.values, *rounded.scales):
+            executor.memory.mark(address, "cache of bytes", Kind.READ_EARLY)
     return engine, executor

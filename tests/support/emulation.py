@@ -78,8 +78,13 @@ class Memory:
 
     def adopt(self, name: str, address: int, size: int, kind: Kind) -> None:
         """Let kernels access memory of somebody else, which must live as long as this object."""
-        view = np.frombuffer((ctypes.c_ubyte * size).from_address(address), np.uint8)
+        memory = memoryview((ctypes.c_ubyte * size).from_address(address))
+        view = np.frombuffer(memory, np.uint8)
         self._buffers[address] = (name, view, kind)
+
+    def drop(self, address: int) -> None:
+        """Free a buffer: kernels may no longer access it."""
+        del self._buffers[address]
 
     def empty(self, name: str, size: int) -> int:
         """A buffer of NaN that a kernel is to fill."""
@@ -116,6 +121,7 @@ class Emulated:
         kernel: what it was made of.
         threads: THREADS of the source.
         shared_bytes: sizeof(Shared) of the source, 0 if it has none.
+        argument_bytes: of the kernel's argument.
     """
 
     def __init__(self, kernel: Kernel, library: Path) -> None:
@@ -126,6 +132,7 @@ class Emulated:
         self._library.argument_bytes.restype = ctypes.c_uint64
         self.threads = int(self._library.threads())
         self.shared_bytes = int(self._library.shared_bytes())
+        self.argument_bytes = int(self._library.argument_bytes())
 
     def launch(
         self,

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pulse_edge.engines.native.arguments import Gemv
-from pulse_edge.engines.native.kernels import MOST_ROWS, TILE, Epilogue, Layout
+from pulse_edge.engines.native.kernels import MOST_ROWS, TILE, ActivationLayout, Epilogue
 
 from support.emulation import Emulated, Kind, Memory
 from support.kernel_reference import (
@@ -30,7 +30,7 @@ def run(
     case: GemvCase,
     *,
     ctas: int,
-    next_layout: Layout = Layout.PLAIN,
+    next_layout: ActivationLayout = ActivationLayout.PLAIN,
     in_place: bool = True,
     seed: int = 0,
     late: bool = False,
@@ -41,7 +41,7 @@ def run(
         in_place: y takes the residual's place.
     """
     memory = Memory()
-    n, rows, k = case.n, case.rows, case.product.k
+    n, rows = case.n, case.rows
     epilogue = case.product.epilogue
     argument = Gemv(n=n, rows=rows, next_layout=int(next_layout), x_factor=case.x_factor)
     argument.epsilon = case.epsilon
@@ -79,7 +79,7 @@ def run(
     }
 
 
-def problem(case: GemvCase, outputs: dict[str, Array], next_layout: Layout) -> str | None:
+def problem(case: GemvCase, outputs: dict[str, Array], next_layout: ActivationLayout) -> str | None:
     """What is wrong with what the kernel wrote; None if nothing is."""
     sums = gemv_sums(case)
     epilogue = case.product.epilogue
@@ -101,7 +101,7 @@ def problem(case: GemvCase, outputs: dict[str, Array], next_layout: Layout) -> s
     order = order_of(next_layout, case.n)
     x = np.empty((case.rows, case.n))
     x[:, order] = outputs["next_x"].astype(np.float64)
-    if next_layout in (Layout.INT4, Layout.INT4_FINE):
+    if next_layout in (ActivationLayout.INT4, ActivationLayout.INT4_FINE):
         x[:, 1::2] *= 16
     wrong = _difference("next_x", x, activation)
     tiles = activation.reshape(case.rows, -1, TILE).sum(-1)

@@ -8,21 +8,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pulse_edge.engines.native.kernels import MOST_ROWS, TILE, Epilogue, Layout, Product
+from pulse_edge.engines.native.kernels import MOST_ROWS, TILE, ActivationLayout, Epilogue, Product
 
 Array = NDArray[Any]
 
 
-def order_of(layout: Layout, size: int) -> Array:
+def order_of(layout: ActivationLayout, size: int) -> Array:
     """[size]: which element lies at each place of a row of activations."""
-    if layout is Layout.PLAIN:
+    if layout is ActivationLayout.PLAIN:
         return np.arange(size)
-    if layout is Layout.FP16:  # of 32 a lane takes 2t, 2t+1 of each 8
+    if layout is ActivationLayout.FP16:  # of 32 a lane takes 2t, 2t+1 of each 8
         unit = [8 * j + 2 * t + e for t in range(4) for j in range(4) for e in range(2)]
-    elif layout in (Layout.INT4, Layout.INT4_FINE):
+    elif layout in (ActivationLayout.INT4, ActivationLayout.INT4_FINE):
         # A fragment of mma is a word of 8 weights: pairs (0, 4), (1, 5), (2, 6), (3, 7).
         words = range(16)
-        if layout is Layout.INT4:  # word j of each of 4 chunks
+        if layout is ActivationLayout.INT4:  # word j of each of 4 chunks
             words = [4 * t + j for j in range(4) for t in range(4)]
         unit = [8 * word + e for word in words for e in (0, 4, 1, 5, 2, 6, 3, 7)]
     else:  # two fragments are words of 4 weights: pairs (0, 2), (1, 3)
@@ -30,17 +30,17 @@ def order_of(layout: Layout, size: int) -> Array:
         for pair in range(2):
             for t in range(4):
                 for j in (2 * pair, 2 * pair + 1):
-                    word = 4 * t + j if layout is Layout.INT8 else 4 * j + t
+                    word = 4 * t + j if layout is ActivationLayout.INT8 else 4 * j + t
                     unit += [4 * word + e for e in (0, 2, 1, 3)]
     blocks = np.arange(0, size, len(unit))
     return (blocks[:, None] + np.array(unit)).reshape(-1)
 
 
-def laid_out(x: Array, layout: Layout) -> Array:
+def laid_out(x: Array, layout: ActivationLayout) -> Array:
     """Activations [rows, size] as a product reads them."""
     order = order_of(layout, x.shape[-1])
     factor = np.ones(x.shape[-1])
-    if layout in (Layout.INT4, Layout.INT4_FINE):
+    if layout in (ActivationLayout.INT4, ActivationLayout.INT4_FINE):
         factor[1::2] = 1 / 16
     return (x.astype(np.float64) * factor)[..., order].astype(np.float16)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +10,21 @@ from numpy.typing import NDArray
 
 from pulse_edge.bundle.spec import TextSpec
 from pulse_edge.engines.native.kernels import Epilogue, Product
-from pulse_edge.engines.native.steps import Cache, Gain, Layer, Matrix, Weights, scaled_gain
-from support.attention_runs import rotated
+from pulse_edge.engines.native.steps import (
+    ByteCache,
+    Gain,
+    Layer,
+    Matrix,
+    SharedCache,
+    Weights,
+    scaled_gain,
+)
+
+from support.attention_runs import attended, restored, rotated, rounded
 from support.emulated_device import EmulatedDevice
 from support.emulation import Kind
-from support.kernel_reference import random_weights, silu
 from support.kernel_reference import Weights as Stored
+from support.kernel_reference import random_weights, silu
 
 Array = NDArray[Any]
 CONSTANT = Kind.READ_ONLY
@@ -59,9 +67,16 @@ class Decoder:
     """
 
     def __init__(
-        self, text: TextSpec, storage: Storage, slots: int, capacity: int, seed: int = 0
+        self,
+        text: TextSpec,
+        storage: Storage,
+        slots: int,
+        capacity: int,
+        byte_cache: bool = False,
+        seed: int = 0,
     ) -> None:
         self.text = text
+        self._byte_cache = byte_cache
         self._storage = storage
         self._generator = np.random.default_rng(seed)
         hidden, width = text.hidden, text.heads * text.head_size
@@ -119,20 +134,27 @@ class Decoder:
             head=matrix("head", self._head, head=True),
         )
 
-    def cache_on(self, device: EmulatedDevice) -> Cache:
+    def cache_on(self, device: EmulatedDevice) -> SharedCache:
         """An empty cache; its numbers are NaN."""
-        nothing = np.full(self.shape, np.nan, np.float16)
-        keys, values = (
-            tuple(
-                device.put(f"{name} {layer}", nothing, Kind.READ_EARLY)
-                for layer in range(self.text.layers)
+        layers = range(self.text.layers)
+
+        def empty(name: str, shape: tuple[int, ...], dtype: Any) -> tuple[int, ...]:
+            size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+            nothing = np.full(size, 0xFF, np.uint8)
+            return tuple(device.put(f"{name} {i}", nothing, Kind.READ_EARLY) for i in layers)
+
+        keys, values = (empty(name, self.shape, np.float16) for name in ("keys", "values"))
+        codes = None
+        if self._byte_cache:
+            codes = ByteCache(
+                keys=empty("key bytes", self.shape, np.uint8),
+                values=empty("value bytes", self.shape, np.uint8),
+                scales=empty("scales", (*self.shape[:3], 2), np.float16),
             )
-            for name in ("keys", "values")
-        )
-        return Cache(keys, values, slots=self.shape[0], capacity=self.shape[2])
+        return SharedCache(keys, values, slots=self.shape[0], capacity=self.shape[2], rounded=codes)
 
     def step(self, numbers: Array, row_slots: Array) -> Array:
-        """Logits [rows, vocab] of tokens after `lengths`, which grow; rows of a slot are together."""
+        """Logits [rows, vocab] of tokens after `lengths`, which grow."""
         x = self._table[numbers].astype(np.float64)
         positions = self.lengths[row_slots].copy()
         for i in range(1, len(numbers)):
@@ -160,13 +182,11 @@ class Decoder:
             turn = self._cosines[position], self._sines[position]
             self.keys[layer][slot, :, position] = rotated(k, *turn)
             self.values[layer][slot, :, position] = v
-            keys = self.keys[layer][slot, :, : position + 1]
-            q = rotated(q, *turn).astype(np.float64).reshape(text.kv_heads, group, -1)
-            scores = np.einsum("kgd,kpd->kgp", q, keys) / math.sqrt(text.head_size)
-            weights = np.exp(scores - scores.max(-1, keepdims=True))
-            weights /= weights.sum(-1, keepdims=True)
-            seen = self.values[layer][slot, :, : position + 1]
-            outputs.append(np.einsum("kgp,kpd->kgd", weights, seen).reshape(-1))
+            seen = [c[layer][slot, :, : position + 1] for c in (self.keys, self.values)]
+            if self._byte_cache:
+                seen = [restored(*rounded(cache)) for cache in seen]
+            q = rotated(q, *turn).reshape(text.kv_heads, group, -1)
+            outputs.append(attended(q, *seen))
         return np.array(outputs)
 
     def _normed(self, x: Array, gain: int) -> Array:

@@ -1,4 +1,4 @@
-"""The Llama decoder as one graph for prefill, decode and verification of speculated tokens.
+"""The Llama decoder as one graph for prefill, steps and verification.
 
 Inputs are inputs_embeds [1, rows, hidden], logit_rows int64 [n] and the cache; outputs are logits
 float32 [n, vocab] of those rows, and the cache.

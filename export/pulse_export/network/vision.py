@@ -1,9 +1,8 @@
-"""CLIP ViT and LLaVA's projector as one graph: pixels float32 [views, 3, side, side] -> features
-[views, patches, hidden].
+"""CLIP ViT and LLaVA's projector as one graph.
 
-Sources: transformers modeling_clip.py `CLIPVisionTransformer`; llava clip_encoder.py (the hidden
-state before the last layers, without class token and post-LayerNorm) and
-multimodal_projector/builder.py.
+Pixels float32 [views, 3, side, side] -> features [views, patches, hidden]. Sources: transformers
+modeling_clip.py `CLIPVisionTransformer`; llava clip_encoder.py (the hidden state before the last
+layers, without class token and post-LayerNorm) and multimodal_projector/builder.py.
 """
 
 from __future__ import annotations

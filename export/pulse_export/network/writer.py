@@ -1,4 +1,7 @@
-"""What `vision.py` and `decoder.py` write with: a graph, a target, a precision, and tensors."""
+"""A graph, target, precision and tensors to write a network with.
+
+`vision.py` and `decoder.py` write with it.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ class NetworkWriter:
     Attributes:
         block: inputs that share a scale, for storages that the target has in blocks.
         tensors: the checkpoint's tensors by canonical name.
-        smoothed: tensors with their calibration where activations are quantized too; then
+        smoothed: tensors with their calibration, if activations are quantized too; then
             `tensors` is the same object.
     """
 

@@ -1,5 +1,6 @@
-"""ONNX -> TensorRT plan, with `tensorrt` on the device that will run it, or with `tensorrt_rtx`
-ahead of time.
+"""ONNX -> TensorRT plan.
+
+`tensorrt` builds on the device that will run it, `tensorrt_rtx` ahead of time.
 
 The two modules have one Python API. Their differences, with the sources:
 * Networks are always strongly typed: 10.x needs a flag for that, 11 and RTX ignore it (migration
@@ -328,7 +329,7 @@ def free_disk(bundle: Bundle) -> int:
 
 
 def free_memory() -> int | None:
-    """Bytes that can be allocated, swap included; None where the system does not tell."""
+    """Bytes that can be allocated, swap included; None if the system does not tell."""
     try:
         fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         return sum(int(fields[name].split()[0]) * 1024 for name in ("MemAvailable", "SwapFree"))

@@ -1,7 +1,7 @@
-"""Scales of an 8-bit KV cache, from what the bundle's own float cache holds after a page.
+"""Scales of an 8-bit KV cache, from the bundle's own float cache.
 
-The scales are the largest keys and values, with room to spare. `Target.quantize_cache` writes them
-into the decoder.
+The scales are the largest keys and values after a page, with room to spare. `Target.quantize_cache`
+writes them into the decoder.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def cache_peaks(bundle: Bundle, source: Checkpoint) -> dict[str, Floats]:
 def scales_of_peaks(peaks: Floats, name: str) -> Floats:
     """float32 [1, kv_heads, 1, head_size] from the largest magnitudes [kv_heads, head_size].
 
-    RoPE turns a key's channels into each other in pairs, so a pair has one scale.
+    RoPE rotates pairs of a key's channels, so a pair has one scale.
     """
     if name.endswith(".key"):
         peaks = np.tile(np.maximum(*np.split(peaks, 2, axis=1)), 2)

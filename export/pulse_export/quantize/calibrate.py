@@ -1,4 +1,4 @@
-"""The inputs of a model's linear layers on ECG pages: the largest magnitude of each channel.
+"""Largest input of each channel of a model's linear layers on ECG pages.
 
 The pages go through the numpy reference layer by layer: all samples through one layer, then the
 next. So one layer's weights are in memory at a time, and each is read once. Between layers a sample

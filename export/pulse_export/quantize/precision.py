@@ -14,9 +14,10 @@ class Storage:
         bits: of one stored number.
         quantized: whether the numbers are integer codes with scales.
         rounds_inputs: whether the layer's input is rounded to 8 bits as well.
-        bytes_per_weight: on disk; with the float32 scales of blocks of 32 where that is an option.
+        bytes_per_weight: on disk; with the float32 scales of blocks of 32 if that is an option.
         plan_memory: host memory that TensorRT takes to build a plan, in multiples of the graph's
-            weights. The largest measured with tensorrt_rtx 1.7: benchmarks/results/engines.jsonl.
+            weights. The worst case measured with tensorrt_rtx 1.7
+            (benchmarks/results/engines.jsonl).
         stored_twice: whether tensorrt_rtx 1.7 stores the weights a second time in a plan with a
             profile of single tokens.
     """
@@ -54,7 +55,7 @@ class Precision:
     decoder: str
     head: str
     vision: str  # tower and projector
-    block_size: int  # inputs that share a scale, where none is asked for; 0: nothing is quantized
+    block_size: int  # default of the inputs that share a scale; 0: nothing is quantized
     recipe: str
 
     @property
@@ -82,12 +83,12 @@ PRECISIONS = {
         Precision("fp16", "fp16", "fp16", "fp16", 0, "none"),
         Precision("int8", "int8", "int8", "int8", 128, "RTN symmetric"),
         Precision("int4", "int4", "int8", "int8", 32, "RTN symmetric"),
-        # The head reads one row a token: 8-bit activations would save nothing there, and cost
+        # The head reads one row per token: 8-bit activations would save nothing there, and cost
         # accuracy where tokens are sampled.
         Precision("w8a8", "w8a8", "int8", "w8a8", 128, "RTN symmetric"),
     )
 }
 BLOCK_SIZES = (32, 64, 128)
 HEADS = ("int8", "int4")  # storages that a quantized precision's head may have instead of its own
-TOWERS = ("int8", "fp16")  # storages that a tower may have instead, where the target runs them
+TOWERS = ("int8", "fp16")  # storages that a tower may have instead, if the target runs them
 CACHES = ("float", "int8")  # of the KV cache: the target's float type, or 8-bit codes

@@ -1,4 +1,7 @@
-"""How a calibration is made: options alone, so that a command can read them without loading it."""
+"""The options of a calibration.
+
+Options alone, so that a command can read them without loading the calibration.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ class Recipe:
     """How the scales of 8-bit activations are found.
 
     Args:
-        images: directory of ECG pages; None: where `prompts` lies, or simulated pages.
+        images: directory of ECG pages; None: the directory of `prompts`, or simulated pages.
         prompts: JSON file of conversations as ECGInstruct's; None: built-in questions.
         samples: pages to use, 1 to `MOST_SAMPLES`.
         alpha: SmoothQuant's exponent, 0 to 1. 0 leaves the activations as they are; only their

@@ -1,8 +1,11 @@
-"""The data of a calibration: ECG pages, and conversations about them as the model was trained on.
+"""Calibration samples: ECG pages with conversations about them.
 
-They come from a JSON file as ECGInstruct's (`id`, `image`, `conversations` of `from` human or gpt
-and `value`) and a directory with its images; or from a directory of pages alone, with built-in
-questions; or from nothing: then pages are simulated and drawn, with questions and right answers.
+Each is cut to the model's context. They come from one of three sources:
+
+* a JSON file like ECGInstruct's (`id`, `image`, `conversations` of `from` human or gpt and `value`)
+  and a directory with its images;
+* a directory of pages alone, with built-in questions;
+* neither: then pages are simulated and drawn, with questions and right answers.
 """
 
 from __future__ import annotations
@@ -69,7 +72,7 @@ def read_samples(
 
     Args:
         count: how many to draw; fewer if there are fewer.
-        images: directory of pages; None: where `prompts` lies, or simulated pages.
+        images: directory of pages; None: the directory of `prompts`, or simulated pages.
         prompts: conversations in ECGInstruct's format; None: built-in questions.
 
     Raises:
@@ -90,17 +93,17 @@ def read_samples(
 
 
 def _sample(entry: _Entry, template: PromptBuilder, spec: ModelSpec) -> Sample:
-    """The conversation as the runtime would have it, cut where the context ends."""
+    """The conversation as the runtime would have it, cut to the context."""
     page, turns = entry.open()
     ids = template.first_turn(turns[0])
     for at, text in enumerate(turns[1:]):
         ids += template.next_turn(text) if at % 2 else template.tokenizer.encode(text)
-    room = spec.text.context - token_count(page.size, spec) + 1
-    if room <= ids.index(IMAGE) + 1:
+    text_room = spec.text.context - token_count(page.size, spec) + 1
+    if text_room <= ids.index(IMAGE) + 1:
         raise ExportError(
             f"{entry.name}: the page's {token_count(page.size, spec)} tokens do not fit the context"
         )
-    return Sample(entry.name, page, tuple(ids[:room]))
+    return Sample(entry.name, page, tuple(ids[:text_room]))
 
 
 def _simulated(index: int) -> tuple[Image.Image, Turns]:

@@ -1,10 +1,9 @@
-"""SmoothQuant (Xiao et al. 2022, arXiv 2211.10438): a layer's large input channels are moved into
-its weights.
+"""SmoothQuant: large input channels are moved into the weights.
 
-Channel k of an activation is divided by s_k, and column k of the weights that read it is multiplied
-by s_k, with s_k = max|x_k|^alpha / max|W_k|^(1 - alpha). The product is the same, and both factors
-have fewer outliers. The division is free where it folds into the tensors that write the activation.
-`sites` is the table of those places:
+Xiao et al. 2022, arXiv 2211.10438. Channel k of an activation is divided by s_k, and column k of
+the weights that read it is multiplied by s_k, with s_k = max|x_k|^alpha / max|W_k|^(1 - alpha). The
+product is the same, and both factors have fewer outliers. The division is free where it folds into
+the tensors that write the activation. `sites` is the table of those places:
 
 * a norm before q/k/v, gate/up, fc1: its weight and bias;
 * v_proj before o_proj (attention only mixes rows), up_proj before down_proj (SwiGLU is linear in
@@ -144,7 +143,7 @@ class Smoothed:
 def smoothing_vector(inputs: Floats, weights: Floats, alpha: float) -> Floats:
     """s of a site's channels from the largest magnitudes of its inputs and weights.
 
-    It is 1 where either magnitude is zero.
+    It is 1 for channels in which either magnitude is zero.
     """
     live = (inputs > 0) & (weights > 0)
     s: Floats = np.ones_like(inputs)

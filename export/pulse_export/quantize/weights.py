@@ -52,8 +52,8 @@ def quantize(
 
     Args:
         weight: [rows, columns].
-        signed: the scale is negative where the largest element is positive. If False, that element
-            goes to the end with fewer steps (7) instead, and no scale is negative.
+        signed: the scale is negative if the block's largest element is positive. If False, that
+            element goes to the end with fewer steps (7) instead, and no scale is negative.
     """
     rows, columns = weight.shape
     blocks = -(-columns // block)

@@ -1,9 +1,10 @@
-"""ONNX Runtime's fused operators (domain `com.microsoft`), for its CPU and CUDA providers.
+"""ONNX Runtime's fused operators, for its CPU and CUDA providers.
 
-Operator contracts: docs/ContribOperators.md in microsoft/onnxruntime. The two providers run the
-same graph. They differ in its float type, and in what `MatMulNBits` multiplies (CPU: int8
-activations, quantized per block on the fly). w8a8 is the CPU's alone: whole bytes times whole
-bytes, with one scale for each token and one for each output.
+The operators are those of the domain `com.microsoft`. Operator contracts: docs/ContribOperators.md
+in microsoft/onnxruntime. The two providers run the same graph. They differ in its float type, and
+in what `MatMulNBits` multiplies (CPU: int8 activations, quantized per block on the fly). w8a8 is
+the CPU's alone: whole bytes times whole bytes, with one scale for each token and one for each
+output.
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ class OnnxRuntimeTarget:
     def adapted(self, precision: Precision, tower: str | None = None) -> Precision:
         """What replaces an int8 vision tower, which always runs thousands of rows at once.
 
-        CPU: whole bytes, which are 2.4 times as fast there as blocks (Zen 3). CUDA, where no tower
-        was asked for: fp16, because 8-bit `MatMulNBits` dequantizes the weight before each product.
+        CPU: whole bytes, which are 2.4 times as fast there as blocks (Zen 3). CUDA without
+        `--tower`: fp16, because 8-bit `MatMulNBits` dequantizes the weight before each product.
         Five views took 11.1 ms against 12.4 on an H100; it costs 0.3 GB.
         """
         vision = tower or precision.vision

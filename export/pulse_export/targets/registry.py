@@ -1,4 +1,4 @@
-"""The table of targets: what the export can write for, and the file that knows how."""
+"""The table of targets: what the export can write for."""
 
 from __future__ import annotations
 

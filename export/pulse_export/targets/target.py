@@ -82,7 +82,7 @@ class Target(Protocol):
 
     @property
     def activations(self) -> str:
-        """What quantized weights are multiplied with, in words."""
+        """Type of the activations that quantized weights are multiplied with, in words."""
 
     @property
     def calibrated(self) -> bool:
@@ -109,7 +109,7 @@ class Target(Protocol):
         """y = x W^T + b.
 
         Args:
-            scale: x is rounded to int8 codes of this step first, where the target is `calibrated`.
+            scale: x is first rounded to int8 codes of this step, if the target is `calibrated`.
         """
 
     def emit_layer_norm(

@@ -1,9 +1,9 @@
-"""Plain ONNX, opset 24, which TensorRT reads and ONNX Runtime's CPU provider can check.
+"""Plain ONNX for TensorRT, which ONNX Runtime's CPU provider can check.
 
-Operator contracts: docs/Operators.md in onnx/onnx. TensorRT's own conditions, from NvInfer.h:
-IDequantizeLayer (scales are strictly positive, zero points absent) and IKVCacheUpdateLayer (the
-cache's length is static; it is an input of the network, its update an output, and both have one
-address).
+Opset 24. Operator contracts: docs/Operators.md in onnx/onnx. TensorRT's own conditions, from
+NvInfer.h: IDequantizeLayer (scales are strictly positive, zero points absent) and
+IKVCacheUpdateLayer (the cache's length is static; it is an input of the network, its update an
+output, and both have one address).
 """
 
 from __future__ import annotations

@@ -49,9 +49,7 @@ def read_dicom(path: Path) -> Recording:
             return _from_dataset(pydicom.dcmread(path), str(path))
     except RecordingError:
         raise
-    except (
-        Exception
-    ) as error:  # pydicom parses on access, where damaged files raise nearly anything
+    except Exception as error:  # pydicom parses on access, and damaged files raise nearly anything
         reason = str(error).split("\n")[0][:100]
         raise RecordingError(
             f"{path}: not a readable DICOM file: {type(error).__name__}: {reason}"
@@ -137,8 +135,10 @@ def _from_group(group: Any, order: str, source: str) -> Recording:
 
 
 def _lead(channel: Any) -> str:
-    """A channel's lead: by code where the scheme is known (names come in any language), else by
-    name."""
+    """A channel's lead.
+
+    By code if the scheme is known, because names come in any language; else by name.
+    """
     source = (channel.get("ChannelSourceSequence") or [{}])[0]
     code = re.fullmatch(r"(?:2:|5\.6\.3-9-)(\d+)", str(source.get("CodeValue", "")))
     if code and int(code[1]) in _LEAD_CODES:

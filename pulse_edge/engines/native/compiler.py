@@ -86,14 +86,14 @@ class Compiler:
                     f"{self.name} cannot compile {kernel.source} for compute capability "
                     f"{capability / 10}: {status.name}: {self._log(program)[:500]}"
                 )
-            cubin = b" " * self._call("nvrtcGetCUBINSize", program)
+            cubin: bytes = b" " * self._call("nvrtcGetCUBINSize", program)
             self._call("nvrtcGetCUBIN", program, cubin)
             return cubin
         finally:
             self._api.nvrtcDestroyProgram(program)
 
     def _log(self, program: Any) -> str:
-        log = b" " * self._call("nvrtcGetProgramLogSize", program)
+        log: bytes = b" " * self._call("nvrtcGetProgramLogSize", program)
         self._call("nvrtcGetProgramLog", program, log)
         return log.decode(errors="replace").rstrip("\0 \n")
 

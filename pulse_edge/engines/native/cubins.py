@@ -5,22 +5,34 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from pulse_edge.bundle.bundle import Bundle
 from pulse_edge.bundle.cubins import compiled_for, read_cubins, write_cubins
+from pulse_edge.engines import cuda_driver
 from pulse_edge.engines.native.compiler import Compiler, digest
 from pulse_edge.engines.native.kernels import MOST_ROWS, Kernel
-from pulse_edge.engines.native.steps import Address, Cache, Gain, StepBuilder
-from pulse_edge.engines.native.weights import arranged, matrices
+from pulse_edge.engines.native.steps import (
+    GATE_UP,
+    Address,
+    ByteCache,
+    Gain,
+    Launch,
+    SharedCache,
+    StepBuilder,
+)
+from pulse_edge.engines.native.weights import arranged, matrices, why_not
 from pulse_edge.errors import EngineError
 from pulse_edge.progress import Progress
 
 # Most shared memory of a CTA by compute capability, in KiB (CUDA C++ Programming Guide, table
 # "Technical Specifications per Compute Capability"). It decides how kernels are compiled.
 SHARED_KIB = {75: 64, 80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 110: 227, 120: 99}
+
+LAYER_KERNELS = ("qkv", "attention", "output", GATE_UP, "down")  # in the order of their launches
 
 
 @dataclass(frozen=True)
@@ -38,19 +50,40 @@ class PlannedDevice:
         """Nothing."""
 
 
-def needed_kernels(bundle: Bundle, shared_bytes: int) -> list[Kernel]:
-    """The kernels of a bundle's steps on a GPU with so much shared memory for a CTA."""
+def needed_kernels(bundle: Bundle, shared_bytes: int, byte_cache: bool) -> list[Kernel]:
+    """The kernels of a bundle's steps.
+
+    Args:
+        bundle: that the kernels can run.
+        shared_bytes: most shared memory of a CTA of the GPU.
+        byte_cache: steps read a cache of bytes.
+    """
     text = bundle.manifest.model.text
     nowhere = (0,) * text.layers
     weights = arranged(text, matrices(bundle), lambda _: Gain(0, 1.0), 0, (0, 0))
-    cache = Cache(nowhere, nowhere, slots=1, capacity=text.context)
+    rounded = ByteCache(nowhere, nowhere, nowhere) if byte_cache else None
+    cache = SharedCache(nowhere, nowhere, slots=1, capacity=text.context, rounded=rounded)
     return kernels_of(StepBuilder(text, weights, cache, PlannedDevice(shared_bytes)))
 
 
 def kernels_of(builder: StepBuilder) -> list[Kernel]:
     """All kernels of a builder's steps, each once."""
     launches = [launch for rows in (1, MOST_ROWS) for launch in builder.launches(rows)]
+    launches += builder.round_cache(0, 1)
     return list(dict.fromkeys(launch.kernel for launch in launches))
+
+
+def launch_shapes(launches: list[Launch]) -> dict[str, str]:
+    """For provenance: how each kernel of a layer, and the head's, is launched in a step."""
+    of_layer = dict(zip(LAYER_KERNELS, launches[1:], strict=False))
+    shapes = {}
+    for name, launch in (of_layer | {"head": launches[-2]}).items():
+        defines = dict(launch.kernel.defines)
+        tiles = f"{defines['TILES']} tiles, " if "TILES" in defines else ""
+        grid = " x ".join(str(size) for size in launch.grid if size > 1) or "1"
+        warps, stages = defines["WARPS"], defines["STAGES"]
+        shapes[name] = f"{warps} warps, {stages} stages, {tiles}{grid} CTAs"
+    return shapes
 
 
 def find_cubins(
@@ -64,10 +97,11 @@ def find_cubins(
     stored = read_cubins(bundle, capability)
     names = {kernel: digest(kernel, capability) for kernel in kernels}
     missing = [kernel for kernel in kernels if names[kernel] not in stored]
-    made: dict[Kernel, bytes] = {}
+    missing = [kernel for kernel in missing if names[kernel] not in compiled]
     if missing:
         try:
             made = Compiler().compile(missing, capability)
+            compiled.update((names[kernel], cubin) for kernel, cubin in made.items())
         except EngineError as error:
             have = f" (it has {', '.join(compiled_for(bundle))})" if compiled_for(bundle) else ""
             raise EngineError(
@@ -75,29 +109,69 @@ def find_cubins(
                 f"{capability / 10}{have}, and they cannot be compiled here: {error}; "
                 f"or build them elsewhere: pulse-edge build {bundle.path} --device sm{capability}"
             ) from None
-    return {kernel: made.get(kernel) or stored[names[kernel]] for kernel in kernels}
+    return {kernel: (stored | compiled)[names[kernel]] for kernel in kernels}
 
 
-def build_cubins(
-    bundle: Bundle, capability: int, progress: Progress | None = None
-) -> dict[str, int]:
-    """Compile all kernels of a bundle for a compute capability into its `plans/`.
+compiled: dict[str, bytes] = {}  # by digest; what this process had to compile
 
-    Returns:
-        The bytes of each.
+
+@dataclass(frozen=True)
+class BuiltKernels:
+    """What `build_kernels` made.
+
+    Attributes:
+        folder: of the bundle, that holds them.
+        architecture: that they run on: sm90 is compute capability 9.0.
+        compiler: its name and version.
+        count: how many kernels there are.
+        size: their bytes.
+    """
+
+    folder: Path
+    architecture: str
+    compiler: str
+    count: int
+    size: int
+
+
+def build_kernels(
+    bundle: Bundle, architecture: str | None = None, progress: Progress | None = None
+) -> BuiltKernels:
+    """Compile all kernels of a bundle into its `plans/`. No GPU is needed.
+
+    Args:
+        bundle: for CUDA.
+        architecture: `sm90` for GPUs of compute capability 9.0; None for this machine's GPU.
+        progress: is told about each kernel.
 
     Raises:
-        EngineError: there is no compiler, or it does not know this GPU.
+        EngineError: the kernels cannot run the bundle or on that GPU, or there is no compiler.
     """
-    if capability not in SHARED_KIB:
-        known = ", ".join(f"sm{number}" for number in SHARED_KIB)
-        raise EngineError(f"the kernels are not made for sm{capability}; they are for {known}")
-    kernels = needed_kernels(bundle, SHARED_KIB[capability] << 10)
+    if problem := why_not(bundle):
+        raise EngineError(f"engine native cannot run {bundle.path}: {problem}")
+    capability = _capability(architecture)
+    room = SHARED_KIB[capability] << 10
+    caches = [needed_kernels(bundle, room, byte_cache) for byte_cache in (False, True)]
+    kernels = list(dict.fromkeys(kernel for cache in caches for kernel in cache))
     compiler = Compiler()
     cubins = compiler.compile(kernels, capability, progress)
     named = {digest(kernel, capability): cubin for kernel, cubin in cubins.items()}
-    write_cubins(bundle, capability, compiler.name, named)
-    return {name: len(cubin) for name, cubin in named.items()}
+    folder = write_cubins(bundle, capability, compiler.name, named)
+    size = sum(map(len, named.values()))
+    return BuiltKernels(folder, f"sm{capability}", compiler.name, len(named), size)
+
+
+def _capability(architecture: str | None) -> int:
+    known = {f"sm{number}": number for number in SHARED_KIB}
+    names = ", ".join(known)
+    if architecture is None:
+        here = cuda_driver.compute_capability()
+        if here is None:
+            raise EngineError(f"no GPU here; name one with --device: {names}")
+        architecture = f"sm{here}"
+    if architecture not in known:
+        raise EngineError(f"the kernels are not made for {architecture}; they are for {names}")
+    return known[architecture]
 
 
 def digest_of_all(kernels: Collection[Kernel], capability: int) -> str:

@@ -6,6 +6,7 @@ Calls have their names of the CUDA driver API's manual and of cuda-python's `cud
 from __future__ import annotations
 
 import ctypes
+import statistics
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
@@ -18,6 +19,7 @@ from pulse_edge.engines.native.kernels import Kernel
 from pulse_edge.engines.native.steps import Address, Launch
 from pulse_edge.errors import EngineError
 
+REPLAYS = 9  # of a graph that is timed
 EARLY_CAPABILITY = 90  # from which kernels may start before the one before has ended
 
 
@@ -209,8 +211,8 @@ class Gpu:
         """
         # Thread-local, because other threads may allocate meanwhile.
         mode = self._driver.api.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
-        self._driver("cuStreamBeginCapture", self._stream, mode)
         try:
+            self._driver("cuStreamBeginCapture", self._stream, mode)
             issue()
         except BaseException:
             with suppress(CudaError):  # the first error matters
@@ -229,6 +231,22 @@ class Gpu:
     def replay(self, graph: Any) -> None:
         """Put a captured graph on the stream. The context must be current."""
         self._driver("cuGraphLaunch", graph, self._stream)
+
+    def milliseconds(self, graph: Any) -> float:
+        """Of a captured graph: the median of `REPLAYS` replays. The context must be current."""
+        events = [self._driver("cuEventCreate", 0) for _ in range(2)]
+        try:
+            times = []
+            for _ in range(REPLAYS + 1):
+                self._driver("cuEventRecord", events[0], self._stream)
+                self.replay(graph)
+                self._driver("cuEventRecord", events[1], self._stream)
+                self._driver("cuEventSynchronize", events[1])
+                times.append(float(self._driver("cuEventElapsedTime", *events)))
+            return statistics.median(times[1:])
+        finally:
+            for event in events:
+                self._release("cuEventDestroy", event)
 
     def finish(self) -> None:
         """Wait until all work on the stream is done. The context must be current."""

@@ -32,7 +32,7 @@ class Epilogue(IntEnum):
     LOGITS = 3
 
 
-class Layout(IntEnum):
+class ActivationLayout(IntEnum):
     """The order of activations that a product wants: see common.cuh."""
 
     PLAIN = 0
@@ -75,14 +75,14 @@ class Product:
     epilogue: Epilogue
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> ActivationLayout:
         """The order it wants its activations in."""
         if self.bits == 16:
-            return Layout.FP16
+            return ActivationLayout.FP16
         group = 512 // self.bits  # weights in the 64 bytes that four lanes share
         if self.bits == 4:
-            return Layout.INT4 if self.block >= group else Layout.INT4_FINE
-        return Layout.INT8 if self.block >= group else Layout.INT8_FINE
+            return ActivationLayout.INT4 if self.block >= group else ActivationLayout.INT4_FINE
+        return ActivationLayout.INT8 if self.block >= group else ActivationLayout.INT8_FINE
 
 
 @dataclass(frozen=True)

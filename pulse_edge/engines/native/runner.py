@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from pulse_edge.arrays import Floats, Numbers
 from pulse_edge.engines.native.kernels import MOST_ROWS
-from pulse_edge.engines.native.steps import Address, Device, Launch, StepBuilder
+from pulse_edge.engines.native.steps import Address, Launch, SharedCache, StepBuilder, StepDevice
 from pulse_edge.errors import EngineError
 
 
-class Executor(Device, Protocol):
+class Executor(StepDevice, Protocol):
     """What runs steps: a GPU (`driver.Gpu`), or in tests an emulation of one."""
 
     def current(self) -> AbstractContextManager[None]:
@@ -51,13 +51,19 @@ class StepRunner:
 
     The first step of each shape runs launch by launch, which loads the kernels; then it is
     captured, and further ones are one graph with its copies.
+
+    Attributes:
+        cache: that the steps append to.
     """
 
-    def __init__(self, executor: Executor, builder: StepBuilder, slots: int, vocab: int) -> None:
+    def __init__(
+        self, executor: Executor, builder: StepBuilder, cache: SharedCache, vocab: int
+    ) -> None:
+        self.cache = cache
         self._executor = executor
         self._builder = builder
         self._graphs: dict[tuple[int, int], Any] = {}  # by rows and slots
-        self._inputs = executor.pinned(12 * MOST_ROWS + 4 * slots)
+        self._inputs = executor.pinned(12 * MOST_ROWS + 4 * cache.slots)
         self._numbers = self._inputs[: 8 * MOST_ROWS].view(np.int64)
         self._row_slots = self._inputs[8 * MOST_ROWS : 12 * MOST_ROWS].view(np.int32)
         self._lengths = self._inputs[12 * MOST_ROWS :].view(np.int32)
@@ -119,6 +125,12 @@ class StepRunner:
         issue()
         self._executor.finish()
         self._graphs[rows, slots] = self._executor.capture(issue)
+
+    def round_cache(self, begin: int, end: int) -> None:
+        """Copy positions that another engine has appended to the cache of bytes, if any."""
+        with self._executor.current():
+            for launch in self._builder.round_cache(begin, end):
+                self._executor.launch(launch, launch.early)
 
     def wait_for_others(self) -> None:
         """Let what another library put on its streams be done before the next step."""

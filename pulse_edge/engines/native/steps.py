@@ -1,6 +1,6 @@
 """A decode step as a list of kernel launches, for any decoder that the kernels know.
 
-What runs them is a `Device`: a GPU, or in tests an emulation of one.
+What runs them is a `StepDevice`: a GPU, or in tests an emulation of one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pulse_edge.bundle.spec import TextSpec
 from pulse_edge.engines.native import kernels
-from pulse_edge.engines.native.arguments import Attention, Choose, Embed, Gemv
+from pulse_edge.engines.native.arguments import Attention, Choose, Embed, Gemv, Quantize
 from pulse_edge.engines.native.kernels import (
     MOST_ROWS,
     TILE,
@@ -33,7 +33,7 @@ GATE_UP = "gate_up"
 Tunings = Callable[[str, Product, bool], Tuning]  # by name of a product, and for several rows
 
 
-class Device(Protocol):
+class StepDevice(Protocol):
     """What a step needs of a GPU: numbers, and memory."""
 
     @property
@@ -115,21 +115,37 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class Cache:
-    """Keys and values of each layer, [slots, kv heads, capacity, head size].
+class ByteCache:
+    """Keys and values of each layer as bytes, [slots, kv heads, capacity, head size].
 
     Attributes:
-        bits: 16 for fp16; 8 for bytes, each position with a scale for keys and one for values.
+        scales: [slots, kv heads, capacity, 2] fp16, of a position's keys and of its values.
+    """
+
+    keys: tuple[Address, ...]
+    values: tuple[Address, ...]
+    scales: tuple[Address, ...]
+
+
+@dataclass(frozen=True)
+class SharedCache:
+    """Keys and values of each layer, [slots, kv heads, capacity, head size] fp16.
+
+    Attributes:
         capacity: positions of a slot.
-        scales: [slots, kv heads, capacity, 2] fp16, of keys and values; nothing if bits are 16.
+        rounded: what steps read instead, if anything; they write both.
     """
 
     keys: tuple[Address, ...]
     values: tuple[Address, ...]
     slots: int
     capacity: int
-    bits: int = 16
-    scales: tuple[Address, ...] = ()
+    rounded: ByteCache | None = None
+
+    @property
+    def bits(self) -> int:
+        """Of a number that steps read."""
+        return 8 if self.rounded else 16
 
 
 @dataclass(frozen=True)
@@ -197,8 +213,8 @@ class StepBuilder:
         self,
         text: TextSpec,
         weights: Weights,
-        cache: Cache,
-        device: Device,
+        cache: SharedCache,
+        device: StepDevice,
         splits: int | None = None,
         tunings: Tunings | None = None,
     ) -> None:
@@ -288,6 +304,35 @@ class StepBuilder:
         choose = Choose(best=self._best, tokens=self.tokens, count=head.grid[0])
         yield Launch(kernels.CHOOSE, (rows, 1, 1), choose)
 
+    def round_cache(self, begin: int, end: int, slot: int = 0) -> list[Launch]:
+        """Launches that round positions of a slot, which another engine has put into the cache."""
+        text, cache = self._text, self._cache
+        rounded = cache.rounded
+        if rounded is None or begin >= end:
+            return []
+        kernel = kernels.quantize_kernel(text.head_size)
+        grid = (text.kv_heads, min(256, -(-(end - begin) // 4)), 1)
+        return [
+            Launch(
+                kernel,
+                grid,
+                Quantize(
+                    keys=cache.keys[layer],
+                    values=cache.values[layer],
+                    key_bytes=rounded.keys[layer],
+                    value_bytes=rounded.values[layer],
+                    scales=rounded.scales[layer],
+                    kv_heads=text.kv_heads,
+                    capacity=cache.capacity,
+                    begin=begin,
+                    end=end,
+                    slot=slot,
+                ),
+                early=False,
+            )
+            for layer in range(text.layers)
+        ]
+
     def _activations(self, width: int) -> Activations:
         sums = (self._device.allocate(4 * MOST_ROWS * width // TILE) for _ in range(2))
         return Activations(self._device.allocate(2 * MOST_ROWS * width), *sums)
@@ -366,14 +411,17 @@ class StepBuilder:
 
     def _attention(self, layer: int, rows: int, slots: int, reader: Matrix) -> Launch:
         text, cache = self._text, self._cache
+        read = cache.rounded or cache
         several = rows > 1
         argument = Attention(
             qkv=self._qkv,
             cosines=self._weights.cosines,
             sines=self._weights.sines,
-            keys=cache.keys[layer],
-            values=cache.values[layer],
-            scales=cache.scales[layer] if cache.bits == 8 else 0,
+            keys=read.keys[layer],
+            values=read.values[layer],
+            scales=cache.rounded.scales[layer] if cache.rounded else 0,
+            copied_keys=cache.keys[layer] if cache.rounded else 0,
+            copied_values=cache.values[layer] if cache.rounded else 0,
             lengths=self.lengths,
             row_slots=self.row_slots,
             x=self._inner.x,

@@ -13,10 +13,10 @@ from pulse_edge.bundle.tensors import TensorEntry, TensorFile, has_tensors, read
 from pulse_edge.engines.native import steps
 from pulse_edge.engines.native.steps import (
     Address,
-    Device,
     Gain,
     Layer,
     Matrix,
+    StepDevice,
     Weights,
     scaled_gain,
 )
@@ -92,10 +92,11 @@ class SharedWeights:
         addresses: of the tensors, by name.
     """
 
-    def __init__(self, bundle: Bundle, device: Device) -> None:
+    def __init__(self, bundle: Bundle, device: StepDevice) -> None:
         self._bundle = bundle
         self._device = device
         self._file = TensorFile(bundle)
+        self._bindings: list[Any] = []
         # Vectors are the norms' gains: `placed` makes scaled copies, and ONNX Runtime has its own.
         names = [name for name, entry in self._file.entries.items() if len(entry.shape) > 1]
         offsets: dict[str, int] = {}
@@ -120,16 +121,18 @@ class SharedWeights:
             device: ONNX Runtime's name for the memory.
 
         Returns:
-            OrtValues by name. They are valid as long as this object's device.
+            OrtValues by name. They are valid as long as this object and its device.
         """
-        binding = session.io_binding()
         output = session.get_outputs()[0].name
         values = {}
         for name, address in self.addresses.items():
             entry = self._file.entries[name]
             dtype = np.dtype(entry.dtype).type
+            # One for each tensor: in older versions a value is a view of its binding's content.
+            binding = session.io_binding()
             binding.bind_output(output, device, 0, dtype, list(entry.shape), address)
             values[name] = binding.get_outputs()[0]
+            self._bindings.append(binding)
         return values
 
     def placed(self, table: Address) -> Weights:

@@ -34,6 +34,8 @@ struct Attention {
   u16* keys;            // [slots][kv_heads][capacity][HEAD] of fp16, or of bytes
   u16* values;
   u32* scales;          // [slots][kv_heads][capacity] of bytes: two fp16
+  u16* copied_keys;     // [slots][kv_heads][capacity][HEAD] fp16, written beside bytes; or null
+  u16* copied_values;
   const int* lengths;   // [slots]: positions filled before this step
   const int* row_slots; // [rows]; rows of a slot follow each other
   u16* x;               // [rows][heads * HEAD] in `layout`
@@ -59,8 +61,9 @@ constexpr int STEPS = HEAD / 16;       // of a product along a head
 static_assert(HEAD == 32 || HEAD == 64 || HEAD == 128, "unsupported HEAD");
 static_assert(STAGES >= 2, "unsupported STAGES");
 
-// Keys and values of a slot's head.
-struct Source {
+// The cache of one KV head of one sequence (slot): read for earlier positions, appended to for new
+// ones.
+struct HeadCache {
   u16 *keys, *values;  // [capacity][HEAD] of fp16, or of bytes
   u32* scales;         // [capacity], of bytes
 };
@@ -259,12 +262,12 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(const Attention 
   const int used = max(1, (length + size - 1) / size);
   if (split >= used) return;
 
-  const Source source = source_of(p, slot, kv_head);
+  const HeadCache cache = head_cache_of(p, slot, kv_head);
   const int end = min((split + 1) * size, length);
   const int begin = split * size + warp * KEYS;
   int ahead = begin;  // what is copied next
   auto copy_next = [&](int stage) {
-    if (ahead < end) copy_keys(s.ring[warp][stage], source, ahead, end, lane);
+    if (ahead < end) copy_keys(s.ring[warp][stage], cache, ahead, end, lane);
     ahead += WARPS * KEYS;
     close_copy_group();
   };
@@ -274,7 +277,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(const Attention 
   wait_for_previous_kernel();
 
   const Queries queries = load_queries(p, first, rows, length, kv_head, tile, lane);
-  if (split == 0) append(s.fresh, p, source, first, rows, length, kv_head, tile == 0);
+  if (split == 0) {
+    append(s.fresh, p, cache, slot, first, rows, length, kv_head, tile == 0);
+  }
   __syncthreads();  // s.fresh is complete
 
   Sums sums = {{}, {-infinity(), -infinity()}, {}, {}};

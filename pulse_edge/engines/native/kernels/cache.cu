@@ -8,28 +8,28 @@
 #include "attention.cu"
 
 struct Quantize {
-  const u16* keys;      // [kv_heads][capacity][HEAD] fp16, a slot's
+  const u16* keys;      // [slots][kv_heads][capacity][HEAD] fp16
   const u16* values;
   u16* key_bytes;       // as Attention has them
   u16* value_bytes;
   u32* scales;
   int kv_heads;
-  int capacity;         // of the source
-  int byte_capacity;
+  int capacity;
   int begin, end;       // positions
-  int slot;             // of the bytes
+  int slot;
 };
 
 // A CTA a head and 4 * gridDim.y positions at a time; a warp a position, four elements a lane.
 extern "C" __global__ void __launch_bounds__(32 * WARPS) quantize_cache(const Quantize p) {
   const int lane = threadIdx.x & 31, d = 2 * lane, head = blockIdx.x;
   const bool has = d < HEAD / 2;
-  const u64 from = (u64)head * p.capacity, to = (u64)(p.slot * p.kv_heads + head) * p.byte_capacity;
+  wait_for_previous_kernel();
+  const u64 start = (u64)(p.slot * p.kv_heads + head) * p.capacity;
   for (int i = p.begin + blockIdx.y * WARPS + (threadIdx.x >> 5); i < p.end;
        i += gridDim.y * WARPS) {
     u32 scales = 0;
     for (int which = 0; which < 2; which++) {
-      const u16* source = (which ? p.values : p.keys) + (from + i) * HEAD + d;
+      const u16* source = (which ? p.values : p.keys) + (start + i) * HEAD + d;
       float x[4] = {};
       if (has) {
         for (int half = 0; half < 2; half++) {
@@ -39,9 +39,9 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) quantize_cache(const Qu
       }
       u32 bytes;
       scales |= (u32)quantize(x, bytes) << (16 * which);
-      u16* rows = (which ? p.value_bytes : p.key_bytes) + to * (HEAD / 2);
+      u16* rows = (which ? p.value_bytes : p.key_bytes) + start * (HEAD / 2);
       if (has) put_cache(rows, i, d, bytes);
     }
-    if (lane == 0) p.scales[to + i] = scales;
+    if (lane == 0) p.scales[start + i] = scales;
   }
 }

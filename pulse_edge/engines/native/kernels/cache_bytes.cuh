@@ -19,7 +19,7 @@ struct KeysValues {
   u32 scales[KEYS];  // of keys, low, and of values, high
 };
 
-__device__ __forceinline__ Source source_of(const Attention& p, int slot, int kv_head) {
+__device__ __forceinline__ HeadCache head_cache_of(const Attention& p, int slot, int kv_head) {
   const u64 offset = (u64)(slot * p.kv_heads + kv_head) * p.capacity;
   return {(u16*)((unsigned char*)p.keys + offset * HEAD),
           (u16*)((unsigned char*)p.values + offset * HEAD), p.scales + offset};
@@ -42,17 +42,17 @@ __device__ __forceinline__ u32 word_of(const uint4* chunks, int key, int number)
   return ((const u32*)&chunks[place(key, number / 4)])[number % 4];
 }
 
-__device__ __forceinline__ void copy_keys(KeysValues& to, const Source& source, int start, int end,
-                                          int lane) {
-  const unsigned char* keys = (const unsigned char*)source.keys;
-  const unsigned char* values = (const unsigned char*)source.values;
+__device__ __forceinline__ void copy_keys(KeysValues& to, const HeadCache& cache, int start,
+                                          int end, int lane) {
+  const unsigned char* keys = (const unsigned char*)cache.keys;
+  const unsigned char* values = (const unsigned char*)cache.values;
   for (int at = lane; at < KEYS * CHUNKS; at += 32) {
     const int key = at / CHUNKS, c = at % CHUNKS;
     const u64 from = (u64)min(start + key, end - 1) * HEAD + c * 16;
     copy_async<16>(&to.keys[place(key, c)], keys + from);
     copy_async<16>(&to.values[place(key, c)], values + from);
   }
-  if (lane < KEYS) copy_async<4>(&to.scales[lane], source.scales + min(start + lane, end - 1));
+  if (lane < KEYS) copy_async<4>(&to.scales[lane], cache.scales + min(start + lane, end - 1));
 }
 
 // Queries of a 16 x HEAD tile, rotated. A lane has both elements that are turned together.
@@ -129,44 +129,76 @@ __device__ __forceinline__ void put_cache(u16* rows, int position, int d, u32 by
   rows[(u64)position * (HEAD / 2) + d / 2 + HEAD / 4] = (u16)(bytes >> 16);
 }
 
+__device__ __forceinline__ void put_pairs(u16* to, const float (&x)[4]) {
+  *(u32*)to = pack(x[0], x[1]);
+  *(u32*)(to + HEAD / 2) = pack(x[2], x[3]);
+}
+
 // Keys and values of this step's rows: into `fresh`, and into the cache. A warp a row, four elements
 // a lane.
-__device__ __forceinline__ void append(KeysValues& fresh, const Attention& p, const Source& cache,
-                                       int first, int rows, int start, int kv_head, bool writes) {
-  const int lane = threadIdx.x & 31, d = 2 * lane;
+__device__ __forceinline__ void append(KeysValues& fresh, const Attention& p,
+                                       const HeadCache& cache, int slot, int first, int rows,
+                                       int start, int kv_head, bool writes) {
+  constexpr int MOST_PASSES = (ROWS + WARPS - 1) / WARPS;
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, d = 2 * lane;
   const bool has = d < HEAD / 2;
-  for (int row = threadIdx.x >> 5; row < KEYS; row += WARPS) {
+  const u64 width = (u64)(p.heads + 2 * p.kv_heads) * HEAD;
+  u32 x[MOST_PASSES][2], v[MOST_PASSES][2];  // all are loaded before the first is used
+#pragma unroll
+  for (int pass = 0; pass < MOST_PASSES; pass++) {
+    const int row = pass * WARPS + warp;
+    if (row >= rows || !has) continue;
+    const u16* from = p.qkv + (first + row) * width + (p.heads + kv_head) * HEAD + d;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      x[pass][half] = load_written((const u32*)(from + half * (HEAD / 2)));
+      v[pass][half] = load_written((const u32*)(from + p.kv_heads * HEAD + half * (HEAD / 2)));
+    }
+  }
+#pragma unroll
+  for (int pass = 0; pass < MOST_PASSES; pass++) {
+    const int row = pass * WARPS + warp;
+    if (row >= rows) break;
     float key[4] = {}, value[4] = {};
-    if (row < rows && has) {
-      const u64 width = (u64)(p.heads + 2 * p.kv_heads) * HEAD;
-      const u16* from = p.qkv + (first + row) * width + (p.heads + kv_head) * HEAD + d;
+    if (has) {
       const u64 angle = (u64)(start + row) * (HEAD / 2) + d;
       const u32 c = load_constant((const u32*)(p.cosines + angle));
       const u32 s = load_constant((const u32*)(p.sines + angle));
 #pragma unroll
       for (int half = 0; half < 2; half++) {
-        const u32 x = load_written((const u32*)(from + half * (HEAD / 2)));
-        const u32 v = load_written((const u32*)(from + p.kv_heads * HEAD + half * (HEAD / 2)));
-        key[2 * half] = low(x), key[2 * half + 1] = high(x);
-        value[2 * half] = low(v), value[2 * half + 1] = high(v);
+        key[2 * half] = low(x[pass][half]), key[2 * half + 1] = high(x[pass][half]);
+        value[2 * half] = low(v[pass][half]), value[2 * half + 1] = high(v[pass][half]);
       }
       rotate(key[0], key[2], low(c), low(s));
       rotate(key[1], key[3], high(c), high(s));
     }
     u32 keys, values;
     const u16 key_scale = quantize(key, keys), value_scale = quantize(value, values);
+    const u32 scales = (u32)key_scale | (u32)value_scale << 16;
     if (has) {
       put_bytes(fresh.keys, row, d, keys);
       put_bytes(fresh.values, row, d, values);
     }
-    const u32 scales = (u32)key_scale | (u32)value_scale << 16;
     if (lane == 0) fresh.scales[row] = scales;
-    if (row >= rows || !writes) continue;
+    if (!writes) continue;
     if (has) {
       put_cache(cache.keys, start + row, d, keys);
       put_cache(cache.values, start + row, d, values);
     }
     if (lane == 0) cache.scales[start + row] = scales;
+    if (p.copied_keys && has) {
+      const u64 at = (u64)(slot * p.kv_heads + kv_head) * p.capacity + start + row;
+      put_pairs(p.copied_keys + at * HEAD + d, key);
+      put_pairs(p.copied_values + at * HEAD + d, value);
+    }
+  }
+  // Rows after them count for nothing, and must be numbers.
+  for (int row = rows + warp; row < KEYS; row += WARPS) {
+    if (has) {
+      put_bytes(fresh.keys, row, d, 0);
+      put_bytes(fresh.values, row, d, 0);
+    }
+    if (lane == 0) fresh.scales[row] = 0;
   }
 }
 

@@ -8,7 +8,7 @@ struct KeysValues {
   uint4 values[KEYS * CHUNKS];
 };
 
-__device__ __forceinline__ Source source_of(const Attention& p, int slot, int kv_head) {
+__device__ __forceinline__ HeadCache head_cache_of(const Attention& p, int slot, int kv_head) {
   const u64 offset = (u64)(slot * p.kv_heads + kv_head) * p.capacity * HEAD;
   return {p.keys + offset, p.values + offset, nullptr};
 }
@@ -22,15 +22,15 @@ __device__ __forceinline__ int place(int key, int c) {
   return key * CHUNKS + (c ^ turn);
 }
 
-__device__ __forceinline__ void copy_keys(KeysValues& to, const Source& source, int start,
+__device__ __forceinline__ void copy_keys(KeysValues& to, const HeadCache& cache, int start,
                                           int end, int lane) {
 #pragma unroll
   for (int i = 0; i < KEYS * CHUNKS / 32; i++) {
     const int at = i * 32 + lane, key = at / CHUNKS, c = at % CHUNKS;
     // Positions past the end are copied too, of the last one: what follows it may not be numbers.
     const u64 from = (u64)min(start + key, end - 1) * HEAD + c * 8;
-    copy_async<16>(&to.keys[place(key, c)], source.keys + from);
-    copy_async<16>(&to.values[place(key, c)], source.values + from);
+    copy_async<16>(&to.keys[place(key, c)], cache.keys + from);
+    copy_async<16>(&to.values[place(key, c)], cache.values + from);
   }
 }
 
@@ -78,8 +78,9 @@ __device__ __forceinline__ Queries load_queries(const Attention& p, int first, i
 }
 
 // Keys and values of this step's rows: into `fresh`, and into the cache. Two elements a thread.
-__device__ __forceinline__ void append(KeysValues& fresh, const Attention& p, const Source& cache,
-                                       int first, int rows, int start, int kv_head, bool writes) {
+__device__ __forceinline__ void append(KeysValues& fresh, const Attention& p,
+                                       const HeadCache& cache, int slot, int first, int rows,
+                                       int start, int kv_head, bool writes) {
   u32* fresh_keys = (u32*)fresh.keys;
   u32* fresh_values = (u32*)fresh.values;
   for (int i = threadIdx.x; i < KEYS * HEAD / 4; i += THREADS) {
