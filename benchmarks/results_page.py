@@ -118,7 +118,8 @@ def gpu_runs(folder: Path) -> Iterator[str]:
         )
         yield f"**{card['name']}, driver {card['driver_version']}, {shown}; {lines[-1]['time']}**"
         results = [line for line in lines if line["kind"] == "result"]
-        for table in (stage_table(results), option_table(results), checks_table(results)):
+        tables = stage_table, step_table, option_table, checks_table
+        for table in (made(results) for made in tables):
             if len(table) > 1:
                 yield report.markdown(table)
 
@@ -151,6 +152,21 @@ def checks_table(results: Sequence[Record]) -> list[list[str]]:
             rows.append(
                 [f"answers of pulse-nano, {values['precision']}", equal, str(values["answers"])]
             )
+    return rows
+
+
+def step_table(results: Sequence[Record]) -> list[list[str]]:
+    """Milliseconds of a step of our own kernels, by themselves."""
+    steps: dict[tuple[str, int, bool], dict[int, float]] = {}
+    for line in results:
+        v = line["values"]
+        if line["result"] == "native step" and "ms" in v:
+            steps.setdefault((v["storage"], v["rows"], v["tuned"]), {})[v["depth"]] = v["ms"]
+    depths = sorted({depth for found in steps.values() for depth in found})
+    rows = [["a step of our kernels, ms", "rows", "shapes", *(f"at {d:,}" for d in depths)]]
+    for (storage, count, tuned), found in steps.items():
+        cells = [f"{found[d]:.2f}" if d in found else "-" for d in depths]
+        rows.append([storage, str(count), "tuned" if tuned else "first guess", *cells])
     return rows
 
 

@@ -190,6 +190,12 @@ ITEMS: tuple[Item, ...] = (
         _module("gemv"),
     ),
     Item(
+        "step",
+        "milliseconds of a step of our kernels by themselves, and what tuning gains",
+        90,
+        _module("step"),
+    ),
+    Item(
         "native",
         "decode steps by our own kernels next to ONNX Runtime's",
         90,
