@@ -105,7 +105,7 @@ def gpu_tests() -> list[str]:
 def _tests(plan: Layout) -> list[str]:
     _junit(plan).unlink(missing_ok=True)  # of a run before
     # So that pytest ends by itself, with its report, before it is stopped.
-    one, all_of_them = int(60 * plan.patience), int(130 * plan.patience)
+    one, all_of_them = int(60 * plan.patience), int(220 * plan.patience)
     timeouts = [f"--timeout={one}", f"--session-timeout={all_of_them}"]
     installed = importlib.util.find_spec("pytest_timeout") is not None
     options = ["-m", "gpu", "-v", "-p", "no:cacheprovider", f"--junitxml={_junit(plan)}"]
@@ -224,7 +224,7 @@ ITEMS: tuple[Item, ...] = (
         needs=("int4",),
         collect=_keep_traces,
     ),
-    Item("tests", "is it correct on this GPU (pytest -m gpu)", 150, _tests, collect=_test_results),
+    Item("tests", "is it correct on this GPU (pytest -m gpu)", 240, _tests, collect=_test_results),
     Item(
         "nano", "does pulse-nano, which is trained, answer here as on the CPU", 60, _module("nano")
     ),

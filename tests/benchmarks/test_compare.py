@@ -333,3 +333,13 @@ def test_peers_are_told_not_to_report(tmp_path: Path, monkeypatch: pytest.Monkey
     with worker.Worker("fake", Path(sys.executable), tmp_path / "log"):
         pass
     assert asked["ORT_DISABLE_TELEMETRY"] == "1"
+
+
+def test_engines_over_one_bundle_share_it(tmp_path: Path) -> None:
+    """A variant that only names an engine is not exported again."""
+    plain, native = (
+        compare.Entry("ours", variant) for variant in ("int4:128:cuda", "int4:128:cuda:native")
+    )
+    paths = [compare.converted_path(e, tmp_path, Path("checkpoint")) for e in (plain, native)]
+    assert paths[0] == paths[1]
+    assert paths[0].name == "int4-128-cuda"

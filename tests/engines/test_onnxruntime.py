@@ -20,10 +20,10 @@ from pulse_edge.bundle.bundle import open_bundle
 from pulse_edge.bundle.manifest import DECODER_GRAPH, EMBEDDINGS, VISION_GRAPH
 from pulse_edge.decode.speculation import DRAFTS
 from pulse_edge.engines import cuda_driver
+from pulse_edge.engines.cursor import GRAPH_ROWS
 from pulse_edge.engines.engine import likeliest
 from pulse_edge.engines.onnxruntime import OnnxRuntimeEngine
 from pulse_edge.engines.onnxruntime_providers import PROVIDERS, choose_attention
-from pulse_edge.engines.cursor import GRAPH_ROWS
 from pulse_edge.engines.onnxruntime_runs import TowerRun
 from pulse_edge.engines.onnxruntime_tensors import DeviceTensor, lazy_zeros
 from pulse_edge.engines.options import EngineOptions

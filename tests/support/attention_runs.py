@@ -39,6 +39,7 @@ class Case:
     layout: ActivationLayout = ActivationLayout.PLAIN
     bits: int = 16  # of a number in the cache
     copied: bool = True  # a cache of bytes has one of fp16 beside it
+    sink: bool = False  # queries look at the first position, which has next to no value
     seed: int = 0
 
     @property
@@ -73,7 +74,8 @@ def rounded(x: Array) -> tuple[Array, Array]:
 
 def restored(codes: Array, scales: Array) -> Array:
     """The float64 that bytes stand for."""
-    return (codes.astype(np.float64) - 128) * scales.astype(np.float64)[..., None]
+    values: Array = (codes.astype(np.float64) - 128) * scales.astype(np.float64)[..., None]
+    return values
 
 
 def operands(case: Case) -> Operands:
@@ -81,14 +83,23 @@ def operands(case: Case) -> Operands:
     generator = np.random.default_rng(case.seed)
     slots, head = len(case.lengths), case.head
     shape = (slots, case.kv_heads, case.capacity, head)
-    keys = generator.normal(size=shape).astype(np.float16)
-    values = generator.normal(size=shape).astype(np.float16)
+    keys: Array = generator.normal(size=shape).astype(np.float16)
+    values: Array = generator.normal(size=shape).astype(np.float16)
+    if case.sink:
+        keys, values = keys / np.float16(8), values / np.float16(32)
+        keys[:, :, 0] = 8 / np.sqrt(head)
+        values[:, :, 0] = 0
     for slot, length in enumerate(case.lengths):
         keys[slot, :, length:] = values[slot, :, length:] = np.nan
     width = (case.heads + 2 * case.kv_heads) * head
     angles = generator.uniform(0, 2 * np.pi, (case.capacity, head // 2))
+    qkv = 1.5 * generator.normal(size=(sum(case.rows), width))
+    if case.sink:
+        angles[:] = 0
+        qkv[:, : case.heads * head] = 1 + qkv[:, : case.heads * head] / 8
+        qkv[:, case.heads * head :] /= 64
     return Operands(
-        qkv=(1.5 * generator.normal(size=(sum(case.rows), width))).astype(np.float16),
+        qkv=qkv.astype(np.float16),
         cosines=np.cos(angles).astype(np.float16),
         sines=np.sin(angles).astype(np.float16),
         keys=keys,
@@ -109,7 +120,8 @@ def attended(q: Array, keys: Array, values: Array) -> Array:
     scores = np.einsum("kgd,kpd->kgp", q, keys) / math.sqrt(q.shape[-1])
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     weights /= weights.sum(-1, keepdims=True)
-    return np.einsum("kgp,kpd->kgd", weights, values).reshape(-1)
+    output: Array = np.einsum("kgp,kpd->kgd", weights, values).reshape(-1)
+    return output
 
 
 def reference(case: Case, o: Operands) -> tuple[Array, Array, Array]:

@@ -94,7 +94,8 @@ class Memory:
         """A copy of the beginning of a buffer."""
         dtype = np.dtype(dtype)
         size = int(np.prod(shape)) * dtype.itemsize
-        return self._buffers[address][1][:size].view(dtype).reshape(shape).copy()
+        values: Array = self._buffers[address][1][:size].view(dtype).reshape(shape).copy()
+        return values
 
     def replace(self, address: int, array: Array) -> None:
         """Overwrite the beginning of a buffer."""

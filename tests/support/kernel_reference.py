@@ -21,7 +21,7 @@ def order_of(layout: ActivationLayout, size: int) -> Array:
         unit = [8 * j + 2 * t + e for t in range(4) for j in range(4) for e in range(2)]
     elif layout in (ActivationLayout.INT4, ActivationLayout.INT4_FINE):
         # A fragment of mma is a word of 8 weights: pairs (0, 4), (1, 5), (2, 6), (3, 7).
-        words = range(16)
+        words = list(range(16))
         if layout is ActivationLayout.INT4:  # word j of each of 4 chunks
             words = [4 * t + j for j in range(4) for t in range(4)]
         unit = [8 * word + e for word in words for e in (0, 4, 1, 5, 2, 6, 3, 7)]
@@ -33,7 +33,8 @@ def order_of(layout: ActivationLayout, size: int) -> Array:
                     word = 4 * t + j if layout is ActivationLayout.INT8 else 4 * j + t
                     unit += [4 * word + e for e in (0, 2, 1, 3)]
     blocks = np.arange(0, size, len(unit))
-    return (blocks[:, None] + np.array(unit)).reshape(-1)
+    order: Array = (blocks[:, None] + np.array(unit)).reshape(-1)
+    return order
 
 
 def laid_out(x: Array, layout: ActivationLayout) -> Array:
@@ -42,12 +43,14 @@ def laid_out(x: Array, layout: ActivationLayout) -> Array:
     factor = np.ones(x.shape[-1])
     if layout in (ActivationLayout.INT4, ActivationLayout.INT4_FINE):
         factor[1::2] = 1 / 16
-    return (x.astype(np.float64) * factor)[..., order].astype(np.float16)
+    ordered: Array = (x.astype(np.float64) * factor)[..., order].astype(np.float16)
+    return ordered
 
 
 def tile_sums(x: Array) -> Array:
     """[rows, size / 16] float32."""
-    return x.astype(np.float64).reshape(len(x), -1, TILE).sum(-1).astype(np.float32)
+    sums: Array = x.astype(np.float64).reshape(len(x), -1, TILE).sum(-1).astype(np.float32)
+    return sums
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,8 @@ def gemv_sums(case: GemvCase) -> list[Array]:
 
 
 def silu(x: Array) -> Array:
-    return x / (1 + np.exp(-x))
+    activated: Array = x / (1 + np.exp(-x))
+    return activated
 
 
 def best_of(logits: Array) -> tuple[Array, Array]:

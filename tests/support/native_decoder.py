@@ -122,9 +122,9 @@ class Decoder:
 
         layers = []
         for number, layer in enumerate(self._layers):
-            matrices = {name: matrix(f"{name} {number}", layer[name]) for name in NAMES}
-            gains = {"input_gain": gain(2 * number), "post_gain": gain(2 * number + 1)}
-            layers.append(Layer(**gains, **matrices))
+            qkv, output, gate, up, down = (matrix(f"{n} {number}", layer[n]) for n in NAMES)
+            gains = gain(2 * number), gain(2 * number + 1)
+            layers.append(Layer(gains[0], qkv, output, gains[1], gate, up, down))
         return Weights(
             table=device.put("table", self._table, Kind.READ_EARLY),
             cosines=device.put("cosines", self._cosines, CONSTANT),
@@ -191,7 +191,8 @@ class Decoder:
 
     def _normed(self, x: Array, gain: int) -> Array:
         size = np.sqrt((x**2).mean(-1, keepdims=True) + self.text.eps)
-        return x / size * self._gains[gain].astype(np.float64)
+        normed: Array = x / size * self._gains[gain].astype(np.float64)
+        return normed
 
     def _of(self, head: bool) -> tuple[int, int]:
         storage = self._storage

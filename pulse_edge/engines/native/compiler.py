@@ -22,8 +22,8 @@ INSTALL = "pip install 'pulse-edge[native]' nvidia-cuda-nvrtc"
 def digest(kernel: Kernel, capability: int) -> str:
     """Names a cubin: its sources, macros, options and architecture in 16 hex digits."""
     text = [(name, (FOLDER / name).read_text()) for name in (kernel.source, *HEADERS)]
-    made_of = repr((text, kernel.entry, kernel.defines, OPTIONS, capability))
-    return hashlib.sha256(made_of.encode()).hexdigest()[:16]
+    content = repr((text, kernel.entry, kernel.defines, OPTIONS, capability))
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 class Compiler:

@@ -100,8 +100,8 @@ def find_cubins(
     missing = [kernel for kernel in missing if names[kernel] not in compiled]
     if missing:
         try:
-            made = Compiler().compile(missing, capability)
-            compiled.update((names[kernel], cubin) for kernel, cubin in made.items())
+            cubins = Compiler().compile(missing, capability)
+            compiled.update((names[kernel], cubin) for kernel, cubin in cubins.items())
         except EngineError as error:
             have = f" (it has {', '.join(compiled_for(bundle))})" if compiled_for(bundle) else ""
             raise EngineError(
@@ -162,16 +162,16 @@ def build_kernels(
 
 
 def _capability(architecture: str | None) -> int:
-    known = {f"sm{number}": number for number in SHARED_KIB}
-    names = ", ".join(known)
+    capabilities = {f"sm{number}": number for number in SHARED_KIB}
+    names = ", ".join(capabilities)
     if architecture is None:
         here = cuda_driver.compute_capability()
         if here is None:
             raise EngineError(f"no GPU here; name one with --device: {names}")
         architecture = f"sm{here}"
-    if architecture not in known:
+    if architecture not in capabilities:
         raise EngineError(f"the kernels are not made for {architecture}; they are for {names}")
-    return known[architecture]
+    return capabilities[architecture]
 
 
 def digest_of_all(kernels: Collection[Kernel], capability: int) -> str:

@@ -160,8 +160,8 @@ def assemble(
     engine = NativeEngine(base, runner)
     engine.weights = weights
     engine.details["launches"] = {
-        f"{rows} row" + "s" * (rows > 1): launch_shapes(builder.launches(rows))
-        for rows in (1, MOST_ROWS)
+        "1 row": launch_shapes(builder.launches(1)),
+        f"{MOST_ROWS} rows": launch_shapes(builder.launches(MOST_ROWS)),
     }
     return engine
 

@@ -138,8 +138,8 @@ class SharedWeights:
     def placed(self, table: Address) -> Weights:
         """What the steps read. `table`: of embeddings and features."""
         tables = self.addresses["rope.cos"], self.addresses["rope.sin"]
-        found = matrices(self._bundle, self.addresses)
-        return arranged(self._bundle.manifest.model.text, found, self._gain, table, tables)
+        by_name = matrices(self._bundle, self.addresses)
+        return arranged(self._bundle.manifest.model.text, by_name, self._gain, table, tables)
 
     def _gain(self, name: str) -> Gain:
         gain, factor = scaled_gain(self._file[name])
@@ -150,7 +150,7 @@ class SharedWeights:
 
 def arranged(
     text: TextSpec,
-    found: Mapping[str, Matrix],
+    by_name: Mapping[str, Matrix],
     gain: Callable[[str], Gain],
     table: Address,
     rope: tuple[Address, Address],
@@ -159,7 +159,7 @@ def arranged(
 
     Args:
         text: its geometry.
-        found: its matrices by name.
+        by_name: its matrices by name.
         gain: gives a norm's gains by name.
         table: of embeddings and features.
         rope: tables of cosines and sines.
@@ -168,12 +168,12 @@ def arranged(
     def layer(name: str) -> Layer:
         return Layer(
             input_gain=gain(f"{name}.input_layernorm.weight"),
-            qkv=found[f"{name}.qkv"],
-            output=found[f"{name}.self_attn.o_proj"],
+            qkv=by_name[f"{name}.qkv"],
+            output=by_name[f"{name}.self_attn.o_proj"],
             post_gain=gain(f"{name}.post_attention_layernorm.weight"),
-            gate=found[f"{name}.mlp.gate_proj"],
-            up=found[f"{name}.mlp.up_proj"],
-            down=found[f"{name}.mlp.down_proj"],
+            gate=by_name[f"{name}.mlp.gate_proj"],
+            up=by_name[f"{name}.mlp.up_proj"],
+            down=by_name[f"{name}.mlp.down_proj"],
         )
 
     return Weights(
@@ -182,5 +182,5 @@ def arranged(
         sines=rope[1],
         layers=tuple(layer(f"layers.{i}") for i in range(text.layers)),
         gain=gain("norm.weight"),
-        head=found[HEAD],
+        head=by_name[HEAD],
     )

@@ -15,7 +15,7 @@ from pulse_edge.engines.native.kernels import (
 
 from support import attention_runs
 from support.attention_runs import Case
-from support.emulation import Kind, Memory, Workshop
+from support.emulation import Memory, Workshop
 
 LARGE, SMALL = 227 << 10, 64 << 10  # shared memory of an H100's CTA and of a T4's
 LENGTHS = (0, 1, 15, 16, 17, 63, 64, 65, 200)
@@ -127,8 +127,8 @@ def test_a_cache_is_rounded_to_bytes(workshop: Workshop, head: int) -> None:
         assert (error <= np.maximum(largest / 254 * 1.01, 3.2e-5)).all()
 
 
-def test_nothing_is_read_early_that_this_step_writes(workshop: Workshop) -> None:
-    """The caches may be read before the kernel before has ended, but not its activations."""
-    case = Case(64, 1, 1, (40,), (1,))
-    assert attention_runs.wrong(workshop.build(kernel_of(case)), case, 2) is None
-    assert Kind.READ_EARLY < Kind.AFTER_PREVIOUS
+@pytest.mark.parametrize("bits", [16, 8])
+def test_beside_an_attention_sink(workshop: Workshop, bits: int) -> None:
+    """Small weights of small values keep their digits: the first position has almost all weight."""
+    case = Case(64, 1, 4, (600,), (2,), bits=bits, sink=True)
+    check(workshop, case, splits=2)

@@ -113,6 +113,7 @@ def attention_fault(workshop: Workshop, changes: dict[str, str]) -> str | None:
         for case, splits in (
             (Case(64, 2, 4, (200,), (5,), bits=bits), 3),
             (Case(64, 2, 4, (300, 3), (3, 4), (1, 0), bits=bits), 1),
+            (Case(64, 1, 4, (600,), (2,), bits=bits, sink=True), 2),
         ):
             kernel = attention_kernel(case.head, case.group, True, bits, 227 << 10)
             compiled = workshop.build(kernel, changes)
@@ -239,6 +240,7 @@ ALTERED = {  # file, old, new
     "a slot is left out": (GEMV, "/ WARPS - first;", "/ WARPS - first - (warp == 1);"),
     "one buffer of sums": (GEMV, "    turn ^= 1;\n", ""),
     "zero point": (BLOCKS, "BITS == 4 ? 8.f : 128.f", "BITS == 4 ? 7.f : 127.f"),
+    "digits of small weights": (BYTES, "LIFT = 64", "LIFT = 1"),
     "middle of bytes": (BYTES, "(score - queries.bias[below])", "(score)"),
 }  # fmt: skip
 

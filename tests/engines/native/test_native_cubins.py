@@ -120,7 +120,7 @@ def test_damaged_kernels_are_refused(cuda: FakeCuda, copied: Bundle, damage: str
 
 
 def test_no_compiler(monkeypatch: pytest.MonkeyPatch, opened: Bundle) -> None:
-    monkeypatch.setitem(sys.modules, "cuda", None)
+    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
     with pytest.raises(EngineError, match=r"holds no kernels .* pip install .*--device sm90"):
         find_cubins(opened, kernels_of(opened), 90)
 
@@ -171,3 +171,22 @@ def test_info_says_why_not(decoder: Path, copied: Bundle, tmp_path: Path) -> Non
     export(tiny.make_checkpoint(tmp_path / "c"), tmp_path / "b", precision="fp16", target="cuda")
     run = CliRunner().invoke(cli, ["info", str(tmp_path / "b")])
     assert "--engine native cannot decode it: heads of 16 numbers" in run.output
+
+
+@pytest.mark.parametrize("capability", [75, 90])
+def test_nvrtc_compiles_a_bundles_kernels(opened: Bundle, capability: int) -> None:
+    """The real one; it needs no GPU."""
+    pytest.importorskip("cuda.bindings", reason="needs pulse-edge[native]")
+    try:
+        nvrtc = Compiler()
+    except EngineError as error:
+        pytest.skip(str(error))
+    kernels = needed_kernels(opened, SHARED_KIB[capability] << 10, byte_cache=True)
+    told: list[int] = []
+    cubins = nvrtc.compile(kernels, capability, lambda _stage, done, _all: told.append(done))
+    assert list(cubins) == kernels
+    assert sum(told) == len(kernels)
+    assert all(cubin.startswith(b"\x7fELF") for cubin in cubins.values())
+    broken = Kernel("gemv.cu", "gemv", (("BLOCK", 100),), 32, 0)
+    with pytest.raises(EngineError, match="unsupported BLOCK"):
+        nvrtc.compile([broken], capability)

@@ -166,7 +166,7 @@ def test_no_driver(cuda: FakeCuda, opened: Bundle) -> None:
 def test_no_cuda_python(monkeypatch: pytest.MonkeyPatch, opened: Bundle) -> None:
     import sys
 
-    monkeypatch.setitem(sys.modules, "cuda", None)
+    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
     with pytest.raises(EngineError, match=r"pip install 'pulse-edge\[native\]'"):
         on_gpu(opened)
 

@@ -12,6 +12,9 @@
 constexpr int CHUNKS = HEAD / 16;  // 16 bytes each, of a key
 constexpr float SUBNORMAL = 5.9604645e-8f;  // 2^-24
 constexpr float MIDDLE = 128;
+// Of a weight times a scale, before it is rounded to fp16: keeps digits of small ones, as beside an
+// attention sink. The largest scale is 65504 / 127, so the product stays below fp16's largest.
+constexpr float LIFT = 64;
 
 struct KeysValues {
   uint4 keys[KEYS * CHUNKS];
@@ -245,7 +248,7 @@ __device__ __forceinline__ void add_keys(Sums& sums, const Queries& queries, con
       for (int e = 0; e < 2; e++) {
         const int key = key_of(h, 2 * t + e);
         // Not 0 * scale: a scale past the end may not be a number.
-        const float weight = s[h][below * 2 + e] * high(kv.scales[key]);
+        const float weight = s[h][below * 2 + e] * LIFT * high(kv.scales[key]);
         scaled[e] = to_float(to_half(key < limit[below] ? weight : 0));
         sums.bias[below] += scaled[e];
       }
@@ -276,7 +279,7 @@ __device__ __forceinline__ void finish(Sums& sums) {
 #pragma unroll
       for (int e = 0; e < 2; e++) {
         float& o = sums.o[c][below * 2 + e];
-        o = (o - bias) / SUBNORMAL;
+        o = (o - bias) / (LIFT * SUBNORMAL);
       }
     }
   }
