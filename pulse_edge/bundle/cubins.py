@@ -24,6 +24,36 @@ CUBINS, SUFFIX = "cubins.json", ".cubin"
 
 
 @dataclass(frozen=True)
+class LaunchShape:
+    """How a product is best spread over a GPU: `kernels.Tuning`, for one row or for several."""
+
+    product: str
+    several: bool
+    warps: int
+    stages: int
+    tiles: int
+    ctas: int
+    resident: int
+    slot: int
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Launch shapes that were found on a GPU.
+
+    Attributes:
+        card: the GPU's name.
+        found: where they are not the kernels' defaults.
+    """
+
+    card: str = ""
+    found: tuple[LaunchShape, ...] = ()
+
+
+NO_SHAPES = Shapes()
+
+
+@dataclass(frozen=True)
 class CubinIndex:
     """`cubins.json`.
 
@@ -31,12 +61,14 @@ class CubinIndex:
         capability: compute capability times ten: 87 is 8.7.
         compiler: its name and version.
         files: each is named by the digest of what it was compiled from.
+        shapes: of the GPU that the kernels were tuned on, if they were.
     """
 
     schema_version: int
     capability: int
     compiler: str
     files: tuple[FileEntry, ...]
+    shapes: Shapes = NO_SHAPES
     seal: str = ""
 
 
@@ -57,11 +89,39 @@ def read_cubins(bundle: Bundle, capability: int) -> dict[str, bytes]:
         EngineError: they are damaged or altered.
     """
     root = cubin_folder(bundle, capability)
-    again = f"build them again: pulse-edge build {bundle.path}"
+    index = _read_index(bundle, capability)
+    if index is None:
+        return {}
+    for entry in index.files:
+        if problem := check_file(root, entry, CUBINS):
+            raise EngineError(f"{problem}; {_again(bundle)}")
+    return {
+        entry.path.removesuffix(SUFFIX): (root / entry.path).read_bytes() for entry in index.files
+    }
+
+
+def read_shapes(bundle: Bundle, capability: int) -> Shapes:
+    """The launch shapes that the bundle's kernels for a compute capability were tuned to.
+
+    Raises:
+        EngineError: the index is damaged or altered.
+    """
+    index = _read_index(bundle, capability)
+    return index.shapes if index else NO_SHAPES
+
+
+def _again(bundle: Bundle) -> str:
+    return f"build them again: pulse-edge build {bundle.path}"
+
+
+def _read_index(bundle: Bundle, capability: int) -> CubinIndex | None:
+    """None if the bundle has no kernels for the compute capability."""
+    root = cubin_folder(bundle, capability)
+    again = _again(bundle)
     try:
         raw = (root / CUBINS).read_bytes()
     except FileNotFoundError:
-        return {}
+        return None
     except OSError as error:
         raise EngineError(f"{root / CUBINS}: cannot be read ({error.strerror}); {again}") from None
     try:
@@ -70,16 +130,15 @@ def read_cubins(bundle: Bundle, capability: int) -> dict[str, bytes]:
         raise EngineError(str(error)) from None
     if index.capability != capability:
         raise EngineError(f"{root}: its kernels were compiled for {index.capability}; {again}")
-    for entry in index.files:
-        if problem := check_file(root, entry, CUBINS):
-            raise EngineError(f"{problem}; {again}")
-    return {
-        entry.path.removesuffix(SUFFIX): (root / entry.path).read_bytes() for entry in index.files
-    }
+    return index
 
 
 def write_cubins(
-    bundle: Bundle, capability: int, compiler: str, cubins: Mapping[str, bytes]
+    bundle: Bundle,
+    capability: int,
+    compiler: str,
+    cubins: Mapping[str, bytes],
+    shapes: Shapes = NO_SHAPES,
 ) -> Path:
     """Replace a bundle's kernels for a compute capability; returns their folder."""
     root = cubin_folder(bundle, capability)
@@ -92,7 +151,7 @@ def write_cubins(
             FileEntry(path.name, path.stat().st_size, sha256_file(path))
             for path in sorted(staging.iterdir())
         )
-        index = sealed(CubinIndex(SCHEMA_VERSION, capability, compiler, files))
+        index = sealed(CubinIndex(SCHEMA_VERSION, capability, compiler, files, shapes))
         (staging / CUBINS).write_bytes(dumps(index))
         staging.chmod(0o755)  # mkdtemp's is 0o700
         if root.exists():

@@ -24,7 +24,12 @@ from pulse_edge.units import size
     help="Tokens of a prompt at a time; fewer need less memory "
     "[default: 2048 on a device with 16 GB or more, else 512].",
 )
-def build_command(bundle: str, device: str | None, prefill_rows: int | None) -> None:
+@click.option(
+    "--tune",
+    is_flag=True,
+    help="Kernels: first find the launch shapes that are fastest on the GPU in this machine.",
+)
+def build_command(bundle: str, device: str | None, prefill_rows: int | None, tune: bool) -> None:
     """Build what a GPU runs of a BUNDLE, on the device or ahead of time for it.
 
     For a BUNDLE exported with --target tensorrt these are TensorRT's plans. For one with --target
@@ -33,8 +38,10 @@ def build_command(bundle: str, device: str | None, prefill_rows: int | None) -> 
     if open_bundle(bundle, check_hashes=False).manifest.target == "cuda":
         if prefill_rows is not None:
             raise click.UsageError("--prefill-rows is for TensorRT's plans")
-        print_kernels(bundle, device)
+        print_kernels(bundle, device, tune)
         return
+    if tune:
+        raise click.UsageError("--tune is for the kernels of a bundle for --target cuda")
     plans = exporter("plan.builder")
     if device is not None:
         plans.check_device(device)
@@ -43,10 +50,12 @@ def build_command(bundle: str, device: str | None, prefill_rows: int | None) -> 
     print_build(opened, plans.choose_builder(opened, device), prefill_rows)
 
 
-def print_kernels(bundle: str, device: str | None) -> None:
+def print_kernels(bundle: str, device: str | None, tune: bool) -> None:
     """Compile a bundle's kernels, and print what was made."""
     with Status() as status:
         opened = open_bundle(bundle, progress=status)
-        built = engine_module("native").build_kernels(opened, device, status)
+        built = engine_module("native").build_kernels(opened, device, status, tune)
+    for rows, (before, after) in built.tuned.milliseconds.items():
+        click.echo(f"  a step of {rows} rows: {before:.3f} ms, tuned {after:.3f} ms")
     click.echo(f"  {built.count} kernels {size(built.size):>10}  by {built.compiler}")
     click.echo(f"{built.folder}: kernels for {built.architecture}")

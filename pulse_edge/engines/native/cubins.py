@@ -11,7 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from pulse_edge.bundle.bundle import Bundle
-from pulse_edge.bundle.cubins import compiled_for, read_cubins, write_cubins
+from pulse_edge.bundle.cubins import NO_SHAPES, compiled_for, read_cubins, write_cubins
 from pulse_edge.engines import cuda_driver
 from pulse_edge.engines.native.compiler import Compiler, digest
 from pulse_edge.engines.native.kernels import MOST_ROWS, Kernel
@@ -24,6 +24,7 @@ from pulse_edge.engines.native.steps import (
     SharedCache,
     StepBuilder,
 )
+from pulse_edge.engines.native.tuning import Choices, Tuned, choices_of, tune_bundle
 from pulse_edge.engines.native.weights import arranged, matrices, why_not
 from pulse_edge.errors import EngineError
 from pulse_edge.progress import Progress
@@ -50,20 +51,27 @@ class PlannedDevice:
         """Nothing."""
 
 
-def needed_kernels(bundle: Bundle, shared_bytes: int, byte_cache: bool) -> list[Kernel]:
+def needed_kernels(
+    bundle: Bundle,
+    shared_bytes: int,
+    byte_cache: bool,
+    choices: Choices | None = None,
+) -> list[Kernel]:
     """The kernels of a bundle's steps.
 
     Args:
         bundle: that the kernels can run.
         shared_bytes: most shared memory of a CTA of the GPU.
         byte_cache: steps read a cache of bytes.
+        choices: launch shapes; None for the defaults.
     """
     text = bundle.manifest.model.text
     nowhere = (0,) * text.layers
     weights = arranged(text, matrices(bundle), lambda _: Gain(0, 1.0), 0, (0, 0))
     rounded = ByteCache(nowhere, nowhere, nowhere) if byte_cache else None
     cache = SharedCache(nowhere, nowhere, slots=1, capacity=text.context, rounded=rounded)
-    return kernels_of(StepBuilder(text, weights, cache, PlannedDevice(shared_bytes)))
+    device = PlannedDevice(shared_bytes)
+    return kernels_of(StepBuilder(text, weights, cache, device, tunings=choices))
 
 
 def kernels_of(builder: StepBuilder) -> list[Kernel]:
@@ -125,6 +133,7 @@ class BuiltKernels:
         compiler: its name and version.
         count: how many kernels there are.
         size: their bytes.
+        tuned: the launch shapes that were found, with the times before and after.
     """
 
     folder: Path
@@ -132,17 +141,22 @@ class BuiltKernels:
     compiler: str
     count: int
     size: int
+    tuned: Tuned
 
 
 def build_kernels(
-    bundle: Bundle, architecture: str | None = None, progress: Progress | None = None
+    bundle: Bundle,
+    architecture: str | None = None,
+    progress: Progress | None = None,
+    tune: bool = False,
 ) -> BuiltKernels:
-    """Compile all kernels of a bundle into its `plans/`. No GPU is needed.
+    """Compile all kernels of a bundle into its `plans/`. No GPU is needed, but to tune.
 
     Args:
         bundle: for CUDA.
         architecture: `sm90` for GPUs of compute capability 9.0; None for this machine's GPU.
         progress: is told about each kernel.
+        tune: first find the launch shapes that are fastest on this machine's GPU.
 
     Raises:
         EngineError: the kernels cannot run the bundle or on that GPU, or there is no compiler.
@@ -151,14 +165,22 @@ def build_kernels(
         raise EngineError(f"engine native cannot run {bundle.path}: {problem}")
     capability = _capability(architecture)
     room = SHARED_KIB[capability] << 10
-    caches = [needed_kernels(bundle, room, byte_cache) for byte_cache in (False, True)]
+    tuned = _tune(bundle, capability, progress) if tune else Tuned(NO_SHAPES, {})
+    choices = choices_of(tuned.shapes)
+    caches = [needed_kernels(bundle, room, byte_cache, choices) for byte_cache in (False, True)]
     kernels = list(dict.fromkeys(kernel for cache in caches for kernel in cache))
     compiler = Compiler()
     cubins = compiler.compile(kernels, capability, progress)
     named = {digest(kernel, capability): cubin for kernel, cubin in cubins.items()}
-    folder = write_cubins(bundle, capability, compiler.name, named)
+    folder = write_cubins(bundle, capability, compiler.name, named, tuned.shapes)
     size = sum(map(len, named.values()))
-    return BuiltKernels(folder, f"sm{capability}", compiler.name, len(named), size)
+    return BuiltKernels(folder, f"sm{capability}", compiler.name, len(named), size, tuned)
+
+
+def _tune(bundle: Bundle, capability: int, progress: Progress | None) -> Tuned:
+    if cuda_driver.compute_capability() != capability:
+        raise EngineError(f"tuning takes a GPU of compute capability {capability / 10} here")
+    return tune_bundle(bundle, progress)
 
 
 def _capability(architecture: str | None) -> int:

@@ -5,17 +5,18 @@ Both work on the same weights and the same KV cache in the GPU's memory.
 
 from __future__ import annotations
 
-import warnings
 import weakref
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any, Protocol
+from warnings import warn
 
 import numpy as np
 
 from pulse_edge.arrays import Floats, Numbers
 from pulse_edge.bundle.bundle import Bundle
+from pulse_edge.bundle.cubins import NO_SHAPES, read_shapes
 from pulse_edge.bundle.spec import TextSpec
 from pulse_edge.cancellation import Cancellation
 from pulse_edge.engines.cursor import Cursor
@@ -34,6 +35,7 @@ from pulse_edge.engines.native.driver import Gpu
 from pulse_edge.engines.native.kernels import MOST_ROWS, Kernel
 from pulse_edge.engines.native.runner import Executor, StepRunner
 from pulse_edge.engines.native.steps import ByteCache, SharedCache, StepBuilder
+from pulse_edge.engines.native.tuning import Choices, choices_of
 from pulse_edge.engines.native.weights import SharedWeights, why_not
 from pulse_edge.engines.options import EngineOptions
 from pulse_edge.engines.registry import engine_module
@@ -78,7 +80,7 @@ def open_engine(bundle: Bundle, options: EngineOptions) -> NativeEngine:
         if options.engine != "auto":
             raise
         problem = str(error)
-    warnings.warn(f"ONNX Runtime decodes instead of our kernels: {problem}", stacklevel=2)
+    warn(f"ONNX Runtime decodes instead of our kernels: {problem}", stacklevel=2)
     base = engine_module("onnxruntime").open_engine(bundle, options)
     engine = NativeEngine(base, None)
     engine.details["unused"] = problem
@@ -102,13 +104,24 @@ def open_checked(
     stack = ExitStack()  # the engine's, which adds to it as it runs
     try:
         gpu = Gpu(stack)
-        kernels = needed_kernels(bundle, gpu.shared_bytes, byte_cache)
+        stored = read_shapes(bundle, gpu.capability)
+        # Another card of the same architecture may want others.
+        choices = choices_of(stored if stored.card == gpu.name else NO_SHAPES)
+        kernels = needed_kernels(bundle, gpu.shared_bytes, byte_cache, choices)
         with ThreadPoolExecutor(1) as pool:
             cubins = pool.submit(find_cubins, bundle, kernels, gpu.capability)
-            engine = assemble(bundle, options, gpu, lambda _: gpu.load(cubins.result()), byte_cache)
+            engine = assemble(
+                bundle,
+                options,
+                gpu,
+                lambda _: gpu.load(cubins.result()),
+                byte_cache,
+                choices,
+            )
         engine.details |= {
             "gpu": gpu.name,
             "architecture": f"sm{gpu.capability}",
+            "tuned": bool(choices.chosen),
             "kernels": digest_of_all(kernels, gpu.capability),
             "device_memory": gpu.used,
         }
@@ -126,6 +139,7 @@ def assemble(
     executor: Executor,
     load: Callable[[Collection[Kernel]], None],
     byte_cache: bool = False,
+    choices: Choices | None = None,
 ) -> NativeEngine:
     """An engine whose steps run on an executor. It is not checked yet.
 
@@ -135,6 +149,7 @@ def assemble(
         executor: runs the steps.
         load: is called with all kernels before the first step.
         byte_cache: see `open_checked`.
+        choices: launch shapes; None for the defaults.
     """
     text = bundle.manifest.model.text
     weights = SharedWeights(bundle, executor)
@@ -154,7 +169,7 @@ def assemble(
         rounded=rounded,
     )
     placed = weights.placed(base.device_table.value.data_ptr())
-    builder = StepBuilder(text, placed, cache, executor)
+    builder = StepBuilder(text, placed, cache, executor, tunings=choices)
     load(kernels_of(builder))
     runner = StepRunner(executor, builder, cache, text.vocab)
     engine = NativeEngine(base, runner)

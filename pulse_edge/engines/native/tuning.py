@@ -7,11 +7,16 @@ each candidate is timed within a step, with the other products as they are best 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
+from pulse_edge.bundle.bundle import Bundle
+from pulse_edge.bundle.cubins import LaunchShape, Shapes
+from pulse_edge.engines.native.compiler import Compiler
+from pulse_edge.engines.native.driver import Gpu
 from pulse_edge.engines.native.kernels import (
     MOST_ROWS,
     Kernel,
@@ -20,12 +25,14 @@ from pulse_edge.engines.native.kernels import (
     tuning_of,
 )
 from pulse_edge.engines.native.runner import Executor
-from pulse_edge.engines.native.steps import GATE_UP, Launch, StepBuilder
+from pulse_edge.engines.native.steps import GATE_UP, Launch, SharedCache, StepBuilder
+from pulse_edge.engines.native.weights import SharedWeights
 from pulse_edge.errors import EngineError
 from pulse_edge.progress import Progress
 
 PRODUCTS = ("qkv", "output", GATE_UP, "down", "head")
 POSITION = 600  # of the steps that are timed: a short answer about a page
+CAPACITY = 640  # of their cache
 # (warps, stages, tiles, CTAs of a multiprocessor, resident CTAs): those that were near the best of
 # some product in a sweep of an H100.
 CANDIDATES = tuple(
@@ -166,3 +173,66 @@ class Tuner:
             self._executor.finish()
             graph = self._executor.capture(issue)
             return self._executor.milliseconds(graph)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What tuning found.
+
+    Attributes:
+        shapes: to be stored.
+        milliseconds: of a step before and after, by rows.
+    """
+
+    shapes: Shapes
+    milliseconds: dict[int, tuple[float, float]]
+
+
+def choices_of(shapes: Shapes) -> Choices:
+    """The tunings that stored shapes say."""
+    return Choices(
+        {
+            (s.product, s.several): Tuning(s.warps, s.stages, s.tiles, s.ctas, s.resident, s.slot)
+            for s in shapes.found
+        }
+    )
+
+
+def shapes_of(choices: Choices, card: str) -> Shapes:
+    """Tunings as they are stored."""
+    found = tuple(
+        LaunchShape(product, several, t.warps, t.stages, t.tiles, t.ctas, t.resident, t.slot)
+        for (product, several), t in sorted(choices.chosen.items())
+    )
+    return Shapes(card, found)
+
+
+def tune_bundle(bundle: Bundle, progress: Progress | None = None) -> Tuned:
+    """Find the launch shapes that are fastest on this machine's first GPU.
+
+    The bundle's weights are on the GPU meanwhile, with a short KV cache; ONNX Runtime is not.
+
+    Raises:
+        EngineError: there is no GPU or no compiler, or the weights do not fit.
+    """
+    text = bundle.manifest.model.text
+    with ExitStack() as stack:
+        gpu = Gpu(stack)
+        compiler = Compiler()
+        weights = SharedWeights(bundle, gpu)
+        size = 2 * text.kv_heads * CAPACITY * text.head_size
+        keys, values = (tuple(gpu.allocate(size) for _ in range(text.layers)) for _ in range(2))
+        cache = SharedCache(keys, values, slots=1, capacity=CAPACITY)
+        table = gpu.allocate(2 * text.hidden)  # its row 0 is the token of all steps
+        gpu.write(table, np.full(text.hidden, 0.02, np.float16))
+        choices = Choices({})
+        builder = StepBuilder(text, weights.placed(table), cache, gpu, tunings=choices)
+        loaded: set[Kernel] = set()
+
+        def load(kernels: Collection[Kernel]) -> None:
+            new = [kernel for kernel in kernels if kernel not in loaded]
+            gpu.load(compiler.compile(new, gpu.capability, progress))
+            loaded.update(new)
+
+        times = Tuner(gpu, choices, builder, load).tune(progress)
+        return Tuned(shapes_of(choices, gpu.name), times)
