@@ -349,6 +349,7 @@ def test_provenance(bundle: Path, model: pulse_edge.Model) -> None:
         "height": 110,
         "format": "PNG",
         "exif_orientation": 1,
+        "notes": [],
         "views": 5,
         "tokens": 80,
     }

@@ -29,6 +29,9 @@ def print_answer(stream: Stream, status: Status, as_it_comes: bool) -> None:
             sys.stdout.flush()
     status.clear()
     click.echo("" if as_it_comes else stream.text)
+    image = stream.answer.provenance["image"]
+    for note in image["notes"] if image else ():
+        click.echo(f"note: {note}", err=True)
     click.secho(footer(stream.answer), dim=True)
 
 

@@ -25,12 +25,14 @@ class Recording:
         leads: a name for each row. The usual spellings of the 12 standard leads become those of
             `LEADS`; other leads are kept but not drawn.
         source: where it came from, for messages.
+        notes: what its reader left out or doubts, a sentence each. Said with every answer.
     """
 
     signals: NDArray[np.float32]
     rate: float
     leads: tuple[str, ...]
     source: str = ""
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         where = self.source or "recording"

@@ -79,7 +79,11 @@ class PageEncoder:
         with clock("decode_image"):
             page = decode_page(source)
         if last is not None and last.sha256 == page.sha256:  # perhaps from another kind of file
-            record = last.record | {"format": page.format, "exif_orientation": page.orientation}
+            record = last.record | {
+                "format": page.format,
+                "exif_orientation": page.orientation,
+                "notes": list(page.notes),
+            }
             self._last = dataclasses.replace(last, data_sha256=digest, record=record)
         else:
             self._last = self._encode(page, digest, clock, progress, cancellation)
@@ -114,6 +118,7 @@ class PageEncoder:
             "height": page.size[1],
             "format": page.format,
             "exif_orientation": page.orientation,
+            "notes": list(page.notes),
             "views": views,
             "tokens": len(tokens),
         }

@@ -37,6 +37,7 @@ class PageInput:
     name: str  # for messages
     pixels: Pixels | None = None
     data: bytes | None = None  # an encoded file
+    notes: tuple[str, ...] = ()  # what was lost or changed on the way, said with the answer
 
     @property
     def data_sha256(self) -> str | None:
@@ -60,6 +61,7 @@ class Page:
     format: str
     orientation: int  # EXIF value that was applied; 1 when there was none
     decode_seconds: float
+    notes: tuple[str, ...] = ()  # of its input, and what decoding changed
 
     @property
     def size(self) -> tuple[int, int]:
@@ -115,7 +117,8 @@ def _read_file(path: str | os.PathLike[str]) -> PageInput:
 def _drawn(recording: Recording) -> PageInput:
     from pulse_edge.ecg.drawing import draw_page
 
-    return PageInput(recording.source or "recording", pixels=draw_page(recording))
+    name = recording.source or "recording"
+    return PageInput(name, pixels=draw_page(recording), notes=recording.notes)
 
 
 def decode_page(source: PageInput) -> Page:
@@ -161,7 +164,7 @@ def decode_page(source: PageInput) -> Page:
     digest = hashlib.sha256(b"%d %d RGB " % rgb.size)
     digest.update(rgb.tobytes())
     seconds = time.perf_counter() - start
-    return Page(rgb, digest.hexdigest(), name, form, orientation, seconds)
+    return Page(rgb, digest.hexdigest(), name, form, orientation, seconds, source.notes)
 
 
 def _open(source: PageInput) -> Image.Image:
