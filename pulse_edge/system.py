@@ -141,6 +141,12 @@ def memory() -> int | None:
         return None
 
 
+def available_memory() -> int:
+    """Bytes that programs can still take without swapping; all of the machine's if unknown."""
+    match = re.search(r"^MemAvailable:\s*(\d+) kB", read_file(Path("/proc/meminfo")) or "", re.M)
+    return int(match[1]) << 10 if match else memory() or 0
+
+
 def _megahertz(path: Path) -> int | None:
     text = read_file(path) or ""
     return int(text) // 1000 if text.isdigit() else None

@@ -13,13 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pulse_edge.bundle.bundle import Bundle, check_file, sha256_file
+from pulse_edge.bundle.bundle import Bundle, sha256_file
 from pulse_edge.bundle.manifest import FileEntry
-from pulse_edge.bundle.plans import PLANS
+from pulse_edge.bundle.sealed_folder import PLANS, SealedFiles
 from pulse_edge.bundle.sealed_json import dumps, load_sealed, sealed
 from pulse_edge.errors import BundleError, EngineError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 CUBINS, SUFFIX = "cubins.json", ".cubin"
 
 
@@ -58,6 +58,7 @@ class CubinIndex:
     """`cubins.json`.
 
     Attributes:
+        bundle: seal of the bundle's manifest.
         capability: compute capability times ten: 87 is 8.7.
         compiler: its name and version.
         files: each is named by the digest of what it was compiled from.
@@ -65,6 +66,7 @@ class CubinIndex:
     """
 
     schema_version: int
+    bundle: str
     capability: int
     compiler: str
     files: tuple[FileEntry, ...]
@@ -88,16 +90,12 @@ def read_cubins(bundle: Bundle, capability: int) -> dict[str, bytes]:
     Raises:
         EngineError: they are damaged or altered.
     """
-    root = cubin_folder(bundle, capability)
-    index = _read_index(bundle, capability)
+    files = SealedFiles(bundle, cubin_folder(bundle, capability).name, _again(bundle))
+    index = _read_index(bundle, capability, files)
     if index is None:
         return {}
-    for entry in index.files:
-        if problem := check_file(root, entry, CUBINS):
-            raise EngineError(f"{problem}; {_again(bundle)}")
-    return {
-        entry.path.removesuffix(SUFFIX): (root / entry.path).read_bytes() for entry in index.files
-    }
+    contents = files.read(index.files, CUBINS)
+    return {name.removesuffix(SUFFIX): content for name, content in contents.items()}
 
 
 def read_shapes(bundle: Bundle, capability: int) -> Shapes:
@@ -106,7 +104,8 @@ def read_shapes(bundle: Bundle, capability: int) -> Shapes:
     Raises:
         EngineError: the index is damaged or altered.
     """
-    index = _read_index(bundle, capability)
+    files = SealedFiles(bundle, cubin_folder(bundle, capability).name, _again(bundle))
+    index = _read_index(bundle, capability, files)
     return index.shapes if index else NO_SHAPES
 
 
@@ -114,22 +113,23 @@ def _again(bundle: Bundle) -> str:
     return f"build them again: pulse-edge build {bundle.path}"
 
 
-def _read_index(bundle: Bundle, capability: int) -> CubinIndex | None:
+def _read_index(bundle: Bundle, capability: int, files: SealedFiles) -> CubinIndex | None:
     """None if the bundle has no kernels for the compute capability."""
     root = cubin_folder(bundle, capability)
     again = _again(bundle)
-    try:
-        raw = (root / CUBINS).read_bytes()
-    except FileNotFoundError:
+    raw = files.index(CUBINS)
+    if raw is None:
         return None
-    except OSError as error:
-        raise EngineError(f"{root / CUBINS}: cannot be read ({error.strerror}); {again}") from None
     try:
         index = load_sealed(CubinIndex, raw, str(root / CUBINS), SCHEMA_VERSION, again, again)
     except BundleError as error:
         raise EngineError(str(error)) from None
     if index.capability != capability:
         raise EngineError(f"{root}: its kernels were compiled for {index.capability}; {again}")
+    if index.bundle != bundle.digest:
+        raise EngineError(
+            f"{root}: its kernels were compiled for another bundle ({index.bundle[:16]}…); {again}"
+        )
     return index
 
 
@@ -151,7 +151,9 @@ def write_cubins(
             FileEntry(path.name, path.stat().st_size, sha256_file(path))
             for path in sorted(staging.iterdir())
         )
-        index = sealed(CubinIndex(SCHEMA_VERSION, capability, compiler, files, shapes))
+        index = sealed(
+            CubinIndex(SCHEMA_VERSION, bundle.digest, capability, compiler, files, shapes)
+        )
         (staging / CUBINS).write_bytes(dumps(index))
         staging.chmod(0o755)  # mkdtemp's is 0o700
         if root.exists():

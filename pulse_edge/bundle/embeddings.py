@@ -1,4 +1,4 @@
-"""The embedding table of a bundle, in its file."""
+"""The embedding table of a bundle."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from pulse_edge.arrays import Floats, Numbers
 from pulse_edge.bundle.bundle import Bundle
 from pulse_edge.bundle.manifest import EMBEDDINGS
+from pulse_edge.errors import BundleError
 
 
 class Embeddings:
     """Turns a prompt's numbers into embeddings, on the host.
 
-    Numbers below `len(embeddings)` are rows of the table in the bundle's file, which are read as
-    they are needed. Numbers from there on are rows of a page's features.
+    Numbers below `len(embeddings)` are rows of the bundle's table. Numbers from there on are rows
+    of a page's features.
     """
 
     def __init__(self, bundle: Bundle, dtype: type[np.floating[Any]]) -> None:
@@ -51,9 +52,20 @@ class Embeddings:
 
 
 def open_embeddings(bundle: Bundle) -> NDArray[Any]:
-    """The embedding table [rows, hidden], mapped: float16, float32 in fp32 bundles."""
+    """The embedding table [rows, hidden] in memory: float16, float32 in fp32 bundles.
+
+    It is a copy, because it is read for as long as the model lives, and the file may change.
+    """
     manifest = bundle.manifest
     dtype = np.float32 if manifest.precision.embeddings == "fp32" else np.float16
-    # As a plain array, because every view of a `np.memmap` costs a step time in Python.
-    table: NDArray[Any] = np.asarray(np.memmap(bundle.file(EMBEDDINGS), dtype, "r"))
-    return table.reshape(-1, manifest.model.text.hidden)
+    hidden = manifest.model.text.hidden
+    file = bundle.files.opened(EMBEDDINGS)
+    # Below the vocabulary's rows is `image_newline`, if the features are merged with it.
+    rows = manifest.model.text.vocab + (manifest.model.image.merge == "spatial_unpad")
+    if file.size != rows * hidden * np.dtype(dtype).itemsize:
+        problem = f"{file.size} bytes are no table of {rows} x {hidden} {np.dtype(dtype)}"
+        raise BundleError(f"{file.path}: {problem}; export the bundle again")
+    with file.steady():
+        content = file.content()
+        table = content.array(0, dtype, (rows, hidden))
+        return table if content.private else np.array(table)

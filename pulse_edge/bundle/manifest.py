@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from pulse_edge.bundle.limits import manifest_problem
 from pulse_edge.bundle.sealed_json import load_sealed, sealed
 from pulse_edge.bundle.spec import ModelSpec
+from pulse_edge.errors import BundleError
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -82,6 +84,8 @@ class Manifest:
 def loads(raw: bytes, where: str = MANIFEST) -> Manifest:
     """Parse and check a manifest. Raises `BundleError`."""
     outdated = "export the checkpoint again with this version, or install the version that wrote it"
-    return load_sealed(
-        Manifest, raw, where, SCHEMA_VERSION, outdated, "copy or export the bundle again"
-    )
+    again = "copy or export the bundle again"
+    manifest = load_sealed(Manifest, raw, where, SCHEMA_VERSION, outdated, again)
+    if problem := manifest_problem(manifest):
+        raise BundleError(f"{where}: {problem}; export the bundle again")
+    return manifest

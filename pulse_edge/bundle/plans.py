@@ -18,15 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pulse_edge.bundle.bundle import Bundle, check_file, sha256_file
+from pulse_edge.bundle.bundle import Bundle, sha256_file
 from pulse_edge.bundle.manifest import FileEntry
+from pulse_edge.bundle.sealed_folder import PLANS, SealedFiles
 from pulse_edge.bundle.sealed_json import dumps, load_sealed, sealed
 from pulse_edge.errors import BundleError, EngineError
 
 Library = Literal["tensorrt", "tensorrt_rtx"]
 
 SCHEMA_VERSION = 1
-PLANS, INDEX = "plans", "plans.json"
+INDEX = "plans.json"
 VISION_PLAN, DECODER_PLAN = "vision.plan", "decoder.plan"
 # TensorRT's Python modules, the preferred one first, and how each is installed.
 LIBRARIES: dict[Library, str] = {
@@ -144,7 +145,15 @@ def available(bundle: Bundle) -> list[str]:
     return sorted(p.parent.name for p in (bundle.path / PLANS).glob(f"[!.]*/{INDEX}"))
 
 
-def open_plans(bundle: Bundle, key: PlanKey) -> PlanIndex:
+@dataclass(frozen=True)
+class OpenedPlans:
+    """Plans whose seals and hashes were checked, and the files that were checked."""
+
+    index: PlanIndex
+    files: SealedFiles
+
+
+def open_plans(bundle: Bundle, key: PlanKey) -> OpenedPlans:
     """The plans for `key`, checked to the last byte.
 
     Raises:
@@ -152,14 +161,14 @@ def open_plans(bundle: Bundle, key: PlanKey) -> PlanIndex:
     """
     root = plan_directory(bundle, key)
     command = f"pulse-edge build {bundle.path}"
-    try:
-        raw = (root / INDEX).read_bytes()
-    except OSError:
+    again = f"build them again: {command}"
+    files = SealedFiles(bundle, root.name, again)
+    raw = files.index(INDEX)
+    if raw is None:
         others = f" (but for {', '.join(available(bundle))})" if available(bundle) else ""
         raise EngineError(
             f"{bundle.path} has no plans for {key}{others}; build them on this device: {command}"
-        ) from None
-    again = f"build them again: {command}"
+        )
     try:
         index = load_sealed(PlanIndex, raw, str(root / INDEX), SCHEMA_VERSION, again, again)
     except BundleError as error:
@@ -170,13 +179,11 @@ def open_plans(bundle: Bundle, key: PlanKey) -> PlanIndex:
         raise EngineError(
             f"{root}: its plans were built from another bundle ({index.bundle[:16]}…); {again}"
         )
-    problem = next(filter(None, (check_file(root, entry, INDEX) for entry in index.files)), None)
-    if problem:
-        raise EngineError(f"{problem}; {again}")
     missing = {VISION_PLAN, DECODER_PLAN} - {f.path for f in index.files}
     if missing:
         raise EngineError(f"{root / INDEX}: lists no {min(missing)}; {again}")
-    return index
+    files.check(index.files, INDEX)
+    return OpenedPlans(index, files)
 
 
 def plan_size(index: PlanIndex, plan: str) -> int:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 
 from pulse_edge.bundle.bundle import Bundle
 from pulse_edge.bundle.manifest import DECODER_GRAPH
+from pulse_edge.bundle.opened import Bytes
 from pulse_edge.bundle.sealed_json import dumps, from_json
 from pulse_edge.errors import BundleError
 
@@ -74,8 +77,8 @@ def read_index(bundle: Bundle) -> dict[str, TensorEntry]:
     if not has_tensors(bundle):
         raise BundleError(f"{bundle.path} was exported without {TENSORS}; {again}")
     try:
-        data = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+        data = json.loads(bundle.read(TENSORS))
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{path}: cannot be read ({error}); {again}") from None
     version = data.get("schema_version") if isinstance(data, dict) else None
     if version != SCHEMA_VERSION:
@@ -86,22 +89,40 @@ def read_index(bundle: Bundle) -> dict[str, TensorEntry]:
     for entry in index.tensors:
         if entry.dtype not in DTYPES:
             raise BundleError(f"{path}: {entry.name} is of {entry.dtype!r:.60}; {again}")
+        if len(entry.shape) > 8 or not all(0 <= edge < 1 << 40 for edge in entry.shape):
+            raise BundleError(f"{path}: {entry.name} has the shape {list(entry.shape)}; {again}")
+        if entry.offset % np.dtype(entry.dtype).itemsize:
+            raise BundleError(f"{path}: {entry.name} begins amid an element; {again}")
         if entry.offset < 0 or entry.offset + entry.size > sizes.get(index.file, 0):
             raise BundleError(f"{path}: {entry.name} does not lie in {index.file}; {again}")
     return {entry.name: entry for entry in index.tensors}
 
 
 class TensorFile:
-    """The decoder's weights, mapped."""
+    """The decoder's weights in memory, by name. `open_tensors` makes it."""
 
-    def __init__(self, bundle: Bundle) -> None:
-        self.entries = read_index(bundle)
-        self._bytes = np.memmap(bundle.file(DATA), np.uint8, "r") if self.entries else None
+    def __init__(self, entries: dict[str, TensorEntry], content: Bytes) -> None:
+        self.entries = entries
+        self._content = content
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         """A tensor as a view of the file. Raises `BundleError` if there is none of that name."""
-        if name not in self.entries or self._bytes is None:
+        if name not in self.entries:
             raise BundleError(f"{TENSORS} lists no {name}; export the checkpoint again")
         entry = self.entries[name]
-        content = self._bytes[entry.offset : entry.offset + entry.size]
-        return np.asarray(content).view(entry.dtype).reshape(entry.shape)
+        content = self._content[entry.offset : entry.offset + entry.size]
+        array: NDArray[Any] = content.view(entry.dtype).reshape(entry.shape)
+        return array
+
+
+@contextmanager
+def open_tensors(bundle: Bundle) -> Iterator[TensorFile]:
+    """The decoder's weights, which do not change while the body runs.
+
+    Raises:
+        BundleError: see `read_index`; or the file was changed since the bundle was opened.
+    """
+    entries = read_index(bundle)
+    file = bundle.files.opened(DATA)
+    with file.steady():
+        yield TensorFile(entries, file.content().bytes)

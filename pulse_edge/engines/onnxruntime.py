@@ -9,7 +9,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
@@ -88,18 +88,10 @@ def profile_projector(
     Returns:
         Seconds that the projector's kernels took of each run.
     """
-    ort = load_onnxruntime()
-    settings = ort.SessionOptions()
-    settings.intra_op_num_threads = options.threads
-    settings.enable_profiling = True
-    settings.log_severity_level = 4
     with tempfile.TemporaryDirectory() as folder:
-        settings.profile_file_prefix = os.path.join(folder, "vision")
-        session = ort.InferenceSession(
-            str(bundle.file(VISION_GRAPH)),
-            settings,
-            providers=[HOST.name],
-        )
+        prefix = os.path.join(folder, "vision")
+        sessions = SessionFactory(bundle, options.threads, HOST, standard=False, profile=prefix)
+        session = sessions.open(VISION_GRAPH)
         for _ in range(runs):
             session.run(["features"], {"pixels": pixels})
         with open(session.end_profiling(), encoding="utf-8") as file:
@@ -138,20 +130,24 @@ class OnnxRuntimeEngine(SingleSlot):
         self._provider = provider
         standard = manifest.target == "standard"
         sessions = SessionFactory(bundle, options.threads, provider, standard)
+        dtype: Any = np.float32 if manifest.precision.io == "fp32" else np.float16
         with ThreadPoolExecutor() as pool:  # a session packs its weights in one thread
             vision = pool.submit(sessions.open, VISION_GRAPH)
+            on_host: Future[Embeddings] | None = None
+            if manifest.target != "cuda":
+                on_host = pool.submit(Embeddings, bundle, dtype)
             if initializers:
                 sessions.initializers = initializers(vision.result())
             self.session, captures = sessions.open_decoder()
             self._vision = vision.result()
         self._initializers = sessions.initializers  # keep alive: the session holds no reference
-        gathers = any(value.name == "rows" for value in self.session.get_inputs())
-        if manifest.target == "cuda" and not gathers:
-            problem = "was exported by an older pulse-edge; export the checkpoint again"
-            raise EngineError(f"{bundle.path} {problem}")
-        dtype: Any = np.float32 if manifest.precision.io == "fp32" else np.float16
-        self.device_table = DeviceTable(bundle, provider) if gathers else None
-        self._table = self.device_table or Embeddings(bundle, dtype)
+        self.device_table: DeviceTable | None = None
+        self._table: Embeddings | DeviceTable
+        if on_host:
+            self._table = on_host.result()
+        else:
+            self._check_gathers(bundle)
+            self._table = self.device_table = DeviceTable(bundle, provider)
         self.table_rows = len(self._table)
         self.cache = DeviceCache(
             text,
@@ -175,6 +171,12 @@ class OnnxRuntimeEngine(SingleSlot):
         self._chunk = _prefill_chunk(options, provider, text, self.capacity)
         self._steps: dict[int, DecoderRun] = {}  # by rows
         self._towers: dict[tuple[int, ...], TowerRun] = {}  # by the shape of pixels
+
+    def _check_gathers(self, bundle: Bundle) -> None:
+        """Check that the decoder takes numbers of rows. Those of old exports take embeddings."""
+        if not any(value.name == "rows" for value in self.session.get_inputs()):
+            problem = "was exported by an older pulse-edge; export the checkpoint again"
+            raise EngineError(f"{bundle.path} {problem}")
 
     def encode(self, pixels: Floats, cancellation: Cancellation | None = None) -> Features:
         """See `Engine`."""

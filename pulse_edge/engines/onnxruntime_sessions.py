@@ -12,7 +12,13 @@ from pulse_edge.bundle.bundle import Bundle
 from pulse_edge.bundle.manifest import DECODER_GRAPH
 from pulse_edge.engines.onnxruntime_library import first_line, load_onnxruntime
 from pulse_edge.engines.onnxruntime_providers import Provider
-from pulse_edge.errors import EngineError
+from pulse_edge.engines.onnxruntime_weights import (
+    FOLDER_KEY,
+    SharedTensors,
+    add_files_in_memory,
+    check_places,
+)
+from pulse_edge.errors import BundleError, EngineError, PulseEdgeError
 
 FOLDED_BYTES = 500_000_000  # of the largest standard bundle whose weights become floats once
 
@@ -41,11 +47,20 @@ class SessionFactory:
         initializers: OrtValues that the decoder takes instead of its file's tensors, by name.
     """
 
-    def __init__(self, bundle: Bundle, threads: int, provider: Provider, standard: bool) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        threads: int,
+        provider: Provider,
+        standard: bool,
+        profile: str | None = None,
+    ) -> None:
+        """`profile`: where ONNX Runtime's profiles go, as the beginning of a path."""
         self._bundle = bundle
         self._threads = threads
         self._provider = provider
         self._standard = standard
+        self._profile = profile
         self.initializers: Mapping[str, Any] = {}
 
     def open_decoder(self) -> tuple[Any, bool]:
@@ -71,15 +86,14 @@ class SessionFactory:
         options = self._provider.options | (more or {})
         path = self._bundle.file(graph)
         try:
-            settings = self._settings()
-            for tensor, value in self.initializers.items() if graph == DECODER_GRAPH else ():
-                settings.add_initializer(tensor, value)
-            session = load_onnxruntime().InferenceSession(
-                str(path),
-                settings,
-                providers=[(name, options)],
-            )
+            session = self._checked_session(graph, [(name, options)])
+        except PulseEdgeError:
+            raise
         except Exception as error:  # pybind's exceptions share no base below Exception
+            if not self._bundle.files.folder.is_where_it_was():
+                # ONNX Runtime looks for the files of external data although it needs none of them.
+                replaced = "was replaced while it was loaded; load it again"
+                raise BundleError(f"{self._bundle.path}: {replaced}") from None
             why = first_line(error)
             raise EngineError(f"{path}: ONNX Runtime cannot load it ({why})") from None
         if name not in session.get_providers():
@@ -93,11 +107,55 @@ class SessionFactory:
         _open_sessions.add(session)
         return session
 
+    def _checked_session(self, graph: str, providers: list[Any]) -> Any:
+        """A session over bytes that were hashed."""
+        tensors = self._bundle.tensors(graph)
+        given = self.initializers if graph == DECODER_GRAPH else {}
+        files = {tensor.location for tensor in tensors}
+        with self._bundle.files.steady(files):
+            if not self._provider.shared:
+                session = self._session(graph, providers, given)
+                check_places(self._bundle, tensors)
+                return session
+            if self._standard:
+                settings = self._settings()
+                contents = add_files_in_memory(settings, self._bundle, graph)
+                session = self._session(graph, providers, given, settings)
+                contents.clear()
+                return session
+            copied: set[str] = set()
+            for _ in range(2):
+                shared = SharedTensors(self._bundle, graph, given, copied)
+                with shared.trimmed():
+                    session = self._session(graph, providers, {**given, **shared.values})
+                copied = shared.release()
+                if not copied:
+                    break
+            return session
+
+    def _session(
+        self,
+        graph: str,
+        providers: list[Any],
+        initializers: Mapping[str, Any],
+        settings: Any = None,
+    ) -> Any:
+        settings = settings or self._settings()
+        for tensor, value in initializers.items():
+            settings.add_initializer(tensor, value)
+        settings.add_session_config_entry(FOLDER_KEY, str(self._bundle.files.folder.pinned))
+        return load_onnxruntime().InferenceSession(
+            self._bundle.read(graph), settings, providers=providers
+        )
+
     def _settings(self) -> Any:
         ort = load_onnxruntime()
         settings = ort.SessionOptions()
         settings.intra_op_num_threads = self._threads
         settings.enable_mem_pattern = False  # it keeps one for every prompt length that ever ran
+        if self._profile is not None:
+            settings.enable_profiling = True
+            settings.profile_file_prefix = self._profile
         settings.log_severity_level = 4  # failures raise; nothing else is a user's concern
         for key, value in self._provider.config.items():
             settings.add_session_config_entry(key, value)

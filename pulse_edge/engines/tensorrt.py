@@ -24,7 +24,7 @@ from pulse_edge.bundle.bundle import Bundle
 from pulse_edge.bundle.embeddings import Embeddings
 from pulse_edge.bundle.plans import (
     DECODER_PLAN,
-    PlanIndex,
+    OpenedPlans,
     PlanKey,
     load_library,
     open_plans,
@@ -58,8 +58,8 @@ def open_engine(bundle: Bundle, options: EngineOptions) -> TensorRTEngine:
     stack = ExitStack()  # the engine's, which adds to it as it runs
     try:
         device = CudaDevice(stack)
-        library, index = _choose_plans(bundle, device.capability)
-        engine = TensorRTEngine(bundle, options, device, library, index)
+        library, plans = _choose_plans(bundle, device.capability)
+        engine = TensorRTEngine(bundle, options, device, library, plans)
     except BaseException:
         stack.close()
         raise
@@ -67,7 +67,7 @@ def open_engine(bundle: Bundle, options: EngineOptions) -> TensorRTEngine:
     return engine
 
 
-def _choose_plans(bundle: Bundle, capability: int) -> tuple[Any, PlanIndex]:
+def _choose_plans(bundle: Bundle, capability: int) -> tuple[Any, OpenedPlans]:
     """The installed library and its plans; if both are installed, the first that has plans."""
     problems = []
     for name in ("tensorrt", "tensorrt_rtx"):
@@ -94,8 +94,9 @@ class TensorRTEngine(SingleSlot):
         options: EngineOptions,
         device: CudaDevice,
         library: Any,
-        index: PlanIndex,
+        plans: OpenedPlans,
     ) -> None:
+        index = plans.index
         model = bundle.manifest.model
         text = model.text
         super().__init__(min(options.context or text.context, text.context))
@@ -105,7 +106,7 @@ class TensorRTEngine(SingleSlot):
         self._table = Embeddings(bundle, np.float16)
         self.table_rows = len(self._table)
         self._chunk = min(options.prefill_chunk or index.prefill_rows, index.prefill_rows)
-        self._contexts = PlanContexts(bundle, device, library, index)
+        self._contexts = PlanContexts(plans, device, library)
         side = model.vision.image_size
         patches = model.vision.grid**2
         self._pixels = device.buffer((index.views, 3, side, side), np.float32)

@@ -7,20 +7,11 @@ Contracts: NvInferRuntime.h, IExecutionContext.
 
 from __future__ import annotations
 
-import mmap
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from pulse_edge.bundle.bundle import Bundle
-from pulse_edge.bundle.plans import (
-    DECODER_PLAN,
-    VISION_PLAN,
-    PlanIndex,
-    error_log,
-    plan_directory,
-)
+from pulse_edge.bundle.opened import OpenedFile
+from pulse_edge.bundle.plans import DECODER_PLAN, VISION_PLAN, OpenedPlans, error_log
 from pulse_edge.engines.cuda_runtime import CudaDevice
 from pulse_edge.errors import EngineError
 
@@ -34,15 +25,15 @@ class PlanContexts:
         vision, decoder: TensorRT's engines.
     """
 
-    def __init__(self, bundle: Bundle, device: CudaDevice, library: Any, index: PlanIndex) -> None:
+    def __init__(self, plans: OpenedPlans, device: CudaDevice, library: Any) -> None:
         self._device = device
         self._trt = library
         self._log = error_log(library)
         self._kernels: Any = None
         self._runtime = library.Runtime(self._log)
-        root = plan_directory(bundle, index.key)
-        self.vision: Any = self._open(root / VISION_PLAN)
-        self.decoder: Any = self._open(root / DECODER_PLAN)
+        index = plans.index
+        self.vision: Any = self._open(plans.files.file(VISION_PLAN))
+        self.decoder: Any = self._open(plans.files.file(DECODER_PLAN))
         # Contexts are pushed to the stack later, so they are closed before their engines.
         device.stack.callback(self._close)
         engines = (self.vision, self.decoder)
@@ -50,20 +41,15 @@ class PlanContexts:
         remedy = f"build again with --prefill-rows under {index.prefill_rows}"
         self._scratch = device.allocate(self._size, "activations", remedy)
 
-    def _open(self, plan: Path) -> Any:
-        with (
-            plan.open("rb") as file,
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
-        ):
-            # Mapped: no second copy in memory, which a Jetson shares with the GPU.
-            engine = self._runtime.deserialize_cuda_engine(content)
-            if self._device.cuda.integrated() and hasattr(os, "posix_fadvise"):
-                # Nor one in the file cache, which CUDA on a Jetson counts as used.
-                content.madvise(mmap.MADV_DONTNEED)
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        size = plan.stat().st_size
+    def _open(self, plan: OpenedFile) -> Any:
+        with plan.steady():
+            # Mapped under a lease: no second copy in memory, which a Jetson shares with the GPU.
+            engine = self._runtime.deserialize_cuda_engine(plan.content().memory)
+            if self._device.cuda.integrated():
+                plan.drop_cached()  # CUDA on a Jetson counts the file cache as used
+        size = plan.size
         if engine is None:
-            call = f"deserialize_cuda_engine({plan}), {size / 1e9:.2f} GB,"
+            call = f"deserialize_cuda_engine({plan.path}), {size / 1e9:.2f} GB,"
             raise tensorrt_failure(self._device, self._log, call)
         used = self._device.used
         used["plans"] = used.get("plans", 0) + size  # a plan is its weights, but for a few MB

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from pulse_edge.bundle import bundle as module
 from pulse_edge.bundle.bundle import open_bundle, open_while_hashing
 from pulse_edge.bundle.manifest import MANIFEST, SCHEMA_VERSION, WEIGHTS, Manifest, loads
+from pulse_edge.bundle.opened import Bytes
 from pulse_edge.bundle.sealed_json import dumps
 from pulse_edge.errors import BundleError
 
@@ -279,17 +280,18 @@ def test_a_body_that_fails_of_its_own_says_that(bundle: Path) -> None:
 def test_weights_are_checked_while_the_body_runs(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    running, hash_file = threading.Event(), module.sha256_file
+    running, hash_content = threading.Event(), module.sha256_content
+    late_files: list[int] = []
 
-    def late(path: Path, progress: Callable[[int], None] | None = None) -> str:
-        assert not path.name.endswith(WEIGHTS) or running.wait(10), (
-            "hashed before the body, or instead of it"
-        )
-        return hash_file(path, progress)
+    def late(content: Bytes, step: Callable[[int], None] | None = None) -> str:
+        assert running.wait(10), "hashed before the body, or instead of it"
+        late_files.append(len(content))
+        return hash_content(content, step)
 
-    monkeypatch.setattr(module, "sha256_file", late)
-    with open_while_hashing(bundle):
+    monkeypatch.setattr(module, "sha256_content", late)
+    with open_while_hashing(bundle) as opened:
         running.set()
+    assert len(late_files) == len(opened.weights) == 3
 
 
 def test_ctrl_c_does_not_wait_for_the_rest_of_the_check(
@@ -297,15 +299,13 @@ def test_ctrl_c_does_not_wait_for_the_rest_of_the_check(
 ) -> None:
     started = threading.Event()
 
-    def endless(path: Path, progress: Callable[[int], None]) -> str:
-        while path.name.endswith(WEIGHTS):
-            progress(1)
+    def endless(_content: Bytes, step: Callable[[int], None]) -> str:
+        while True:
+            step(1)
             started.set()
             time.sleep(0.001)
-        return next(f.sha256 for f in open_files if f.path == path.name)
 
-    open_files = open_bundle(bundle).manifest.files
-    monkeypatch.setattr(module, "sha256_file", endless)
+    monkeypatch.setattr(module, "sha256_content", endless)
     with pytest.raises(KeyboardInterrupt), open_while_hashing(bundle):
         raise KeyboardInterrupt if started.wait(10) else AssertionError
 

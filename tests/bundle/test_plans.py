@@ -20,7 +20,6 @@ pytest.importorskip("onnx", "1.19", reason="opset 24 is written by onnx 1.19 and
 from pulse_edge.bundle.bundle import Bundle, open_bundle
 from pulse_edge.bundle.plans import (
     INDEX,
-    PLANS,
     Library,
     PlanKey,
     available,
@@ -30,6 +29,7 @@ from pulse_edge.bundle.plans import (
     publish,
     staged,
 )
+from pulse_edge.bundle.sealed_folder import PLANS
 from pulse_edge.bundle.sealed_json import dumps
 from pulse_edge.cli import cli
 from pulse_edge.errors import EngineError
@@ -66,7 +66,7 @@ def bundle(bundles: Bundles, tmp_path: Path) -> Bundle:
 def test_plans_are_found_by_their_key(bundle: Bundle) -> None:
     root = plant(bundle)
     assert (root.name, available(bundle)) == ("tensorrt-10.16.1-sm87", ["tensorrt-10.16.1-sm87"])
-    index = open_plans(bundle, KEY)
+    index = open_plans(bundle, KEY).index
     assert (index.key, index.bundle, index.step_profile) == (KEY, bundle.digest, 1)
     assert sorted(p.name for p in (bundle.path / PLANS).iterdir()) == [
         root.name
@@ -180,4 +180,4 @@ def test_views(bundles: Bundles) -> None:
 
 def test_an_index_is_canonical(bundle: Bundle) -> None:
     root = plant(bundle)
-    assert dumps(open_plans(bundle, KEY)) == (root / INDEX).read_bytes()
+    assert dumps(open_plans(bundle, KEY).index) == (root / INDEX).read_bytes()

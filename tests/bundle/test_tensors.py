@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import onnx
 
 from pulse_edge.bundle.bundle import Bundle, open_bundle
 from pulse_edge.bundle.manifest import DECODER_GRAPH
-from pulse_edge.bundle.tensors import TENSORS, TensorFile, has_tensors, read_index
+from pulse_edge.bundle.tensors import TENSORS, has_tensors, open_tensors, read_index
 from pulse_edge.errors import BundleError
 
 from support.fixture_types import Bundles
@@ -28,16 +27,16 @@ def test_tensors_are_those_of_the_graph(bundles: Bundles, precision: str, block:
     bundle = open_bundle(bundles(precision, block, "cuda"))
     graph = onnx.load(str(bundle.file(DECODER_GRAPH))).graph
     stored = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer}
-    file = TensorFile(bundle)
-    assert {name for name in stored if name not in file.entries} <= {
-        name for name in stored if name.startswith("const.")
-    }
-    assert "norm.weight" in file.entries
-    for name in file.entries:
-        assert file[name].dtype == stored[name].dtype
-        assert np.array_equal(file[name], stored[name])
-    with pytest.raises(BundleError, match="lists no nothing"):
-        file["nothing"]
+    with open_tensors(bundle) as file:
+        assert {name for name in stored if name not in file.entries} <= {
+            name for name in stored if name.startswith("const.")
+        }
+        assert "norm.weight" in file.entries
+        for name in file.entries:
+            assert file[name].dtype == stored[name].dtype
+            assert np.array_equal(file[name], stored[name])
+        with pytest.raises(BundleError, match="lists no nothing"):
+            file["nothing"]
 
 
 def test_other_targets_have_no_index(bundle: Path) -> None:
@@ -65,7 +64,18 @@ def test_an_index_of_another_kind(
         read_index(Bundle(tmp_path, bundle.manifest))
 
 
-@pytest.mark.parametrize("field", [{"offset": -4096}, {"offset": 1 << 40}, {"dtype": "object"}])
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"offset": -4096},
+        {"offset": 1 << 40},
+        {"offset": 1},
+        {"dtype": "object"},
+        {"shape": [-1, 4]},
+        {"shape": [1 << 41]},
+        {"shape": [1] * 9},
+    ],
+)
 def test_a_tensor_that_does_not_fit_its_file(
     bundles: Bundles, tmp_path: Path, field: dict[str, Any]
 ) -> None:
@@ -74,7 +84,7 @@ def test_a_tensor_that_does_not_fit_its_file(
     data["tensors"][3] |= field
     (tmp_path / TENSORS).write_text(json.dumps(data))
     with pytest.raises(BundleError, match=r"export the checkpoint again$"):
-        read_index(replace(bundle, path=tmp_path))
+        read_index(Bundle(tmp_path, bundle.manifest))
 
 
 def test_no_json(bundles: Bundles, tmp_path: Path) -> None:

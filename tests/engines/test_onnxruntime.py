@@ -581,15 +581,16 @@ def test_without_capture_where_the_provider_refuses_it(
 ) -> None:
     """Also checks the options that the CUDA provider gets."""
     asked, made = [], ort.InferenceSession
+    names = {(cuda_bundle / name).read_bytes(): name for name in (VISION_GRAPH, DECODER_GRAPH)}
 
-    def session(path: str, settings: Any, providers: Any) -> Any:
+    def session(graph: bytes, settings: Any, providers: Any) -> Any:
         ((name, options),) = providers
-        asked.append((Path(path).name, options))
+        asked.append((names[graph], options))
         if "enable_cuda_graph" in options:
             raise RuntimeError(
                 "This session cannot use the graph capture feature as requested by the user"
             )
-        loaded = made(path, settings, providers=["CPUExecutionProvider"])
+        loaded = made(graph, settings, providers=["CPUExecutionProvider"])
         monkeypatch.setattr(loaded, "get_providers", lambda: [name])
         return loaded
 
@@ -608,10 +609,10 @@ def test_without_capture_where_the_provider_refuses_it(
         "cudnn_conv_algo_search": "DEFAULT",
         "cudnn_conv_use_max_workspace": "0",
     }
-    assert asked == [
-        (VISION_GRAPH, plain),
-        (DECODER_GRAPH, plain | {"enable_cuda_graph": "1"}),
-        (DECODER_GRAPH, plain),
+    assert [options for name, options in asked if name == VISION_GRAPH] == [plain]
+    assert [options for name, options in asked if name == DECODER_GRAPH] == [
+        plain | {"enable_cuda_graph": "1"},
+        plain,
     ]
     assert engine.describe()["cuda_graphs"] is False
     engine.step(engine.rows(tokens(1)))
@@ -639,18 +640,16 @@ def test_a_device_without_memory_says_what_to_lower(
 
 
 @pytest.mark.parametrize("graph", [VISION_GRAPH, DECODER_GRAPH])
-@pytest.mark.parametrize("damage", ["cut", "text", "empty"])
-def test_a_damaged_graph_is_an_engine_error(
-    bundle: Path, tmp_path: Path, graph: str, damage: str
+def test_a_graph_that_onnx_runtime_refuses_is_an_engine_error(
+    bundle: Path, tmp_path: Path, graph: str
 ) -> None:
     """With the integrity check switched off, damage reaches ONNX Runtime."""
     copy = tmp_path / "copy"
     shutil.copytree(bundle, copy)
-    good = open_bundle(copy)
     file = copy / graph
     content = file.read_bytes()
-    file.write_bytes(
-        {"cut": content[: len(content) // 2], "text": b"x" * len(content), "empty": b""}[damage]
-    )
+    assert content.count(b"MatMul") > 1
+    file.write_bytes(content.replace(b"MatMul", b"MatMux"))
+    damaged = open_bundle(copy, check_hashes=False)
     with pytest.raises(EngineError, match=rf"{graph}: ONNX Runtime cannot load it \(.+\)$"):
-        open_engine(good, EngineOptions(threads=1))
+        open_engine(damaged, EngineOptions(threads=1))

@@ -17,9 +17,9 @@ pytest.importorskip("onnx", "1.19", reason="opset 24 is written by onnx 1.19 and
 from pulse_edge.bundle.bundle import Bundle, open_bundle
 from pulse_edge.bundle.manifest import DECODER_GRAPH
 from pulse_edge.bundle.plans import (
-    PLANS,
     PlanKey,
 )
+from pulse_edge.bundle.sealed_folder import PLANS
 from pulse_edge.cli import cli
 from pulse_edge.engines.chunk import plan_rows, scratch
 from pulse_edge.errors import ExportError

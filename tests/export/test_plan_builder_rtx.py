@@ -28,13 +28,13 @@ from pulse_edge.bundle.bundle import Bundle, open_bundle
 from pulse_edge.bundle.manifest import DECODER_GRAPH, VISION_GRAPH
 from pulse_edge.bundle.plans import (
     DECODER_PLAN,
-    PLANS,
     VISION_PLAN,
     PlanKey,
     error_log,
     open_plans,
     plan_directory,
 )
+from pulse_edge.bundle.sealed_folder import PLANS
 from pulse_edge.cli import cli
 from pulse_edge.errors import ExportError
 from pulse_edge.measure.devices import PLAN_DEVICES
@@ -73,7 +73,7 @@ def test_plans_hold_the_weights_once(
     key = replace(KEY, capability=PLAN_DEVICES[device].capability)
     built = plan_builder.build_plans(bundle, device, progress=lambda *step: told.append(step))
     assert complaints(error_log(trt, fresh=False)) == []
-    index = open_plans(bundle, key)
+    index = open_plans(bundle, key).index
     assert (index.prefill_rows, index.logit_rows, index.views) == (512, 16, 5)
     assert (index.step_profile, index.several_profile) == (step, several)
     assert built.files == {f.path: f.size for f in index.files}
@@ -241,7 +241,7 @@ def test_from_the_command_line(bundles: Bundles, checkpoint: Path, tmp_path: Pat
     done = CliRunner().invoke(cli, [*command, "--device", "l4", "--json"])
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["target"] == "standard"
-    assert open_plans(open_bundle(out), KEY).prefill_rows == 512
+    assert open_plans(open_bundle(out), KEY).index.prefill_rows == 512
     done = CliRunner().invoke(cli, [*command, "--device", "orin-nano"])
     assert done.exit_code == 0, done.output
     assert f"copy {out} to the device and run there: pulse-edge build out" in done.stderr
@@ -249,6 +249,6 @@ def test_from_the_command_line(bundles: Bundles, checkpoint: Path, tmp_path: Pat
     done = CliRunner().invoke(cli, ["build", str(out), "--device", "l4", "--prefill-rows", "64"])
     assert done.exit_code == 0, done.output
     assert "peak memory about 30" in done.stderr
-    assert open_plans(open_bundle(out), KEY).prefill_rows == 64
+    assert open_plans(open_bundle(out), KEY).index.prefill_rows == 64
     refused = CliRunner().invoke(cli, ["build", str(out), "--device", "orin-nano"])
     assert isinstance(refused.exception, plan_builder.CannotBuildHere)

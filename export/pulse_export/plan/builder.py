@@ -30,7 +30,6 @@ from pulse_edge.bundle.manifest import DECODER_GRAPH, VISION_GRAPH
 from pulse_edge.bundle.plans import (
     DECODER_PLAN,
     LIBRARIES,
-    PLANS,
     VISION_PLAN,
     PlanKey,
     error_log,
@@ -38,6 +37,7 @@ from pulse_edge.bundle.plans import (
     publish,
     staged,
 )
+from pulse_edge.bundle.sealed_folder import PLANS
 from pulse_edge.decode.speculation import DRAFTS
 from pulse_edge.engines.chunk import SMALL_PLAN, plan_rows, scratch
 from pulse_edge.engines.cuda_runtime import Cuda

@@ -9,7 +9,7 @@ import numpy as np
 
 from pulse_edge.bundle.bundle import Bundle
 from pulse_edge.bundle.spec import TextSpec
-from pulse_edge.bundle.tensors import TensorEntry, TensorFile, has_tensors, read_index
+from pulse_edge.bundle.tensors import TensorEntry, has_tensors, open_tensors, read_index
 from pulse_edge.engines.native import steps
 from pulse_edge.engines.native.steps import (
     Address,
@@ -95,20 +95,28 @@ class SharedWeights:
     def __init__(self, bundle: Bundle, device: StepDevice) -> None:
         self._bundle = bundle
         self._device = device
-        self._file = TensorFile(bundle)
         self._bindings: list[Any] = []
-        # Vectors are the norms' gains: `placed` makes scaled copies, and ONNX Runtime has its own.
-        names = [name for name, entry in self._file.entries.items() if len(entry.shape) > 1]
+        with open_tensors(bundle) as file:
+            self._entries = file.entries
+            # Vectors are the norms' gains: `placed` makes scaled copies, and ONNX Runtime has its
+            # own.
+            vectors = [name for name, entry in file.entries.items() if len(entry.shape) == 1]
+            self._gains = {name: np.array(file[name]) for name in vectors}
+            self.addresses = self._placed_names(device)
+            for name, address in self.addresses.items():
+                device.write(address, file[name])
+
+    def _placed_names(self, device: StepDevice) -> dict[str, Address]:
+        """Memory for all but the vectors, by name."""
         offsets: dict[str, int] = {}
         size = 0
-        for name in names:
-            offsets[name] = size
-            size += -(-self._file.entries[name].size // ALIGNMENT) * ALIGNMENT
+        for name, entry in self._entries.items():
+            if name not in self._gains:
+                offsets[name] = size
+                size += -(-entry.size // ALIGNMENT) * ALIGNMENT
         # One block: CUDA rounds each allocation up to 2 MB.
         start = device.allocate(size)
-        self.addresses = {name: start + offset for name, offset in offsets.items()}
-        for name, address in self.addresses.items():
-            device.write(address, self._file[name])
+        return {name: start + offset for name, offset in offsets.items()}
 
     def values(self, session: Any, device: str) -> dict[str, Any]:
         """ONNX Runtime's view of the tensors, without a copy.
@@ -126,7 +134,7 @@ class SharedWeights:
         output = session.get_outputs()[0].name
         values = {}
         for name, address in self.addresses.items():
-            entry = self._file.entries[name]
+            entry = self._entries[name]
             dtype = np.dtype(entry.dtype).type
             # One for each tensor: in older versions a value is a view of its binding's content.
             binding = session.io_binding()
@@ -142,7 +150,7 @@ class SharedWeights:
         return arranged(self._bundle.manifest.model.text, by_name, self._gain, table, tables)
 
     def _gain(self, name: str) -> Gain:
-        gain, factor = scaled_gain(self._file[name])
+        gain, factor = scaled_gain(self._gains[name])
         address = self._device.allocate(gain.nbytes)
         self._device.write(address, gain)
         return Gain(address, factor)
