@@ -1,0 +1,144 @@
+"""Whether a bundle is one that may run here: by its seal, or by who signed it.
+
+The seal of a bundle is a checksum. It shows damage, not intent: who alters a bundle can seal it
+anew. Intent is kept out by a seal that came another way, or by a signature.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pulse_edge.bundle.bundle import Bundle
+from pulse_edge.bundle.keys import trusted_keys
+from pulse_edge.bundle.signatures import signature_problem, signers
+from pulse_edge.configuration import SEAL, Configuration, configurations
+from pulse_edge.errors import ParameterError, TrustError
+
+
+@dataclass(frozen=True)
+class Verified:
+    """How a bundle was verified; `provenance.verified` of an answer.
+
+    Attributes:
+        how: `signature` of a trusted key; `expected`, the seal was known beforehand; `checksum`,
+            the files agree with the manifest; `unchecked`, not even that was looked at.
+        key: id of the key whose signature it is, else None.
+    """
+
+    how: Literal["checksum", "expected", "signature", "unchecked"]
+    key: str | None = None
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What a bundle must satisfy. Both conditions hold if both are named.
+
+    Args:
+        source: who asks for it, for messages.
+        seals: the bundle must have one of these seals; None: any.
+        keys: a folder of public keys, or one file; one of them must have signed the bundle.
+    """
+
+    source: str
+    seals: tuple[str, ...] | None = None
+    keys: Path | None = None
+
+    @property
+    def demanding(self) -> bool:
+        """Whether there is any condition."""
+        return self.seals is not None or self.keys is not None
+
+    def check(self, bundle: Bundle) -> Verified:
+        """Check a bundle whose files are checked against its manifest elsewhere.
+
+        Raises:
+            TrustError: the bundle does not satisfy the conditions, or a key cannot be read.
+        """
+        if self.seals is not None and bundle.digest not in self.seals:
+            which = self.seals[0] if len(self.seals) == 1 else f"one of {len(self.seals)}"
+            raise TrustError(
+                f"{bundle.path}: its seal is {bundle.digest}, {self.source} expects {which}"
+            )
+        if self.keys is not None:
+            return Verified("signature", self._signer(bundle, self.keys))
+        return Verified("expected" if self.seals is not None else "checksum")
+
+    def _signer(self, bundle: Bundle, folder: Path) -> str:
+        """The id of the first trusted key whose signature holds."""
+        keys = trusted_keys(folder)
+        problems = {}
+        for name, key in keys.items():
+            problem = signature_problem(bundle, key)
+            if problem is None:
+                return name
+            problems[name] = problem
+        claimed = [name for name in signers(bundle) if name in problems]
+        if claimed:
+            reason = problems[claimed[0]]
+        elif others := signers(bundle):
+            reason = f"it has signatures of {', '.join(name[:16] for name in others[:4])} only"
+        else:
+            reason = "it has no signature"
+        raise TrustError(
+            f"{bundle.path}: no key in {folder}, which {self.source} names, has signed this "
+            f"bundle: {reason}; get it from its maker, or run 'pulse-edge sign'"
+        )
+
+
+def check_trust(
+    bundle: Bundle,
+    expect: str | None = None,
+    trusted_keys: str | Path | None = None,
+    hashed: bool = True,
+) -> Verified:
+    """Check what the caller asks of a bundle, and what this device asks of every bundle.
+
+    Args:
+        bundle: an opened bundle, whose hashes may still be computed meanwhile.
+        expect: the seal that the bundle must have, 64 hex digits.
+        trusted_keys: a folder of `*.pem` public keys, or one file. One of the keys must have signed
+            the bundle.
+        hashed: whether the files' hashes are checked. Without that, nothing says what the files
+            hold, so no condition can be satisfied.
+
+    Returns:
+        The strongest of what was checked.
+
+    Raises:
+        ParameterError: `expect` is no seal, or a condition meets files that are not hashed.
+        TrustError: the bundle does not satisfy a condition, or a rule of the device cannot be read.
+    """
+    rules = (caller_trust(expect, trusted_keys), *map(_device_trust, configurations()))
+    if not hashed:
+        for trust in rules:
+            if trust.demanding:
+                raise ParameterError(
+                    f"check_hashes is False, but {trust.source} asks for a verified bundle; "
+                    "leave it True"
+                )
+        return Verified("unchecked")
+    results = [trust.check(bundle) for trust in rules]
+    ranks = ("signature", "expected", "checksum")
+    return min(results, key=lambda verified: ranks.index(verified.how))
+
+
+def caller_trust(expect: str | None, trusted_keys: str | Path | None) -> Trust:
+    """The conditions of a call. Raises `ParameterError` if `expect` is no whole seal."""
+    if expect is not None and not SEAL.fullmatch(expect):
+        raise ParameterError(
+            f"expect is {expect!r:.80}; a seal is 64 hex digits, as 'pulse-edge info' prints it"
+        )
+    seals = None if expect is None else (expect,)
+    keys = None if trusted_keys is None else Path(trusted_keys)
+    names = [
+        name
+        for name, value in (("expect", expect), ("trusted_keys", trusted_keys))
+        if value is not None
+    ]
+    return Trust(" and ".join(names) or "the caller", seals, keys)
+
+
+def _device_trust(rules: Configuration) -> Trust:
+    return Trust(str(rules.path), rules.expect, rules.trusted_keys)
