@@ -20,14 +20,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pulse_edge.bundle.external_data import GraphTensor, graph_tensors
-from pulse_edge.bundle.limits import LARGEST_MANIFEST
+from pulse_edge.bundle.limits import LARGEST_MANIFEST, WEIGHTS
 from pulse_edge.bundle.manifest import (
     DECODER_GRAPH,
     EMBEDDINGS,
     MANIFEST,
     TOKENIZER,
     VISION_GRAPH,
-    WEIGHTS,
     FileEntry,
     Manifest,
     loads,

@@ -24,6 +24,7 @@ MOST_FILES = 1_000
 MOST_GRIDS = 64
 MOST_TILES = 64  # of a page; PULSE-7B's has 4
 LARGEST_FILE = 1 << 44  # bytes
+LARGEST_PARSED = 1 << 28  # bytes of a file that is no weights; PULSE-7B's largest takes 500 kB
 
 # Field -> (least, most), both legal.
 VISION_RANGES: dict[str, tuple[float, float]] = {
@@ -51,6 +52,8 @@ TEXT_RANGES: dict[str, tuple[float, float]] = {
 }
 PROJECTOR_DEPTHS = (1, 8)
 BLOCK_SIZES = (0, 16, 32, 64, 128, 256)  # of quantized weights; 0: none are in blocks
+# Suffixes of files that hold only numbers. They are hashed while the engine opens
+WEIGHTS = (".data", ".bin")
 _DIGEST = re.compile("[0-9a-f]{64}")
 
 
@@ -89,6 +92,8 @@ def _file_problems(files: tuple[FileEntry, ...]) -> Iterator[str]:
         names.add(entry.path.casefold())
         if not 0 <= entry.size <= LARGEST_FILE:
             yield f"files says that {entry.path!r:.60} has {entry.size} bytes"
+        if entry.size > LARGEST_PARSED and not entry.path.endswith(WEIGHTS):
+            yield f"files says that {entry.path!r:.60} has {entry.size} bytes and is no weights"
         if not _DIGEST.fullmatch(entry.sha256):
             yield f"files has no SHA-256 in hex for {entry.path!r:.60}"
 

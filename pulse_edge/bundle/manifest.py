@@ -14,8 +14,6 @@ SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 VISION_GRAPH, DECODER_GRAPH = "vision.onnx", "decoder.onnx"
 EMBEDDINGS, TOKENIZER = "embeddings.bin", "tokenizer.model"
-# Suffixes of files that hold only numbers. They are hashed while the engine opens
-WEIGHTS = (".data", ".bin")
 NOTICE = "Research use only: not a medical device, not for diagnosis or treatment."
 
 TargetName = Literal["cpu", "cuda", "standard"]  # what the graphs are written for

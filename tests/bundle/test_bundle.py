@@ -18,7 +18,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pulse_edge.bundle.bundle import open_bundle, open_while_hashing
-from pulse_edge.bundle.manifest import MANIFEST, SCHEMA_VERSION, WEIGHTS, Manifest, loads
+from pulse_edge.bundle.limits import WEIGHTS
+from pulse_edge.bundle.manifest import MANIFEST, SCHEMA_VERSION, Manifest, loads
 from pulse_edge.bundle.opened import OpenedFile
 from pulse_edge.bundle.sealed_json import dumps
 from pulse_edge.errors import BundleError

@@ -102,6 +102,7 @@ def test_each_number_has_a_range(
         (lambda m: m["tools"].update({"x" * 10_001: "1"}), "has 10,001 characters"),
         (lambda m: m["files"][0].update(size=-1), "has -1 bytes"),
         (lambda m: m["files"][0].update(size=1 << 60), "bytes"),
+        (lambda m: m["files"][0].update(size=1 << 29), "and is no weights"),
         (lambda m: m["files"][0].update(sha256="A" * 64), "no SHA-256 in hex"),
         (lambda m: m["files"].append(m["files"][0]), "twice"),
         (lambda m: m["files"].append(m["files"][0] | {"path": "DECODER.ONNX"}), "twice"),
