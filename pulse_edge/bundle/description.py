@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pulse_edge.bundle.bundle import Bundle
 from pulse_edge.bundle.cubins import compiled_for
+from pulse_edge.bundle.manifest import NOTICE
 from pulse_edge.bundle.plans import available
 from pulse_edge.units import element_bytes, size
 
@@ -50,5 +51,5 @@ def describe_bundle(bundle: Bundle) -> list[tuple[str, str]]:
         *((f.path, f"{size(f.size)}  {f.sha256[:16]}…") for f in manifest.files),
         *(("plans", name) for name in available(bundle)),
         *(("kernels", name) for name in compiled_for(bundle)),
-        ("notice", manifest.notice),
+        ("notice", NOTICE),  # ours: a bundle's own text could be forged
     ]

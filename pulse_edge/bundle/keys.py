@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pulse_edge.configuration import writable_by_all
 from pulse_edge.errors import ParameterError, PulseEdgeError, TrustError
+from pulse_edge.guarded import check_guarded, read_guarded
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (
@@ -92,7 +92,7 @@ def private_key(path: Path, ask: Callable[[], str]) -> Ed25519PrivateKey:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    raw = _read_key(path, ParameterError)
+    raw = _read_key(path, ParameterError, guard=False)
     if b"-----BEGIN PUBLIC KEY-----" in raw:
         raise ParameterError(f"{path}: a public key; sign with the private one")
     if b"-----BEGIN OPENSSH PRIVATE KEY-----" in raw:
@@ -105,7 +105,7 @@ def private_key(path: Path, ask: Callable[[], str]) -> Ed25519PrivateKey:
         problem = "wrong passphrase, or damaged" if locked else f"no private key in PEM; {MAKE_ONE}"
         raise ParameterError(f"{path}: {problem}") from None
     if not isinstance(key, Ed25519PrivateKey):
-        raise ParameterError(f"{path}: {_kind(key)}, expected an Ed25519 key; {MAKE_ONE}")
+        raise ParameterError(f"{path}: {_algorithm(key)}, expected an Ed25519 key; {MAKE_ONE}")
     return key
 
 
@@ -132,8 +132,7 @@ def trusted_keys(path: Path) -> dict[str, Ed25519PublicKey]:
     except OSError as error:
         problem = f"cannot be read ({error.strerror})"
         raise TrustError(f"{path}: {problem}; trusted keys are *.pem files in a folder") from None
-    if writable_by_all(status):
-        raise TrustError(f"{path}: every user may write to it; run 'chmod o-w {path}'")
+    check_guarded(path, status, TrustError)
     files = [path] if names is None else [path / n for n in names if n.lower().endswith(".pem")]
     if not files:
         raise TrustError(f"{path}: holds no *.pem file, so it trusts nobody; put public keys there")
@@ -156,7 +155,7 @@ def _public_key(path: Path) -> Ed25519PublicKey:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-    raw = _read_key(path, TrustError)
+    raw = _read_key(path, TrustError, guard=True)
     if b"PRIVATE KEY-----" in raw:
         raise TrustError(f"{path}: a private key; a device needs the public one, *.pub.pem")
     if raw.count(b"-----BEGIN") > 1:
@@ -166,32 +165,30 @@ def _public_key(path: Path) -> Ed25519PublicKey:
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise TrustError(f"{path}: no public key in PEM; replace or remove it") from None
     if not isinstance(key, Ed25519PublicKey):
-        raise TrustError(f"{path}: {_kind(key)}, expected an Ed25519 key; replace or remove it")
+        raise TrustError(
+            f"{path}: {_algorithm(key)}, expected an Ed25519 key; replace or remove it"
+        )
     return key
 
 
-def _kind(key: object) -> str:
-    """A key of another algorithm, in words: `an RSA key`."""
-    name = type(key).__name__.strip("_").removesuffix("PrivateKey").removesuffix("PublicKey")
-    short = {"EllipticCurve": "an ECDSA", "RSA": "an RSA", "DSA": "a DSA"}
-    return f"{short.get(name, f'a {name}')} key"
+def _algorithm(key: object) -> str:
+    """A key of another algorithm, in words."""
+    from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
+
+    kinds = {
+        "an RSA key": (rsa.RSAPrivateKey, rsa.RSAPublicKey),
+        "an ECDSA key": (ec.EllipticCurvePrivateKey, ec.EllipticCurvePublicKey),
+        "a DSA key": (dsa.DSAPrivateKey, dsa.DSAPublicKey),
+    }
+    names = (name for name, classes in kinds.items() if isinstance(key, classes))
+    return next(names, "a key of another algorithm")
 
 
-def _read_key(path: Path, kind: type[PulseEdgeError]) -> bytes:
+def _read_key(path: Path, kind: type[PulseEdgeError], guard: bool) -> bytes:
     try:
-        number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    except OSError as error:
-        raise kind(f"{path}: cannot be read ({error.strerror})") from None
-    with open(number, "rb") as file:
-        status = os.fstat(number)
-        if not stat.S_ISREG(status.st_mode):
-            raise kind(f"{path}: not a regular file, so no key")
-        if kind is TrustError and writable_by_all(status):
-            raise kind(f"{path}: every user may write to it; run 'chmod o-w {path}'")
-        raw = file.read(LARGEST_KEY + 1)
-    if len(raw) > LARGEST_KEY:
-        raise kind(f"{path}: over {LARGEST_KEY:,} bytes, so no key")
-    return raw
+        return read_guarded(path, LARGEST_KEY, kind, guard)
+    except FileNotFoundError:
+        raise kind(f"{path}: missing") from None
 
 
 def _write_new(path: Path, content: bytes, mode: int) -> None:

@@ -57,9 +57,10 @@ class Trust:
             TrustError: the bundle does not satisfy the conditions, or a key cannot be read.
         """
         if self.seals is not None and bundle.digest not in self.seals:
-            which = self.seals[0] if len(self.seals) == 1 else f"one of {len(self.seals)}"
+            asked = self.seals[0] if len(self.seals) == 1 else f"one of {len(self.seals)} others"
             raise TrustError(
-                f"{bundle.path}: its seal is {bundle.digest}, {self.source} expects {which}"
+                f"{bundle.path}: its seal is {bundle.digest}, but {self.source} asks for {asked}; "
+                "name the bundle that was meant"
             )
         if self.keys is not None:
             return Verified("signature", self._signer(bundle, self.keys))
@@ -132,12 +133,7 @@ def caller_trust(expect: str | None, trusted_keys: str | Path | None) -> Trust:
         )
     seals = None if expect is None else (expect,)
     keys = None if trusted_keys is None else Path(trusted_keys)
-    names = [
-        name
-        for name, value in (("expect", expect), ("trusted_keys", trusted_keys))
-        if value is not None
-    ]
-    return Trust(" and ".join(names) or "the caller", seals, keys)
+    return Trust("the caller", seals, keys)
 
 
 def _device_trust(rules: Configuration) -> Trust:

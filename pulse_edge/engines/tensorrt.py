@@ -103,7 +103,8 @@ class TensorRTEngine(SingleSlot):
         self._text = text
         self._index = index
         self.device = device
-        self._table = Embeddings(bundle, np.float16)
+        # On a Jetson the host's memory is the GPU's, and the table would take 262 MB of it.
+        self._table = Embeddings(bundle, np.float16, copied=not device.cuda.integrated())
         self.table_rows = len(self._table)
         self._chunk = min(options.prefill_chunk or index.prefill_rows, index.prefill_rows)
         self._contexts = PlanContexts(plans, device, library)

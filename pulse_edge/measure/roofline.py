@@ -228,7 +228,8 @@ class StoredWeights:
         decoder: its layers.
         head: the output matrix.
         vision: tower and projector.
-        table: embeddings and a page's features; 0 if rows come from the disk.
+        table: embeddings; with ONNX Runtime on a GPU also a page's features. 0 with TensorRT: it
+            lies in the host's memory; on a Jetson, where that is the GPU's, in its file.
     """
 
     decoder: float
@@ -246,13 +247,13 @@ def stored_weights(geometry: Geometry, profile: KernelProfile) -> StoredWeights:
     """What a model's weights take in a precision."""
     text = geometry.text
     on_device = (profile.kind, profile.engine) == ("gpu", "onnxruntime")
-    rows = text.vocab + geometry.views * geometry.vision.grid**2
+    page = geometry.views * geometry.vision.grid**2 if on_device else 0
     tower = cost.vision_weights(geometry.vision, text.hidden, geometry.projector_depth)
     return StoredWeights(
         decoder=text.layers * cost.layer_weights(text) * profile.decoder,
         head=text.hidden * text.vocab * profile.head,
         vision=tower * profile.vision,
-        table=rows * text.hidden * FP16 if on_device else 0,
+        table=0 if profile.engine == "tensorrt" else (text.vocab + page) * text.hidden * FP16,
     )
 
 
