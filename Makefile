@@ -2,8 +2,6 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# ONNX Runtime 1.29 and newer reports to its maker otherwise.
-export ORT_DISABLE_TELEMETRY := 1
 
 .PHONY: demo test coverage lint check house clean
 

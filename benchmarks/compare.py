@@ -373,10 +373,7 @@ def text(run: Mapping[str, Any]) -> str:
 
 
 def commit() -> str | None:
-    root = str(Path(__file__).parents[1])
-    return system.command_output(
-        "git", "-C", root, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"
-    )
+    return system.commit_of(Path(__file__).parents[1])
 
 
 def _say(line: str) -> None:

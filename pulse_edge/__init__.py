@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pulse_edge.errors import (
+    AuditError,
     BundleError,
     CheckpointError,
     ContextError,
@@ -19,12 +20,14 @@ from pulse_edge.errors import (
     ImageError,
     ParameterError,
     PulseEdgeError,
+    QueueTimeoutError,
     RecordingError,
     RegressionError,
+    TrustError,
 )
 
 if TYPE_CHECKING:
-    from pulse_edge.answer import Answer, Stream, Timings, Usage
+    from pulse_edge.answer import Answer, Timings, Usage
     from pulse_edge.bundle.bundle import open_bundle
     from pulse_edge.chat import Chat
     from pulse_edge.ecg.drawing import draw_page
@@ -34,11 +37,13 @@ if TYPE_CHECKING:
     from pulse_edge.engines.options import EngineOptions
     from pulse_edge.model import Model, load
     from pulse_edge.params import GenerationParams
+    from pulse_edge.stream import Stream
 
     __version__: str
 
 __all__ = [
     "Answer",
+    "AuditError",
     "BundleError",
     "Chat",
     "CheckpointError",
@@ -52,11 +57,13 @@ __all__ = [
     "PageStyle",
     "ParameterError",
     "PulseEdgeError",
+    "QueueTimeoutError",
     "Recording",
     "RecordingError",
     "RegressionError",
     "Stream",
     "Timings",
+    "TrustError",
     "Usage",
     "__version__",
     "draw_page",
@@ -73,7 +80,7 @@ _HOMES = {
     "Model": "model",
     "PageStyle": "ecg.layout",
     "Recording": "ecg.recording",
-    "Stream": "answer",
+    "Stream": "stream",
     "Timings": "answer",
     "Usage": "answer",
     "draw_page": "ecg.drawing",

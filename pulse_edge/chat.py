@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pulse_edge.answer import Answer, Delivery, Request, Stream
+from pulse_edge.answer import Answer, Request
+from pulse_edge.delivery import Delivery
 from pulse_edge.errors import ParameterError
-from pulse_edge.page.source import PageInput
-from pulse_edge.params import GenerationParams
+from pulse_edge.page.preparation import PendingPage
+from pulse_edge.params import GenerationParams, Patience
+from pulse_edge.stream import Stream
 from pulse_edge.text.template import PromptBuilder
 
 
@@ -16,28 +18,30 @@ class Chat:
     """A conversation about one page. `Model.chat` makes it.
 
     A turn is part of the conversation once it was read to its end. One that raises, or is closed or
-    dropped before, is not.
+    dropped before, is not. Of a turn that a stop string has ended, the conversation keeps what
+    comes before the stop string: later turns see `Answer.text`, not what was cut off.
     """
 
     def __init__(
-        self, template: PromptBuilder, page: PageInput | None, start: Callable[[Request], Stream]
+        self, template: PromptBuilder, page: PendingPage | None, start: Callable[[Request], Stream]
     ) -> None:
         self._template = template
-        self._page = None if page is None else page.snapshot()
+        self._page = page
         self._start = start
         self._ids: list[int] = []
         self._prompt = ""
         self._last: tuple[Request, Delivery] | None = None  # not the stream, which it would hold
 
-    def ask(self, question: str, **params: Any) -> Answer:
+    def ask(self, question: str, *, timeout: float | None = None, **params: Any) -> Answer:
         """The next turn's answer. Takes and raises what `Model.ask` does."""
-        return self.stream(question, **params).answer
+        return self.stream(question, timeout=timeout, **params).answer
 
-    def stream(self, question: str, **params: Any) -> Stream:
+    def stream(self, question: str, *, timeout: float | None = None, **params: Any) -> Stream:
         """The next turn, lazily.
 
         Args:
             question: not empty.
+            timeout: see `Model.ask`.
             params: fields of `GenerationParams`.
 
         Raises:
@@ -51,7 +55,8 @@ class Chat:
         else:
             ids = template.first_turn(question, self._page is not None)
             prompt = template.text(question, self._page is not None)
-        request = Request(tuple(ids), prompt, self._page, GenerationParams.of(params))
+        options = GenerationParams.of(params)
+        request = Request(tuple(ids), prompt, self._page, options, Patience(timeout))
         stream = self._start(request)
         self._last = request, stream.delivery
         return stream
@@ -67,6 +72,7 @@ class Chat:
             )
         answer = delivery.answer
         if answer is not None and not delivery.cancelled:
-            self._ids = [*request.ids, *answer.token_ids]
-            self._prompt = f"{request.prompt} {answer.text}"
+            said = self._template.answer(answer.token_ids, request.params.stop)
+            self._ids = [*request.ids, *said]
+            self._prompt = request.prompt + self._template.answer_text(said)
         self._last = None

@@ -17,6 +17,12 @@ class ParameterError(PulseEdgeError, ValueError):
     exit_code = 2  # the same as click's usage errors
 
 
+class CommandLineError(PulseEdgeError):
+    """Arguments of the command that make no sense."""
+
+    exit_code = 2  # as a `ParameterError`
+
+
 class ImageError(PulseEdgeError):
     """An image that cannot be read, or must not be."""
 
@@ -33,6 +39,10 @@ class BundleError(PulseEdgeError):
     exit_code = 4
 
 
+class TrustError(BundleError):
+    """A bundle that nobody who is trusted has signed, or rules of trust that cannot be read."""
+
+
 class ContextError(PulseEdgeError):
     """A prompt that does not fit the model's context."""
 
@@ -43,6 +53,10 @@ class EngineError(PulseEdgeError):
     """An inference engine that is not installed, not usable on this device, or failed."""
 
     exit_code = 6
+
+
+class QueueTimeoutError(PulseEdgeError, TimeoutError):
+    """A request whose turn did not come within its `timeout`. It was withdrawn and ran nothing."""
 
 
 class CheckpointError(PulseEdgeError):
@@ -61,3 +75,43 @@ class RegressionError(PulseEdgeError):
     """A benchmark that is slower, or takes more memory, than its baseline allows."""
 
     exit_code = 9
+
+
+class AuditError(PulseEdgeError):
+    """An audit log that cannot be written, or that was altered."""
+
+    exit_code = 10
+
+
+class OutputError(PulseEdgeError):
+    """Standard output that cannot be written to: closed, or on a full disk."""
+
+    exit_code = 11
+
+
+class ReaderLeftError(OutputError):
+    """Whoever read standard output has left, as `head` does. The command ends without a word."""
+
+    exit_code = 141  # 128 + SIGPIPE, as shells have it
+
+
+# Every exit code of the command, as `pulse-edge --help` and docs/exit-codes.md list them.
+EXIT_CODES = {
+    0: "done",
+    1: "another failure, such as a file that cannot be written",
+    2: "wrong usage: an option, a parameter or a question",
+    3: "an image or a recording that cannot be read, or must not be",
+    4: "a bundle that is missing, damaged, altered, or not trusted",
+    5: "a prompt that does not fit the context",
+    6: "an engine that is missing, cannot run here, or failed",
+    7: "a checkpoint that cannot be exported",
+    8: "an export that could not be finished; nothing is left behind",
+    9: "a benchmark that is worse than its baseline allows",
+    10: "an audit log that cannot be written, or was altered",
+    11: "standard output that cannot be written to",
+    12: "not enough memory",
+    129: "ended by SIGHUP",
+    130: "ended by Ctrl-C (SIGINT)",
+    141: "the reader of standard output has left (SIGPIPE)",
+    143: "ended by SIGTERM",
+}

@@ -1,14 +1,17 @@
-"""How to generate: parameters of a request."""
+"""Parameters of a request: how to generate, and how long to wait for a turn."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
-from pulse_edge.errors import ParameterError
+from pulse_edge.errors import ParameterError, QueueTimeoutError
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,56 @@ class GenerationParams:
     def greedy(self) -> bool:
         """Whether every token is the likeliest one."""
         return self.temperature == 0 and self.repetition_penalty == 1
+
+
+class Patience:
+    """How long a request may still wait for other requests.
+
+    Several waits use up one `timeout`. The request's own work does not count.
+
+    Args:
+        timeout: seconds from 0, which is not to wait at all; None waits as long as it takes.
+
+    Raises:
+        ParameterError: `timeout` is out of range.
+    """
+
+    def __init__(self, timeout: float | None) -> None:
+        if timeout is not None and not _real(timeout, 0, math.inf):
+            raise ParameterError(
+                f"timeout is {timeout!r}, but must be seconds from 0 (0 does not wait), "
+                "or None to wait as long as it takes"
+            )
+        self.timeout = None if timeout is None else float(timeout)
+        self._left = self.timeout
+
+    def wait(self, wait: Callable[[float | None], bool]) -> bool:
+        """Wait once.
+
+        Args:
+            wait: waits up to as many seconds as it gets, or for ever with None. It returns whether
+                that was long enough.
+
+        Returns:
+            What `wait` returned.
+        """
+        if self._left is None:
+            return wait(None)
+        begun = time.monotonic()
+        enough = wait(min(self._left, threading.TIMEOUT_MAX))
+        self._left = max(0.0, self._left - (time.monotonic() - begun))
+        return enough
+
+    def exhausted(self) -> QueueTimeoutError:
+        """The error of a wait that was not long enough."""
+        if self.timeout == 0:
+            return QueueTimeoutError(
+                "the model is busy with another request; wait for it by a timeout over 0"
+            )
+        return QueueTimeoutError(
+            f"other requests took longer than the timeout of {self.timeout:g} s; "
+            "ask again, or wait longer by a larger timeout"
+        )
 
 
 def _whole(value: object, least: int) -> bool:

@@ -5,9 +5,11 @@ Bundle, checkpoint, page, engine, versions, machine, parameters.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import platform
+from collections.abc import Mapping
 from typing import Any
 
 from pulse_edge.bundle.bundle import Bundle
@@ -21,6 +23,7 @@ def provenance(
     image: dict[str, Any] | None,
     prompt: str,
     params: GenerationParams,
+    verified: Mapping[str, object] | None = None,
 ) -> dict[str, Any]:
     """A JSON-ready record, `provenance` of docs/answer.schema.json.
 
@@ -30,12 +33,15 @@ def provenance(
         image: `EncodedPage.record`; None for a request without a page.
         prompt: the conversation as text.
         params: of the request.
+        verified: `how` the bundle was checked when it was loaded, and the `key` that vouches for
+            it; None for its own checksums.
     """
     manifest = bundle.manifest
     return {
         "bundle": bundle.digest,
+        "verified": {"how": "checksum", "key": None} if verified is None else dict(verified),
         "checkpoint": dataclasses.asdict(manifest.checkpoint),
-        "image": None if image is None else dict(image),
+        "image": copy.deepcopy(image),  # its owner may change it
         "precision": dataclasses.asdict(manifest.precision),
         "target": manifest.target,
         "engine": engine.describe(),

@@ -65,6 +65,15 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def most_threads() -> int:
+    """The largest legal number of threads or processes.
+
+    Four times the logical cores: more only take memory and time from each other. A machine with few
+    cores still takes 64, so that a command line works on more than one machine.
+    """
+    return max(64, 4 * (os.cpu_count() or 1))
+
+
 def physical_cores() -> int:
     """Cores with a multiplier of their own among the usable ones.
 
@@ -177,3 +186,14 @@ def command_output(program: str, *arguments: str) -> str | None:
     if done.returncode != 0:
         return None
     return " ".join(done.stdout.split()) or None
+
+
+def commit_of(clone: Path) -> str | None:
+    """The commit that a clone has checked out, `-dirty` if its files differ; None without git.
+
+    Nothing is written into the clone: `git describe --dirty` would lock its index.
+    """
+    git = ("git", "--no-optional-locks", "-C", str(clone))
+    commit = command_output(*git, "rev-parse", "--short=12", "HEAD")
+    changes = command_output(*git, "status", "--porcelain", "--untracked-files=no")
+    return f"{commit}-dirty" if commit and changes else commit

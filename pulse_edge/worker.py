@@ -10,20 +10,18 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from queue import SimpleQueue
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
-from pulse_edge.answer import Answer, Delivery
+from pulse_edge.answer import Answer
 from pulse_edge.cancellation import Cancellation
-from pulse_edge.errors import PulseEdgeError
+from pulse_edge.delivery import Delivery
+from pulse_edge.errors import EngineError, PulseEdgeError
+from pulse_edge.params import Patience
 
 T = TypeVar("T")
-EXIT_SECONDS = 10.0  # that the interpreter's exit waits for a cancelled request to end
-
-
-class _Job(NamedTuple):
-    delivery: Delivery
-    produce: Callable[[Delivery], Answer | None]
+EXIT_SECONDS = 5.0  # that the interpreter's exit waits for a cancelled request to end
 
 
 class _Inbox:
@@ -34,7 +32,11 @@ class _Inbox:
 
     def __init__(self) -> None:
         self.process = os.getpid()
-        self.jobs: SimpleQueue[_Job | None] = SimpleQueue()  # None ends the thread
+        self.lock = threading.RLock()  # of `Worker.begin`; held for no wait
+        self.starting = threading.RLock()  # of the thread
+        self.jobs: SimpleQueue[Delivery | None] = SimpleQueue()  # None ends the thread
+        self.unfinished: set[Delivery] = set()
+        self.started = False
         self.running: Delivery | None = None
         self.closed = False  # the interpreter is exiting
         self.thread = threading.Thread(
@@ -46,32 +48,63 @@ class Worker:
     """Runs requests in a thread of its own, in the order in which they were begun."""
 
     def __init__(self) -> None:
-        self._inbox = _Inbox()
-        self._starting = threading.Lock()
-        weakref.finalize(self, _end, self._inbox)
+        self._open()
 
-    def begin(self, delivery: Delivery, produce: Callable[[Delivery], Answer | None]) -> None:
-        """Queue a request. `produce` is called in the worker's thread, once its turn comes.
+    def _open(self) -> None:
+        self._inbox = _Inbox()
+        weakref.finalize(self, _end, self._inbox, weakref.ref(self))
+
+    @property
+    def thread(self) -> threading.Thread:
+        """The thread that runs requests, started or not."""
+        return self._inbox.thread
+
+    @property
+    def unfinished(self) -> frozenset[Delivery]:
+        """The requests that have begun and not ended."""
+        return frozenset(self._inbox.unfinished)
+
+    def begin(
+        self,
+        delivery: Delivery,
+        work: Callable[[Delivery], Answer | None],
+        patience: Patience | None = None,
+    ) -> None:
+        """Queue a request.
+
+        Args:
+            delivery: of the request, which nobody has queued before.
+            work: is called in the worker's thread, once the request's turn comes.
+            patience: for the wait until then, which is over when this returns. A request that takes
+                longer is withdrawn, and its reader gets a `QueueTimeoutError`. None does not wait.
 
         Raises:
-            PulseEdgeError: in a forked child, if the worker had started in the parent: the engine's
-                threads do not survive a fork, and the parent may have been in a request.
+            PulseEdgeError: the interpreter is exiting; or in a forked child, if the worker had
+                started in the parent: the engine's threads do not survive a fork, and the parent
+                may have been in a request.
         """
+        inbox = self._inbox_here()
+        with inbox.lock:
+            if inbox.closed:
+                raise PulseEdgeError("the interpreter is exiting; ask the model before that")
+            idle = not inbox.unfinished
+            inbox.started = True
+            delivery.enqueue(work, inbox.thread, inbox.unfinished)
+            inbox.jobs.put(delivery)
+        _start(inbox)
+        if patience is not None and not idle and not patience.wait(delivery.wait_for_turn):
+            delivery.withdraw(patience.exhausted())
+
+    def _inbox_here(self) -> _Inbox:
         inbox = self._inbox
-        started = inbox.thread.ident is not None
-        if inbox.process != os.getpid() and started:
-            raise PulseEdgeError(
-                "this process was forked from one whose model has answered already; "
-                "load the model in the child, or start processes by 'spawn'"
-            )
-        if not started:
-            with self._starting:
-                if inbox.thread.ident is None:
-                    inbox.process = os.getpid()
-                    inbox.thread.start()
-        delivery.worker = inbox.thread
-        delivery.begun = True
-        inbox.jobs.put(_Job(delivery, produce))
+        if inbox.process != os.getpid():
+            if inbox.started:
+                raise PulseEdgeError(
+                    "this process was forked from one whose model has answered already; "
+                    "load the model in the child, or start processes by 'spawn'"
+                )
+            self._open()  # another thread of the parent may have held the lock
+        return self._inbox
 
     def call(self, work: Callable[[Cancellation], T]) -> T:
         """Run `work` in the worker's thread, after the requests that were begun; wait for it.
@@ -86,48 +119,73 @@ class Worker:
             PulseEdgeError: as `begin` does.
             BaseException: what `work` raised.
         """
-        delivery = Delivery()
+        delivery = Delivery(self.thread)
         results: list[T] = []
-        self.begin(delivery, lambda own: results.append(work(own.cancellation)))
         try:
+            self.begin(delivery, lambda own: results.append(work(own.cancellation)))
             delivery.wait()
         except BaseException:
             delivery.cancel()
             raise
-        if delivery.error is not None:
-            raise delivery.error
+        error = delivery.take_error()
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # its traceback holds this frame, which would hold it in turn
+        if not results:
+            raise PulseEdgeError("the interpreter is exiting; ask the model before that")
         return results[0]
+
+
+def _start(inbox: _Inbox) -> None:
+    """Start the thread, unless it has started. A failure ends the requests that wait for it."""
+    if inbox.thread.ident is not None:
+        return
+    try:
+        with inbox.starting:
+            if inbox.thread.ident is None:
+                inbox.thread.start()
+    except (RuntimeError, MemoryError) as error:  # no memory for its stack, a limit, or exit
+        inbox.started = False
+        problem = f"the model's thread cannot start ({error}); free memory, or allow more threads"
+        for delivery in tuple(inbox.unfinished):
+            delivery.withdraw(EngineError(problem))
 
 
 def _serve(inbox: _Inbox) -> None:
     while True:
-        job = inbox.jobs.get()
-        if job is None:
+        delivery = inbox.jobs.get()
+        if delivery is None:
             return
-        delivery, produce = job
-        inbox.running = delivery
-        if inbox.closed:
-            delivery.cancel()
-        delivery.serve(produce)
-        inbox.running = None
-        # Drop the job before waiting for the next one: it may hold the last reference to the model.
-        del job, delivery, produce
+        if delivery.take_turn():
+            inbox.running = delivery
+            if inbox.closed:
+                delivery.cancel()
+            delivery.run()
+            if inbox.process != os.getpid():
+                return  # a child that a progress callback has forked: nobody asks here
+            inbox.running = None
+            delivery.end()
+        del delivery  # before the wait for the next one: its answer may be large
 
 
-def _end(inbox: _Inbox) -> None:
+def _end(inbox: _Inbox, worker: weakref.ref[Worker]) -> None:
     """End the thread, because its worker was collected or the interpreter exits.
 
-    No request is left in the first case. At exit the running request is cancelled and waited for. A
-    daemon thread that comes back from native code after the interpreter is gone may crash the
+    No request is left in the first case. It may come at any moment in any thread, so it waits for
+    nothing. At exit, when the worker still lives, the running request is cancelled and waited for.
+    A daemon thread that comes back from native code after the interpreter is gone may crash the
     process.
     """
-    thread = inbox.thread
-    if thread.ident is None or inbox.process != os.getpid():
+    if not inbox.started or inbox.process != os.getpid():
+        inbox.closed = True
         return
     inbox.closed = True
     running = inbox.running
     if running is not None:
         running.cancel()
     inbox.jobs.put(None)
-    if thread is not threading.current_thread():
-        thread.join(EXIT_SECONDS)
+    if worker() is not None and inbox.thread is not threading.current_thread():
+        with suppress(KeyboardInterrupt, RuntimeError):  # Ctrl-C: exit now; or never started
+            inbox.thread.join(EXIT_SECONDS)

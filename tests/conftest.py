@@ -6,15 +6,18 @@ import os
 from pathlib import Path
 from typing import Any
 
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before any test imports ONNX Runtime
-
 import hypothesis
 import pytest
 
 import pulse_edge
+from pulse_edge import state
+from pulse_edge.privacy import silence
 
 from support import tiny
 from support.fixture_types import Bundles, Checkpoints
+
+silence("onnxruntime", "huggingface_hub")  # before any test imports them
+os.environ[state.VARIABLE] = state.OFF  # of children, too
 
 # No database of examples: it would be written into the tree, and make runs differ.
 hypothesis.settings.register_profile("suite", database=None)
@@ -28,6 +31,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--reversed"):
         items.reverse()
+
+
+@pytest.fixture(autouse=True)
+def nothing_remembered() -> None:
+    """No test finds what another one has remembered."""
+    state.forget()
 
 
 @pytest.fixture(scope="session")

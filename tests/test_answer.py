@@ -1,206 +1,47 @@
-"""Answers that are left, broken or shared by several threads."""
+"""Seconds of a request's stages, and of all but its waits."""
 
 from __future__ import annotations
 
-import gc
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-import pulse_edge
-from pulse_edge.arrays import Numbers
-from pulse_edge.engines.engine import Features, Rows
-from pulse_edge.errors import EngineError, PulseEdgeError
+from pulse_edge.answer import Stopwatch
+from pulse_edge.decode.result import Generation
 
-from support.requests import LONG, Q1, Q2, fresh, page, usable
-
-# --- cancelling -----------------------------------------------------------------------------------
+from support.ticking import WorkClock
 
 
-def close(model: pulse_edge.Model) -> pulse_edge.Stream:
-    stream = model.stream(page(), Q1, max_new_tokens=LONG)
-    next(stream)
-    stream.close()
-    return stream
+def fail(clock: WorkClock, seconds: float) -> None:
+    clock.add(seconds)
+    raise KeyError
 
 
-def leave_with(model: pulse_edge.Model) -> pulse_edge.Stream:
-    with model.stream(page(), Q1, max_new_tokens=LONG) as stream:
-        next(stream)
-    return stream
+def test_stages_add_up() -> None:
+    clock = WorkClock()
+    watch = Stopwatch(clock)
+    for _ in range(2):
+        with watch.preparing(), watch.stage("decode_image"):
+            clock.add(1)
+        clock.add(100)
+    with pytest.raises(KeyError), watch.preparing():
+        fail(clock, 2)
+    watch.begin_turn()
+    for name in ("vision", "prefill", "prefill"):
+        with pytest.raises(KeyError), watch.stage(name):
+            fail(clock, 4)
+    clock.add(8)
+    t = watch.timings(Generation(clock=clock))
+    assert (t.decode_image, t.preprocess, t.vision, t.prefill) == (2, 0, 4, 8)
+    assert (t.ttft, t.tpot, t.total) == (None, None, 2 + 2 + 12 + 8)
 
 
-def interrupt(model: pulse_edge.Model) -> pulse_edge.Stream:
-    """Ctrl-C while the caller prints."""
-    stream = model.stream(page(), Q1, max_new_tokens=LONG)
-    try:
-        with stream:
-            for _ in stream:
-                raise KeyboardInterrupt
-    except KeyboardInterrupt:
-        pass
-    return stream
-
-
-@pytest.mark.parametrize("cancel", [close, leave_with, interrupt])
-def test_cancelling_leaves_the_model_usable(
-    bundle: Path, model: pulse_edge.Model, cancel: Callable[[pulse_edge.Model], pulse_edge.Stream]
-) -> None:
-    whole = model.ask(page(), Q1, max_new_tokens=40)
-    stream = cancel(model)
-    answer = stream.answer
-    assert (answer.finish_reason, answer.text) == ("cancelled", stream.text)
-    assert 1 <= len(answer.token_ids) < LONG  # the model works ahead of its reader
-    assert answer.token_ids[:40] == whole.token_ids[: len(answer.token_ids)]
-    assert list(stream) == []
-    assert usable(model, bundle)
-
-
-def test_a_stream_that_is_dropped_ends_at_once(bundle: Path, model: pulse_edge.Model) -> None:
-    """By its reference count: nobody waits for the garbage collector, which is switched
-    off here.
-    """
-    gc.disable()
-    try:
-        for _ in model.stream(page(), Q1, max_new_tokens=LONG):
-            break
-        chat = model.chat(page())
-        for _ in chat.stream(Q1, max_new_tokens=LONG):
-            break
-        assert usable(model, bundle)
-        assert chat.ask(Q2, max_new_tokens=40).token_ids == fresh(bundle, page(), Q2).token_ids
-    finally:
-        gc.enable()
-
-
-def test_ctrl_c_inside_the_engine(
-    bundle: Path, model: pulse_edge.Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(*_: Any, **__: Any) -> None:
-        raise KeyboardInterrupt
-
-    for stage in ("encode", "prefill", "choose"):
-        model.ask(
-            page(), Q1, max_new_tokens=5
-        )  # of which the cache must not claim to hold more than it does
-        with monkeypatch.context() as patch:
-            patch.setattr(model.engine, stage, interrupted)
-            with pytest.raises(KeyboardInterrupt):
-                model.ask(page(3), Q1)
-        assert usable(model, bundle)
-
-
-def test_closing_from_another_thread(bundle: Path) -> None:
-    """In the middle of the prefill, which then ends."""
-    working, closed = threading.Event(), threading.Event()
-
-    def progress(stage: str, done: int, total: int) -> None:
-        if stage == "prefill" and done:
-            working.set()
-            assert closed.wait(60)
-
-    model = pulse_edge.load(bundle, threads=1, progress=progress)
-    stream = model.stream(page(), Q1, max_new_tokens=LONG)
-    with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(lambda: stream.answer)
-        assert working.wait(60)
-        stream.close()
-        closed.set()
-        assert answer.result().finish_reason == "cancelled"
-    assert stream.answer.token_ids == ()
-    assert stream.answer.usage.image_tokens == 80
-    assert usable(model, bundle)
-
-
-def test_closed_before_it_began(model: pulse_edge.Model) -> None:
-    stream = model.stream(page(), Q1)
-    stream.close()
-    assert list(stream) == []
-    with pytest.raises(PulseEdgeError, match="closed before it began"):
-        _ = stream.answer
-
-
-# --- failing --------------------------------------------------------------------------------------
-
-
-def test_a_failure_midway_is_an_error_and_no_answer(
-    bundle: Path, model: pulse_edge.Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An embedding that is not a number spoils the logits, and the cache's rows, which later
-    answers must not see.
-    """
-    whole = model.ask(page(), Q1, max_new_tokens=40)
-    real = model.engine.rows
-
-    def spoiled(numbers: Numbers, page: Features | None = None) -> Rows:
-        rows = np.array(real(numbers, page))
-        rows[numbers == whole.token_ids[6]] = np.nan
-        return rows
-
-    with monkeypatch.context() as patch:
-        patch.setattr(model.engine, "rows", spoiled)
-        stream = model.stream(page(), Q1, max_new_tokens=40)
-        with pytest.raises(EngineError, match="not finite"):
-            _ = stream.answer
-    assert whole.text.startswith(stream.text)
-    with pytest.raises(PulseEdgeError, match="or failed"):
-        _ = stream.answer
-    assert model.engine.length == 0
-    again = model.ask(page(), Q1, max_new_tokens=40)
-    assert again.usage.cached_tokens == 0
-    assert again.token_ids == whole.token_ids
-    assert usable(model, bundle)
-
-
-def test_other_requests_in_the_same_thread_wait_their_turn(
-    bundle: Path, model: pulse_edge.Model
-) -> None:
-    """Whether or not a stream that was begun before is read further."""
-    first = model.stream(page(), Q1, max_new_tokens=40)
-    begun = next(first)
-    assert model.ask(page(), Q2, max_new_tokens=40).token_ids == fresh(bundle, page(), Q2).token_ids
-    second = model.stream(None, Q2, max_new_tokens=40)
-    text = next(second)
-    assert (
-        model.chat(None).ask(Q1, max_new_tokens=40).token_ids == fresh(bundle, None, Q1).token_ids
-    )
-    assert second.answer.text.startswith(text)
-    assert second.answer.token_ids == fresh(bundle, None, Q2).token_ids
-    assert first.answer.text.startswith(begun)
-    assert first.answer.token_ids == fresh(bundle, page(), Q1).token_ids
-    assert usable(model, bundle)
-
-
-# --- threads --------------------------------------------------------------------------------------
-
-
-def test_threads_take_turns(bundle: Path, model: pulse_edge.Model) -> None:
-    requests = [(page(i % 3), q, t) for i in range(6) for q in (Q1, Q2) for t in (0.0, 1.0)]
-
-    def ask(request: tuple[np.ndarray, str, float]) -> tuple[str, tuple[int, ...]]:
-        image, question, temperature = request
-        if temperature:
-            with model.stream(image, question, max_new_tokens=LONG) as left:
-                next(left)
-        answer = model.ask(image, question, max_new_tokens=20, temperature=temperature)
-        return answer.text, answer.token_ids
-
-    expected = [fresh(bundle, i, q, max_new_tokens=20, temperature=t) for i, q, t in requests]
-    with ThreadPoolExecutor(6) as pool:
-        assert list(pool.map(ask, requests)) == [(a.text, a.token_ids) for a in expected]
-
-
-def test_a_stream_may_change_hands(bundle: Path, model: pulse_edge.Model) -> None:
-    stream = model.stream(page(), Q1, max_new_tokens=40)
-    next(stream)
-    with ThreadPoolExecutor(1) as pool:
-        assert (
-            pool.submit(lambda: stream.answer).result().token_ids
-            == fresh(bundle, page(), Q1).token_ids
-        )
-    assert usable(model, bundle)
+@pytest.mark.parametrize(
+    ("tokens", "reason", "tpot"),
+    [(1, "length", None), (1, "eos", 6), (2, "length", 6), (2, "eos", 3), (4, "stop", 2)],
+)
+def test_seconds_per_token(tokens: int, reason: Any, tpot: float | None) -> None:
+    out = Generation(tokens=[7] * tokens, finish_reason=reason)
+    out.first_token_at, out.last_token_at = 0.0, 6.0
+    timings = Stopwatch(lambda: 6.0).timings(out)
+    assert (timings.ttft, timings.tpot, timings.total) == (0, tpot, 6)

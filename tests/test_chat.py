@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 
 import pulse_edge
+from pulse_edge.assets import REPORT_QUESTION, SAMPLE_PAGE
 from pulse_edge.bundle.bundle import open_bundle
 from pulse_edge.decode.sequence import Sequence
 from pulse_edge.engines.options import EngineOptions
 from pulse_edge.engines.registry import open_engine
 from pulse_edge.errors import ContextError, ParameterError, PulseEdgeError
 from pulse_edge.page.encoder import PageEncoder
-from pulse_edge.page.source import read_input
 from pulse_edge.text.template import PromptBuilder, render
 
-from support.requests import LONG, Q1, Q2, encoded, fresh, page
+from support.requests import LONG, Q1, Q2, encoded, fresh, page, prepared
 
 
 def rerun(bundle: Path, stream: pulse_edge.Stream, image: Any) -> tuple[int, ...]:
@@ -30,7 +30,8 @@ def rerun(bundle: Path, stream: pulse_edge.Stream, image: Any) -> tuple[int, ...
         prompt, features = render(stream.request.ids), None
     else:
         encoder = PageEncoder(opened.manifest.model, engine)
-        seen = encoder.encode(read_input(image), lambda _: nullcontext(), None)
+        ready = prepared(image, opened.manifest.model)
+        seen = encoder.encode(ready, lambda _: nullcontext(), None)
         prompt, features = render(stream.request.ids, seen.key, seen.tokens), seen.features
     logits = Sequence(engine).prefill(prompt, features, None)
     tokens = [int(logits.argmax())]
@@ -56,8 +57,8 @@ def test_a_turn_is_answered_as_the_whole_conversation(
         assert turn.answer.token_ids == rerun(bundle, turn, image)
         # all but the answer's last token, which was never computed from
         assert turn.answer.usage.cached_tokens == before.answer.usage.prompt_tokens + 11
-        expected = f"{before.request.prompt} {before.answer.text}</s>USER: "
-        assert turn.answer.provenance["prompt"].startswith(expected)
+        assert turn.answer.provenance["prompt"].startswith(before.request.prompt)
+        assert f"{before.answer.text}</s>USER: " in turn.answer.provenance["prompt"]
 
 
 def test_what_is_asked_in_between_does_not_enter_a_chat(
@@ -134,3 +135,87 @@ def test_a_chat_that_outgrows_the_context(bundle: Path) -> None:
     answer = chat.ask("a")
     assert answer.finish_reason == "context"
     assert answer.usage.prompt_tokens + answer.usage.new_tokens == room + 1
+
+
+# --- stop strings --------------------------------------------------------------------------------
+
+
+def seen_text(model: pulse_edge.Model, stream: pulse_edge.Stream) -> str:
+    """What the model saw of a conversation about no page, by its ids, as provenance spells it."""
+    text = b""
+    for token in stream.request.ids[1:]:
+        text += b"</s>" if token == 2 else model.tokenizer.piece_bytes(token)
+    return text.decode(errors="replace").removeprefix(" ")
+
+
+@pytest.mark.parametrize("start", [0, 1, 2, 3, 5, 8, 13, 21, 30])
+@pytest.mark.parametrize("length", [1, 2, 5])
+def test_later_turns_see_what_comes_before_a_stop_string(
+    bundle: Path, model: pulse_edge.Model, start: int, length: int
+) -> None:
+    """The model, provenance and the reader of the answer see one text."""
+    whole = model.ask(None, Q1, max_new_tokens=25)
+    stop = whole.text[start : start + length]
+    chat = model.chat(None)
+    first = chat.ask(Q1, max_new_tokens=25, stop=[stop])
+    assert first.finish_reason == "stop"
+    turn = chat.stream(Q2, max_new_tokens=10)
+    prompt = turn.answer.provenance["prompt"]
+    assert prompt == seen_text(model, turn)
+    head = first.provenance["prompt"]
+    assert prompt.startswith(head)
+    said, follows = prompt.removeprefix(head).split("</s>")
+    assert said.strip() == first.text
+    assert said == said.rstrip()
+    assert follows == f"USER: {Q2} ASSISTANT:"
+    assert turn.answer.token_ids == rerun(bundle, turn, None)
+    # What both have in common is still in the cache, but for the token that must run.
+    shared = len(first.token_ids) - 1 + first.usage.prompt_tokens
+    again = turn.answer.usage.prompt_tokens - turn.answer.usage.cached_tokens
+    assert again <= turn.answer.usage.prompt_tokens - min(shared, first.usage.prompt_tokens) + 1
+
+
+@pytest.mark.parametrize("image", [page(), None], ids=["image", "text"])
+def test_three_turns_of_which_two_are_stopped(
+    bundle: Path, model: pulse_edge.Model, image: Any
+) -> None:
+    chat = model.chat(image)
+    turns: list[pulse_edge.Stream] = []
+    for question, stop in ((Q1, "e"), (Q2, "a"), (Q1, ())):
+        turn = chat.stream(question, max_new_tokens=25, stop=stop)
+        assert turn.answer.token_ids == rerun(bundle, turn, image)
+        assert all(each.answer.text in turn.request.prompt for each in turns)
+        turns.append(turn)
+    assert turns[2].request.prompt.startswith(turns[1].request.prompt)
+
+
+def test_an_answer_without_a_stop_string_is_kept_as_it_was_generated(
+    model: pulse_edge.Model,
+) -> None:
+    """Also its white space, so that all of it is still in the cache."""
+    chat = model.chat(None)
+    first = chat.stream(Q1, max_new_tokens=25, stop=["never said"])
+    answer = first.answer
+    turn = chat.stream(Q2, max_new_tokens=2)
+    assert turn.answer.usage.cached_tokens == answer.usage.prompt_tokens + 24
+    assert turn.answer.provenance["prompt"] == seen_text(model, turn)
+    assert list(turn.request.ids[: len(first.request.ids) + 25]) == [
+        *first.request.ids,
+        *answer.token_ids,
+    ]
+
+
+@pytest.mark.parametrize("stop", ["PR", "R", "ms", ". ", "0", " interval", "75", "rhythm", "hm"])
+def test_a_stop_string_in_a_chat_with_the_embedded_model(stop: str) -> None:
+    """Its tokenizer puts a space after `</s>`, which no text shows."""
+    model = pulse_edge.load(threads=1)
+    chat = model.chat(SAMPLE_PAGE)
+    first = chat.ask(REPORT_QUESTION, stop=stop, max_new_tokens=60)
+    assert first.finish_reason == "stop"
+    turn = chat.stream(Q2, max_new_tokens=2)
+    head = first.provenance["prompt"]
+    space = " " if first.text else ""
+    said = f"{head}{space}{first.text}</s>USER: {Q2} ASSISTANT:"
+    assert turn.answer.provenance["prompt"] == said
+    seen = seen_text(model, turn)
+    assert seen.endswith(f"ASSISTANT:{space}{first.text}</s> USER: {Q2} ASSISTANT:")

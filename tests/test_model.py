@@ -234,14 +234,14 @@ def test_length(model: pulse_edge.Model, count: int) -> None:
 
 
 def test_the_end_token(checkpoint: Path, bundle: Path, tmp_path: Path) -> None:
-    """The same weights, with an end token that they are known to generate as their eighth."""
+    """The same weights, with one more end token, which they are known to generate."""
     known = fresh(bundle, page(), Q1).token_ids
     at = next(i for i, token in enumerate(known) if i >= 7 and token not in known[:i])
     shutil.copytree(checkpoint, tmp_path / "checkpoint")
     for file in ("config.json", "generation_config.json"):
         config = json.loads((checkpoint / file).read_text())
         (tmp_path / "checkpoint" / file).write_text(
-            json.dumps(config | {"eos_token_id": known[at]})
+            json.dumps(config | {"eos_token_id": [2, known[at]]})
         )
     export(tmp_path / "checkpoint", tmp_path / "bundle", precision="fp32")
     answer = fresh(tmp_path / "bundle", page(), Q1)
@@ -319,19 +319,6 @@ def test_errors_leave_the_model_as_it_was(
 # --- what an answer tells -------------------------------------------------------------------------
 
 
-def test_timings_add_up(model: pulse_edge.Model) -> None:
-    t = model.ask(page(), Q1, max_new_tokens=30).timings
-    stages = (t.decode_image, t.preprocess, t.vision, t.prefill)
-    assert min(*stages, *t.decode_steps, t.sample, t.detokenise) > 0
-    assert t.ttft is not None
-    assert t.tpot is not None
-    assert sum(stages) <= t.ttft <= t.total
-    assert sum(stages) + sum(t.decode_steps) + t.sample + t.detokenise <= t.total
-    assert sum(t.decode_steps) <= t.tpot * 29 <= t.total - t.ttft
-    single = model.ask(page(), Q1, max_new_tokens=1).timings
-    assert (single.tpot, single.decode_steps) == (None, ())
-
-
 def test_provenance(bundle: Path, model: pulse_edge.Model) -> None:
     manifest = open_bundle(bundle).manifest
     file = encoded(page(), "PNG")
@@ -349,6 +336,8 @@ def test_provenance(bundle: Path, model: pulse_edge.Model) -> None:
         "height": 110,
         "format": "PNG",
         "exif_orientation": 1,
+        "alpha": "none",
+        "pages": 1,
         "notes": [],
         "views": 5,
         "tokens": 80,

@@ -64,7 +64,7 @@ def test_it_is_cancelled_when_the_wait_is_interrupted(
         ended.set()
 
     with monkeypatch.context() as patch:
-        patch.setattr("pulse_edge.answer.Delivery.wait", interrupted)
+        patch.setattr("pulse_edge.delivery.Delivery.wait", interrupted)
         with pytest.raises(KeyboardInterrupt):
             model.run_on_engine(work)
     assert ended.wait(60)

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 import pulse_edge
-from pulse_edge.answer import Delivery
 from pulse_edge.bundle.bundle import Bundle, open_bundle
 from pulse_edge.decode import verifier
+from pulse_edge.decode.ngrams import Ngrams
 from pulse_edge.decode.sampler import Sampler
+from pulse_edge.delivery import Delivery
 from pulse_edge.engines.onnxruntime_providers import PROVIDERS
 from pulse_edge.engines.options import EngineOptions
 from pulse_edge.engines.registry import open_engine
@@ -266,3 +267,15 @@ def test_what_is_remembered(bundle: Path) -> None:
     cold = model.ask(page(), Q1, max_new_tokens=40, speculate=True)
     drafts = [(a.usage.drafted_tokens, a.usage.accepted_tokens) for a in (first, cold)]
     assert drafts[0] == drafts[1]
+
+
+def test_prompts_are_drafted_from_too(
+    model: pulse_edge.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[list[int]] = []
+    monkeypatch.setattr(Ngrams, "begin", lambda _, prompt: begun.append(list(prompt)))
+    model.ask(page(), Q1, max_new_tokens=2)
+    assert begun == []
+    usage = model.ask(page(), Q1, max_new_tokens=2, speculate=True).usage
+    (keys,) = begun
+    assert (len(keys), sum(key < 0 for key in keys)) == (usage.prompt_tokens, usage.image_tokens)

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import pulse_edge
-from pulse_edge.answer import Delivery
+from pulse_edge.delivery import Delivery
 from pulse_edge.errors import PulseEdgeError
 
 from support.process import run

@@ -25,13 +25,14 @@ from typing import Any, BinaryIO
 from benchmarks.gpu import emit, layout
 from benchmarks.gpu.items import PRODUCT, SKIPPED, Item
 from benchmarks.gpu.layout import Layout, Recorder, Status
+from pulse_edge.privacy import silent_variables
 
 MARK = "PULSE_EDGE_GPU_RUN"  # environment variable that all descendants of an item inherit
 SHARE = 1 / 3  # of its limit that an item must have left to be started
 POLL = 0.05  # seconds
 DEATH = 5.0  # seconds that a killed process is given to go; one that hangs in a driver may stay
 TAIL = 15  # lines of stderr, else of stdout, that an item line keeps of an item that failed
-OFFLINE = dict.fromkeys(("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "PIP_NO_INDEX"), "1")
+OFFLINE = silent_variables() | {"PIP_NO_INDEX": "1"}
 OUT_OF_MEMORY = re.compile(
     r"out of memory|MemoryError|bad_alloc|OutOfMemory|MemoryAllocation|ALLOC_FAILED"
     r"|Failed to allocate memory|Unable to allocate|Cannot allocate memory",

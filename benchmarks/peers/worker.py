@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from pulse_edge.privacy import silent_variables
+
 ROOT = Path(__file__).parents[2]
 # First by itself, and pinned in what follows: a range, or a torchvision for another one, takes
 # gigabytes of CUDA.
@@ -123,12 +125,8 @@ class Worker:
             *PEERS[name].arguments,
         ]
         search = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-        # ONNX Runtime, which some peers bring, reports to its maker unless told not to.
-        environment = os.environ | {
-            "PYTHONPATH": search,
-            "PYTHONUNBUFFERED": "1",
-            "ORT_DISABLE_TELEMETRY": "1",
-        }
+        environment = os.environ | silent_variables()
+        environment |= {"PYTHONPATH": search, "PYTHONUNBUFFERED": "1"}
         log.parent.mkdir(parents=True, exist_ok=True)
         self._errors = log.open("wb")
         self._lines: queue.Queue[str] = queue.Queue()

@@ -8,24 +8,20 @@ and configuration_clip.py for the conversions.
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from pulse_edge.bundle.spec import (
-    Aspect,
-    ImageSpec,
-    Merge,
-    ModelSpec,
-    PromptSpec,
-    TextSpec,
-    VisionSpec,
-)
+from pulse_edge.bundle.spec import ModelSpec, TextSpec, VisionSpec
 from pulse_edge.errors import CheckpointError
+from pulse_export.fields import Fields
+from pulse_export.network_fields import CONVERSION, PUBLISHED, TEXT, VISION, check_fields
+from pulse_export.preprocessing import ImageLayout, image_spec, parse_grids
+from pulse_export.strict_json import read_json
+from pulse_export.tokenizer_files import prompt_spec
 
-# openai/clip-vit-large-patch14-336: what upstream downloads beside a published LLaVA checkpoint.
+# openai/clip-vit-large-patch14-336: what upstream downloads beside a published LLaVA checkpoint,
+# and what transformers takes for a conversion without `vision_config`.
 CLIP_L_336: dict[str, Any] = {
     "hidden_size": 1024,
     "intermediate_size": 4096,
@@ -37,323 +33,234 @@ CLIP_L_336: dict[str, Any] = {
     "layer_norm_eps": 1e-5,
 }
 KNOWN_TOWERS: dict[str, dict[str, Any]] = {"openai/clip-vit-large-patch14-336": CLIP_L_336}
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-
-VICUNA = {
-    "name": "llava_v1",
-    "system": "A chat between a curious human and an artificial intelligence assistant. "
-    "The assistant gives helpful, detailed, and polite answers to the human's questions.",
-    "user": "USER",
-    "assistant": "ASSISTANT",
+# What transformers' configurations have for fields that a config leaves out.
+CLIP_DEFAULTS: dict[str, Any] = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "image_size": 224,
+    "patch_size": 32,
 }
+LLAMA_DEFAULTS: dict[str, Any] = {
+    "hidden_size": 4096,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 32,
+    "intermediate_size": 11008,
+    "rms_norm_eps": 1e-6,
+    "max_position_embeddings": 2048,
+    "vocab_size": 32000,
+}
+ROPE = frozenset({"rope_type", "type", "rope_theta", "partial_rotary_factor", "factor"})
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not valid JSON ({error})") from None
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{path}: expected a JSON object")
-    return data
-
-
-# Largest value of any size in a config. More is a mistake, which would otherwise show only after it
-# has taken all memory.
-LARGEST = 1 << 20
-
-
-def _whole_number(
-    config: dict[str, Any],
-    key: str,
-    where: str,
-    default: int | None = None,
-    least: int = 1,
-    most: int = LARGEST,
-) -> int:
-    """A whole number. null counts as absent, and what is absent needs a default."""
-    value = default if config.get(key) is None else config[key]
-    if value is None:
-        raise CheckpointError(f"{where}: no {key!r}")
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise CheckpointError(
-            f"{where}: {key} is {value!r:.60}, must be a whole number from {least} to {most}"
-        )
-    return value
-
-
-def _positive(config: dict[str, Any], key: str, where: str, default: float | None = None) -> float:
-    """A number over 0, like `_whole_number`."""
-    value = default if config.get(key) is None else config[key]
-    if value is None:
-        raise CheckpointError(f"{where}: no {key!r}")
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= 1e30:
-        raise CheckpointError(f"{where}: {key} is {value!r:.60}, must be a number over 0")
-    return float(value)
-
-
-def _object(config: dict[str, Any], key: str, where: str) -> dict[str, Any]:
-    """A nested object; {} for one that is absent or null."""
-    value = {} if config.get(key) is None else config[key]
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{where}: {key} is {value!r:.60}, must be an object")
-    return value
-
-
-def architecture(config: dict[str, Any], where: str) -> str:
+def architecture(config: Fields) -> str:
     """The class the checkpoint was made for."""
-    names = config.get("architectures")
+    names = config.values.get("architectures")
     if not names and config.get("model_type") in ("llava_llama", "llava"):
         return "LlavaLlamaForCausalLM"
     if not isinstance(names, list) or not names or not isinstance(names[0], str):
         raise CheckpointError(
-            f"{where}: architectures is {names!r:.60}, must be a list that names a class"
+            f"{config.where}: architectures is {names!r:.60}, must be a list that names a class"
         )
     return names[0]
 
 
-def is_tied(config: dict[str, Any], where: str) -> bool:
-    """Whether the head is the embedding table; the flag stands beside the decoder's sizes."""
-    nested = "text_config" in config
-    text = _object(config, "text_config", where) if nested else config
-    _only(text, "tie_word_embeddings", (True, False, None), where)
-    return bool(text.get("tie_word_embeddings"))
+def is_tied(config: Fields) -> bool:
+    """Whether the head is the embedding table.
+
+    Conversions have the flag beside the decoder's sizes, or at the top, or both; versions of
+    transformers differ in which one they follow.
+    """
+    places = (config, config.part("text_config"))
+    for fields in places:
+        fields.only("tie_word_embeddings", True, False, None)
+    return any(fields.get("tie_word_embeddings") for fields in places)
 
 
-def _only(config: dict[str, Any], key: str, allowed: tuple[Any, ...], where: str) -> None:
-    """Refuse a config field whose value this export does not implement; absent is fine."""
-    if key in config and config[key] not in allowed:
-        raise CheckpointError(
-            f"{where}: {key} is {config[key]!r:.60}, supported is {' or '.join(map(repr, allowed))}"
-        )
-
-
-def _text_spec(config: dict[str, Any], path: Path, where: str) -> TextSpec:
-    _only(config, "hidden_act", ("silu",), where)
-    _only(config, "attention_bias", (False, None), where)
-    _only(config, "mlp_bias", (False, None), where)
-    _only(config, "pretraining_tp", (1, None), where)
-    rope = _object(config, "rope_parameters", where)
-    scaling = _object(config, "rope_scaling", where) or rope
-    kind = scaling.get("rope_type", scaling.get("type", "default"))
-    if kind != "default":
-        raise CheckpointError(
-            f"{where}: RoPE scaling {kind!r:.60} is not supported, only plain RoPE"
-        )
-    hidden, heads = (
-        _whole_number(config, "hidden_size", where),
-        _whole_number(config, "num_attention_heads", where),
-    )
-    kv_heads = _whole_number(config, "num_key_value_heads", where, heads)
-    head_size = _whole_number(config, "head_dim", where, max(1, hidden // heads))
+def _text_spec(config: Fields, path: Path) -> TextSpec:
+    hidden, heads = config.whole("hidden_size"), config.whole("num_attention_heads")
+    kv_heads = config.whole("num_key_value_heads", heads)
+    head_size = config.whole("head_dim", max(1, hidden // heads))
     if heads % kv_heads or head_size % 2 or (config.get("head_dim") is None and hidden % heads):
         raise CheckpointError(
-            f"{where}: width {hidden} / {heads} heads / {kv_heads} KV heads does not divide, "
-            f"or head size {head_size} is odd"
+            f"{config.where}: width {hidden} / {heads} heads / {kv_heads} KV heads does not "
+            f"divide, or head size {head_size} is odd"
         )
-    vocab = _whole_number(config, "vocab_size", where)
-    beside = path / "generation_config.json"
-    ends = (
-        [(config, where), (read_json(beside), str(beside))]
-        if beside.exists()
-        else [(config, where)]
-    )
-    eos = [e for source, file in ends for e in _ends(source, vocab, file)] or [2]
+    vocab = config.whole("vocab_size")
     return TextSpec(
         hidden=hidden,
-        layers=_whole_number(config, "num_hidden_layers", where, most=1000),
+        layers=config.whole("num_hidden_layers", most=1000),
         heads=heads,
         kv_heads=kv_heads,
         head_size=head_size,
-        ffn=_whole_number(config, "intermediate_size", where),
+        ffn=config.whole("intermediate_size"),
         vocab=vocab,
-        eps=_positive(config, "rms_norm_eps", where),
-        rope_theta=_positive(
-            config, "rope_theta", where, _positive(rope, "rope_theta", where, 10000.0)
-        ),
-        context=_whole_number(config, "max_position_embeddings", where),
-        bos=_whole_number(config, "bos_token_id", where, 1, least=0, most=vocab - 1),
-        eos=tuple(dict.fromkeys(eos)),
+        eps=config.positive("rms_norm_eps"),
+        rope_theta=_rope_theta(config),
+        context=config.whole("max_position_embeddings"),
+        bos=config.whole("bos_token_id", 1, least=0, most=vocab - 1),
+        eos=_end_tokens(config, path, vocab),
     )
 
 
-def _ends(config: dict[str, Any], vocab: int, where: str) -> list[int]:
+def _rope_theta(config: Fields) -> float:
+    """The base of plain RoPE; every other kind is refused."""
+    thetas = [config.positive("rope_theta")] if config.get("rope_theta") is not None else []
+    for key in ("rope_scaling", "rope_parameters"):
+        rope = config.part(key)
+        kind = rope.values.get("rope_type", rope.values.get("type", "default"))
+        if kind != "default":
+            raise CheckpointError(
+                f"{rope.where}: RoPE scaling {kind!r:.60} is not supported, only plain RoPE"
+            )
+        unknown = sorted(rope.values.keys() - ROPE)
+        if unknown:
+            raise CheckpointError(
+                f"{rope.where}: {unknown[0]!r:.60} is not supported, only plain RoPE"
+            )
+        rope.only("factor", 1, None)
+        rope.only("partial_rotary_factor", 1, None)
+        if rope.get("rope_theta") is not None:
+            thetas.append(rope.positive("rope_theta"))
+    if len(set(thetas)) > 1:
+        stated = " and ".join(map(str, thetas))
+        raise CheckpointError(f"{config.where}: rope_theta is both {stated}; keep one")
+    return thetas[0] if thetas else 10000.0
+
+
+def _end_tokens(config: Fields, path: Path, vocab: int) -> tuple[int, ...]:
+    """The ids that end an answer. transformers generates with those of generation_config.json."""
+    own = _ends(config, vocab)
+    file = path / "generation_config.json"
+    generation = Fields(read_json(file) if file.exists() else {}, str(file))
+    ends = _ends(generation, vocab)
+    if ends and not set(own) <= set(ends):
+        raise CheckpointError(
+            f"{file}: eos_token_id is {ends}, but {config.where} says {own}; make the two agree"
+        )
+    bos = generation.get("bos_token_id")
+    if bos is not None and bos != config.get("bos_token_id", 1):
+        raise CheckpointError(
+            f"{file}: bos_token_id is {bos!r:.60}, but {config.where} says "
+            f"{config.get('bos_token_id', 1)!r:.60}; make the two agree"
+        )
+    return tuple(dict.fromkeys(ends or own or [2]))
+
+
+def _ends(config: Fields, vocab: int) -> list[int]:
     """End tokens: none, one or a list."""
-    value = config.get("eos_token_id")
-    listed = value if isinstance(value, list) else [] if value is None else [value]
+    value = config.get("eos_token_id", [])
+    listed = value if isinstance(value, list) else [value]
     return [
-        _whole_number({"eos_token_id": v}, "eos_token_id", where, -1, least=0, most=vocab - 1)
+        Fields({"eos_token_id": v}, config.where).whole("eos_token_id", -1, 0, vocab - 1)
         for v in listed
     ]
 
 
-def _vision_spec(config: dict[str, Any], select_layer: int, where: str) -> VisionSpec:
-    layers = _whole_number(config, "num_hidden_layers", where, most=1000)
+def _vision_spec(config: Fields, select_layer: int) -> VisionSpec:
+    check_fields(config, VISION)
+    layers = config.whole("num_hidden_layers", most=1000)
     # hidden_states[0] is the embeddings' output, so hidden_states[k] needs k layers, and -1 all.
     used = select_layer if select_layer >= 0 else layers + 1 + select_layer
     if not 0 < used <= layers:
         raise CheckpointError(
-            f"{where}: feature layer {select_layer} of a tower with {layers} layers"
+            f"{config.where}: feature layer {select_layer} of a tower with {layers} layers"
         )
-    _only(config, "hidden_act", ("quick_gelu", "gelu"), where)
     spec = VisionSpec(
-        image_size=_whole_number(config, "image_size", where),
-        patch_size=_whole_number(config, "patch_size", where),
-        width=_whole_number(config, "hidden_size", where),
-        heads=_whole_number(config, "num_attention_heads", where),
+        image_size=config.whole("image_size"),
+        patch_size=config.whole("patch_size"),
+        width=config.whole("hidden_size"),
+        heads=config.whole("num_attention_heads"),
         layers=layers,
         feature_layers=used,
-        mlp=_whole_number(config, "intermediate_size", where),
-        activation=config.get("hidden_act", "quick_gelu"),
-        eps=_positive(config, "layer_norm_eps", where, 1e-5),
+        mlp=config.whole("intermediate_size"),
+        activation=config.values.get("hidden_act", "quick_gelu"),
+        eps=config.positive("layer_norm_eps", 1e-5),
     )
     if spec.image_size % spec.patch_size or spec.width % spec.heads:
         raise CheckpointError(
-            f"{where}: image {spec.image_size} / patch {spec.patch_size} or width {spec.width} / "
-            f"heads {spec.heads} does not divide"
+            f"{config.where}: image {spec.image_size} / patch {spec.patch_size} or "
+            f"width {spec.width} / heads {spec.heads} does not divide"
         )
     return spec
 
 
-def published_spec(config: dict[str, Any], path: Path) -> ModelSpec:
-    """The published layout: one flat config. The tower's config is known by its name, or lies
-    beside the weights."""
-    where = str(path / "config.json")
-    _only(config, "mm_vision_select_feature", ("patch",), where)
-    _only(config, "mm_use_im_start_end", (False, None), where)
-    _only(config, "mm_use_im_patch_token", (False, None), where)
-    kind = str(config.get("mm_projector_type", "linear"))
+def published_spec(config: Fields, path: Path, template: str | None) -> ModelSpec:
+    """The published layout: one flat config.
+
+    The tower's config is known by its name, or lies beside the weights.
+    """
+    check_fields(config, TEXT, PUBLISHED)
+    kind = str(config.values.get("mm_projector_type", "linear"))
     match = re.fullmatch(r"mlp([1-8])x_gelu", kind)
     if kind != "linear" and not match:
         raise CheckpointError(
-            f"{where}: mm_projector_type {kind!r:.60} is not supported, only linear and mlpNx_gelu"
+            f"{config.where}: mm_projector_type {kind!r:.60} is not supported, "
+            "only linear and mlpNx_gelu"
         )
-    tower = str(config.get("mm_vision_tower", config.get("vision_tower", "")))
-    beside = path / "vision_config.json"
-    vision: dict[str, Any] | None = (
-        read_json(beside) if beside.exists() else KNOWN_TOWERS.get(tower)
-    )
-    if vision is None:
-        raise CheckpointError(
-            f"{where}: vision tower {tower!r} is not one of {', '.join(KNOWN_TOWERS)}; "
-            "put its config as vision_config.json beside the weights"
-        )
-    tower_config = _object(vision, "vision_config", str(beside)) or vision
-    select = _whole_number(config, "mm_vision_select_layer", where, -2, least=-1000, most=1000)
-    side = _vision_spec(tower_config, select, str(beside) if beside.exists() else where)
+    select = config.whole("mm_vision_select_layer", -2, least=-1000, most=1000)
+    side = _vision_spec(_published_tower(config, path), select)
     aspect = config.get("image_aspect_ratio") or "square"
-    grids = _grids(config, side.image_size, where) if aspect == "anyres" else []
-    image = _image_spec(path, where, aspect, grids, config.get("mm_patch_merge_type") or "flat")
+    layout = ImageLayout(
+        processors=("CLIP",),
+        aspect=aspect,
+        grids=parse_grids(config, side.image_size) if aspect == "anyres" else (),
+        merge=config.get("mm_patch_merge_type") or "flat",
+        side=side.image_size,
+        patch=side.patch_size,
+    )
     return ModelSpec(
         side,
         int(match[1]) if match else 1,
-        _text_spec(config, path, where),
-        image,
-        _prompt_spec(path),
+        _text_spec(config, path),
+        image_spec(path, config.where, layout),
+        prompt_spec(path, template),
     )
 
 
-def hf_spec(config: dict[str, Any], path: Path) -> ModelSpec:
-    """The Hugging Face conversions: nested configs; grids as (height, width)."""
-    where = str(path / "config.json")
-    _only(config, "vision_feature_select_strategy", ("default",), where)
-    _only(config, "projector_hidden_act", ("gelu",), where)
-    _only(config, "multimodal_projector_bias", (True,), where)
-    text, vision = _object(config, "text_config", where), _object(config, "vision_config", where)
-    _only(text, "model_type", ("llama",), f"{where} text_config")
-    _only(vision, "model_type", ("clip_vision_model",), f"{where} vision_config")
-    text = {
-        "hidden_size": 4096,
-        "num_attention_heads": 32,
-        "num_hidden_layers": 32,
-        "intermediate_size": 11008,
-        "rms_norm_eps": 1e-6,
-        "max_position_embeddings": 2048,
-        "vocab_size": 32000,
-    } | text  # LlamaConfig's defaults
-    select = _whole_number(config, "vision_feature_layer", where, -2, least=-1000, most=1000)
-    side = _vision_spec(CLIP_L_336 | vision, select, f"{where} vision_config")
-    following = architecture(config, where) == "LlavaNextForConditionalGeneration"
-    grids = [(w, h) for h, w in _grids(config, side.image_size, where)] if following else []
-    preprocessor = path / "preprocessor_config.json"
-    processing = read_json(preprocessor) if preprocessor.exists() else {}
-    aspect = "anyres" if following else "pad" if processing.get("do_pad") else "square"
-    image = _image_spec(path, where, aspect, grids, "spatial_unpad" if following else "flat")
-    return ModelSpec(
-        side, 2, _text_spec(text, path, f"{where} text_config"), image, _prompt_spec(path)
-    )
-
-
-def _grids(config: dict[str, Any], side: int, where: str) -> list[tuple[int, int]]:
-    """`image_grid_pinpoints` as they are stored: pairs of edges in pixels."""
-    grids = stored = config.get("image_grid_pinpoints")
-    if isinstance(stored, str):  # some configs hold the list as text
-        try:
-            grids = json.loads(stored.replace("(", "[").replace(")", "]"))
-        except (ValueError, RecursionError):
-            grids = None
-    if (
-        not isinstance(grids, list)
-        or not 0 < len(grids) <= 1000
-        or not all(isinstance(pair, list) and len(pair) == 2 for pair in grids)
-        or not all(
-            type(edge) is int and 0 < edge <= LARGEST and edge % side == 0
-            for pair in grids
-            for edge in pair
-        )
-    ):
+def _published_tower(config: Fields, path: Path) -> Fields:
+    tower = tower_name(config)
+    beside = path / "vision_config.json"
+    if beside.exists():
+        stored = Fields(read_json(beside), str(beside))
+        return stored.part("vision_config") if stored.get("vision_config") else stored
+    if tower not in KNOWN_TOWERS:
         raise CheckpointError(
-            f"{where}: image_grid_pinpoints is {stored!r:.60}, "
-            f"must be pairs of multiples of {side}, at least one"
+            f"{config.where}: vision tower {tower!r:.60} is not one of {', '.join(KNOWN_TOWERS)}; "
+            "put its config as vision_config.json beside the weights"
         )
-    return [(a, b) for a, b in grids]
+    return Fields(KNOWN_TOWERS[tower], config.where)
 
 
-def _image_spec(
-    path: Path, where: str, aspect: Any, grids: list[tuple[int, int]], merge: Any
-) -> ImageSpec:
-    for field, value, kind in (
-        ("image_aspect_ratio", aspect, Aspect),
-        ("mm_patch_merge_type", merge, Merge),
-    ):
-        *others, last = get_args(kind)
-        if value not in (*others, last):
-            legal = f"{', '.join(others)} and {last}"
-            raise CheckpointError(f"{where}: {field} {value!r:.60} is not supported, only {legal}")
-    preprocessor = path / "preprocessor_config.json"
-    p = read_json(preprocessor) if preprocessor.exists() else {}
-    _only(p, "resample", (3,), str(preprocessor))  # PIL's bicubic
-    _only(p, "rescale_factor", (1 / 255,), str(preprocessor))
-    for flag in ("do_resize", "do_center_crop", "do_rescale", "do_normalize"):
-        _only(p, flag, (True,), str(preprocessor))
-    mean = _channels(p, "image_mean", CLIP_MEAN, str(preprocessor))
-    std = _channels(p, "image_std", CLIP_STD, str(preprocessor))
-    if min(std) <= 0:
-        raise CheckpointError(f"{preprocessor}: image_std is {list(std)}, must be over 0")
-    return ImageSpec(aspect, tuple(grids), mean, std, merge)
+def tower_name(config: Fields) -> str:
+    """What the published layout calls its vision tower."""
+    return str(config.values.get("mm_vision_tower", config.values.get("vision_tower", "")))
 
 
-Channels = tuple[float, float, float]
-
-
-def _channels(config: dict[str, Any], key: str, default: Channels, where: str) -> Channels:
-    """Three numbers, for red, green and blue."""
-    value = default if config.get(key) is None else config[key]
-    numbers = isinstance(value, list | tuple) and all(
-        type(x) in (int, float) and math.isfinite(x) for x in value
+def hf_spec(config: Fields, path: Path, template: str | None) -> ModelSpec:
+    """The Hugging Face conversions: nested configs; grids as (height, width)."""
+    following = architecture(config) == "LlavaNextForConditionalGeneration"
+    config.only("model_type", "llava_next" if following else "llava", None)
+    check_fields(config, CONVERSION)
+    text, vision = config.part("text_config"), config.part("vision_config")
+    text.only("model_type", "llama")
+    check_fields(text, TEXT)
+    select = config.whole("vision_feature_layer", -2, least=-1000, most=1000)
+    side = _vision_spec(vision.over(CLIP_DEFAULTS if vision.values else CLIP_L_336), select)
+    grids = parse_grids(config, side.image_size) if following else ()
+    layout = ImageLayout(
+        processors=("LlavaNext",) if following else ("CLIP", "Llava"),
+        aspect="anyres" if following else None,
+        grids=tuple((width, height) for height, width in grids),
+        merge="spatial_unpad" if following else "flat",
+        side=side.image_size,
+        patch=side.patch_size,
     )
-    if not numbers or len(value) != 3:
-        raise CheckpointError(f"{where}: {key} is {value!r:.60}, must be three numbers")
-    return float(value[0]), float(value[1]), float(value[2])
-
-
-def _prompt_spec(path: Path) -> PromptSpec:
-    config = path / "tokenizer_config.json"
-    stored = read_json(config) if config.exists() else {}
-    _only(stored, "legacy", (True, False, None), str(config))
-    legacy = stored.get("legacy")
-    # Hugging Face's slow tokenizer takes an absent flag as true.
-    return PromptSpec(**VICUNA, legacy=legacy is not False)
+    return ModelSpec(
+        side,
+        2,
+        _text_spec(text.over(LLAMA_DEFAULTS), path),
+        image_spec(path, config.where, layout),
+        prompt_spec(path, template),
+    )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from pulse_edge.errors import ExportError
+from pulse_export.chat_template import TEMPLATES
 from pulse_export.quantize.precision import (
     BLOCK_SIZES,
     CACHES,
@@ -48,6 +49,8 @@ class ExportOptions:
         head: storage of the output matrix, of `HEADS`; None is the precision's own.
         tower: storage of vision tower and projector, of `TOWERS`; None is the precision's own, but
             fp16 for int8 and int4 on cuda.
+        template: conversation format of the prompts, of `TEMPLATES`; None is llava_v1, and refuses
+            a checkpoint whose own chat template is of another format.
         calibration: how the scales of 8-bit activations are found, for precisions that have them;
             None is the default recipe.
         force: replace a bundle that is already there.
@@ -87,6 +90,14 @@ class ExportOptions:
             TOWERS,
         ),
     )
+    template: str | None = field(
+        default=None,
+        metadata=_about(
+            "Conversation format, whatever the checkpoint's chat template says "
+            "[default: llava_v1, and other templates are refused].",
+            tuple(TEMPLATES),
+        ),
+    )
     calibration: Recipe | None = field(
         default=None, metadata=_about("How 8-bit activations are calibrated.")
     )
@@ -106,6 +117,9 @@ class ExportOptions:
         if precision is None:
             legal = ", ".join(PRECISIONS)
             raise ExportError(f"precision {self.precision!r} is not one of {legal}")
+        if self.template is not None and self.template not in TEMPLATES:
+            legal = ", ".join(TEMPLATES)
+            raise ExportError(f"template {self.template!r:.60} is not one of {legal}")
         if self.head is not None:
             precision = _with_head(precision, self.head)
         target = get_target(self.target, precision)
@@ -154,6 +168,7 @@ class OptionValues(TypedDict, total=False):
     cache: str
     head: str | None
     tower: str | None
+    template: str | None
     calibration: Recipe | None
     force: bool
 

@@ -21,7 +21,7 @@ from typing import Any, Literal, Unpack
 
 import numpy as np
 
-from pulse_edge.bundle.bundle import Bundle, sha256_file
+from pulse_edge.bundle.bundle import sha256_file, unsealed_bundle
 from pulse_edge.bundle.manifest import (
     DECODER_GRAPH,
     EMBEDDINGS,
@@ -48,6 +48,7 @@ from pulse_export.quantize.cache import cache_scales
 from pulse_export.quantize.calibrate import Calibration, calibrate
 from pulse_export.quantize.precision import STORAGES, Precision
 from pulse_export.quantize.smooth import Smoothed
+from pulse_export.targets.registry import check_target
 from pulse_export.targets.target import Target
 from pulse_export.threads import WORKERS
 from pulse_export.transaction import check_output, publish_bundle, staging_directory
@@ -117,8 +118,9 @@ def export(
     start = time.perf_counter()
     options = options_from_keywords(options, values)
     resolved = options.resolve()
-    source = Checkpoint(checkpoint)
+    source = Checkpoint(checkpoint, options.template)
     spec = shortened(source.spec, options.context or source.spec.text.context)
+    check_target(resolved.target, source.path, spec)
     home = Path(os.path.abspath(out))
     check_output(home, options.force)
     _check_space(home.parent, source, resolved.precision)
@@ -176,7 +178,7 @@ def write_files(
     manifest = _manifest(source, spec, resolved, record)
     if cache == "int8":
         assert target.quantize_cache, "`ExportOptions` refuses this cache for other targets"
-        target.quantize_cache(decoder, cache_scales(Bundle(staging, manifest), source))
+        target.quantize_cache(decoder, cache_scales(unsealed_bundle(staging, manifest), source))
         decoder.save()
         manifest = replace(manifest, precision=replace(manifest.precision, kv_cache="int8"))
     return manifest
@@ -255,9 +257,10 @@ def _reporting(source: Checkpoint, step: Advance, dtype: type[np.generic]) -> Te
 
     def read(name: str) -> Floats:
         tensor = source.tensor(name)
-        if not np.isfinite(tensor.sum()) and not np.isfinite(tensor).all():
+        furthest = max(tensor.max(), -tensor.min())  # NaN if there is one anywhere
+        if not np.isfinite(furthest):
             raise CheckpointError(f"{source.path}: tensor {name} holds values that are not finite")
-        if max(tensor.max(), -tensor.min()) > largest:
+        if furthest > largest:
             raise CheckpointError(
                 f"{source.path}: tensor {name} holds values over {largest:.0f}, "
                 "too large for float16"

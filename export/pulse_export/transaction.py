@@ -1,6 +1,7 @@
 """Writes a bundle beside its place and renames it into place.
 
-A killed export therefore leaves nothing that loads.
+A killed export therefore leaves nothing that loads. Exports into one directory take turns where
+they could disturb each other, by a lock on that directory which ends with its process.
 """
 
 from __future__ import annotations
@@ -8,13 +9,16 @@ from __future__ import annotations
 import errno
 import fcntl
 import glob
+import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from pulse_edge.bundle.limits import LARGEST_MANIFEST
 from pulse_edge.bundle.manifest import (
     DECODER_GRAPH,
     EMBEDDINGS,
@@ -23,39 +27,74 @@ from pulse_edge.bundle.manifest import (
     VISION_GRAPH,
     Manifest,
 )
-from pulse_edge.bundle.plans import PLANS
+from pulse_edge.bundle.sealed_folder import PLANS
 from pulse_edge.bundle.sealed_json import dumps
+from pulse_edge.bundle.signatures import SIGNATURES
+from pulse_edge.bundle.tensors import TENSORS
 from pulse_edge.errors import ExportError
 
 PENDING = f"{MANIFEST}.pending"  # the manifest's name until everything else is in place
-PARTS = {
-    VISION_GRAPH,
-    f"{VISION_GRAPH}.data",
-    DECODER_GRAPH,
-    f"{DECODER_GRAPH}.data",
-    EMBEDDINGS,
-    TOKENIZER,
+GRAPHS = {VISION_GRAPH, DECODER_GRAPH}
+FILES = {
+    *GRAPHS,
+    *(f"{graph}.data" for graph in GRAPHS),
+    *(EMBEDDINGS, TOKENIZER, TENSORS, MANIFEST, PENDING),
 }
+FOLDERS = {PLANS, SIGNATURES}
+LOCK_SECONDS = 60.0  # to wait for another export's turn, which takes milliseconds
 
 
 def check_output(out: Path, force: bool) -> None:
-    if not out.parent.is_dir():
+    """Refuse a place where no bundle can be put, before any work and again after it.
+
+    Args:
+        out: the bundle to make, an absolute path.
+        force: whether a bundle that is there may be replaced.
+
+    Raises:
+        ExportError: it exists and must stay, or there is no directory to put it in.
+    """
+    if not os.path.isdir(out.parent):
         raise ExportError(f"{out.parent}: no such directory to put the bundle in")
     if not os.path.lexists(out):
         return
     if not force:
         raise ExportError(f"{out} exists; choose another name, or --force to replace it")
-    names = {p.name for p in out.iterdir()} if out.is_dir() else {out.name}
-    foreign = sorted(names - PARTS - {MANIFEST, PENDING, PLANS})
-    if foreign or (names and not names & {MANIFEST, PENDING, DECODER_GRAPH}):
-        what = (
-            f"holds {foreign[0]}, which is no part of one"
-            if foreign and out.is_dir()
-            else "is not one"
-        )
+    problem = _why_to_stay(out)
+    if problem is not None:
         raise ExportError(
-            f"{out}: --force replaces bundles only, and this {what}; choose another name"
+            f"{out}: --force replaces bundles only, and this {problem}; choose another name"
         )
+
+
+def _why_to_stay(out: Path) -> str | None:
+    """Why something must not be replaced; None for a bundle, a half one, or an empty directory."""
+    if not out.is_dir():
+        return "is not one"
+    if os.path.ismount(out):
+        return "is a mount point, which cannot be replaced"
+    try:
+        entries = {entry.name: entry.is_dir() for entry in os.scandir(out)}
+    except FileNotFoundError:  # another export has just replaced it
+        return None
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    legal = dict.fromkeys(FILES, False) | dict.fromkeys(FOLDERS, True)
+    foreign = sorted(name for name, folder in entries.items() if legal.get(name) is not folder)
+    if foreign:
+        return f"holds {foreign[0]}, which is no part of one"
+    ours = entries.keys() >= GRAPHS or any(_is_manifest(out / n) for n in (MANIFEST, PENDING))
+    return None if ours or not entries else "is not one"
+
+
+def _is_manifest(path: Path) -> bool:
+    """Whether a file is a bundle's manifest, and not that of something else."""
+    try:
+        with path.open("rb") as file:
+            record = json.loads(file.read(LARGEST_MANIFEST))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(record, dict) and {"schema_version", "seal"} <= record.keys()
 
 
 @contextmanager
@@ -71,58 +110,144 @@ def staging_directory(out: Path) -> Iterator[Path]:
     """
     parent = out.parent
     try:
-        for stale in parent.glob(f".{glob.escape(out.name)}.partial-*"):
-            with suppress(FileNotFoundError), _locked(stale) as free:
-                if free:
-                    shutil.rmtree(stale, ignore_errors=True)
-        hidden = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=parent))
+        hidden, handle = _new_hidden(out)
     except OSError as error:
         raise ExportError(f"{parent}: cannot be written to ({error.strerror})") from None
     try:
-        with _locked(hidden):
-            (hidden / "bundle").mkdir()
-            yield hidden / "bundle"
+        (hidden / "bundle").mkdir()
+        yield hidden / "bundle"
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise ExportError(f"{parent}: the disk is full; nothing was left behind") from None
-        raise ExportError(f"{error.filename or parent}: {error.strerror}") from None
+        raise ExportError(f"{error.filename or parent}: {error.strerror or error}") from None
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
+        os.close(handle)
+
+
+def _new_hidden(out: Path) -> tuple[Path, int]:
+    """Make the hidden directory, and open a handle that holds its lock."""
+    parent = out.parent
+    with _turn_in(parent):
+        for stale in parent.glob(f".{glob.escape(out.name)}.partial-*"):
+            _remove_stale(stale)
+        hidden = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=parent))
+        handle = os.open(hidden, os.O_RDONLY)
+        with suppress(OSError):  # no locks in this file system: then no export finds this one stale
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return hidden, handle
+
+
+def _remove_stale(directory: Path) -> None:
+    """Remove another export's hidden directory, unless its process runs or nobody can tell."""
+    try:
+        handle = os.open(directory, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return
+    else:
+        shutil.rmtree(directory, ignore_errors=True)
+    finally:
+        os.close(handle)
 
 
 @contextmanager
-def _locked(directory: Path) -> Iterator[bool]:
-    """Take the directory's lock for the block. Yields whether it was free."""
+def _turn_in(directory: Path) -> Iterator[None]:
+    """Hold the directory's lock for the block. Raises `ExportError` if it is not to be had."""
     handle = os.open(directory, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        free = True
-    except OSError:
-        # Another export has it, or the file system has no locks: then nothing counts as stale.
-        free = False
-    try:
-        yield free
+        deadline = time.monotonic() + LOCK_SECONDS
+        while not _lock(handle):
+            if time.monotonic() > deadline:
+                raise ExportError(f"{directory}: another program keeps it locked; try again later")
+            time.sleep(0.005)
+        yield
     finally:
         os.close(handle)
 
 
+def _lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # no locks in this file system: renames alone keep bundles whole there
+    return True
+
+
 def publish_bundle(staging: Path, manifest: Manifest, out: Path, force: bool) -> None:
-    """Make the staged files durable, then a bundle.
+    """Make the staged files durable, then a bundle, and that durable too.
 
     Renaming the manifest is the moment it becomes one.
+
+    Args:
+        staging: as `staging_directory` yields it, with all files but the manifest.
+        manifest: sealed.
+        out: the bundle's place, see `check_output`.
+        force: whether a bundle that is there may be replaced.
+
+    Raises:
+        ExportError: `check_output` refuses the place by now.
+        OSError: a file cannot be written or renamed. What was at `out` is there again.
     """
-    pending = staging / PENDING
-    pending.write_bytes(dumps(manifest))
+    (staging / PENDING).write_bytes(dumps(manifest))
     for file in (*staging.iterdir(), staging):
-        handle = os.open(file, os.O_RDONLY)
+        _make_durable(file)
+    with _turn_in(out.parent):
+        check_output(out, force)  # again: it may have come into being meanwhile
+        if out.is_symlink():  # --force: the link goes, what it leads to stays
+            out.unlink()
+        if out.exists():
+            _exchange(staging, out)
+        else:
+            _move(staging, out)
+        _make_durable(out.parent)
+        (out / PENDING).rename(out / MANIFEST)
+        _make_durable(out)
+
+
+def _exchange(staging: Path, out: Path) -> None:
+    """Put the staged bundle in an old one's place.
+
+    The old one's manifest is put aside first: without it nobody loads half of a bundle.
+    """
+    old = staging.with_name("old")
+    whole = (out / MANIFEST).exists()
+    if whole:
+        (out / MANIFEST).rename(out / PENDING)
+    try:
+        out.rename(old)
+        staging.rename(out)
+    except BaseException:
+        if old.exists():
+            old.rename(out)
+        if whole:
+            (out / PENDING).rename(out / MANIFEST)
+        raise
+
+
+def _move(staging: Path, out: Path) -> None:
+    try:
+        staging.rename(out)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+            raise
+        # Somebody who takes no turns, or whose file system has no locks, was faster.
+        raise ExportError(f"{out} exists; choose another name, or --force to replace it") from None
+
+
+def _make_durable(path: Path) -> None:
+    """Write a file's content, or a directory's names, through to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
         os.fsync(handle)
+    except OSError as error:
+        # Some file systems have no such call for directories, and write names at once.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
+            raise
+    finally:
         os.close(handle)
-    check_output(out, force)  # again: it may have come into being meanwhile
-    if out.is_symlink():  # --force: the link goes, what it leads to stays
-        out.unlink()
-    elif out.exists():
-        # --force: without its manifest the old bundle is none, so nobody loads half of it.
-        (out / MANIFEST).unlink(missing_ok=True)
-        out.rename(staging.with_name("old"))
-    staging.rename(out)
-    (out / PENDING).rename(out / MANIFEST)

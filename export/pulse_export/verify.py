@@ -121,8 +121,8 @@ def compare(
     """
     if tokens < 1:
         raise ParameterError(f"tokens is {tokens}, but must be a whole number from 1")
-    source = Checkpoint(against)
     spec = bundle.manifest.model
+    source = Checkpoint(against, template=spec.prompt.name)
     if replace(source.spec, text=replace(source.spec.text, context=spec.text.context)) != spec:
         raise BundleError(
             f"{bundle.path} was not made from {source.path}: their model specifications differ"
@@ -282,7 +282,7 @@ def _greedy(engine: Engine, prompt: Rows, count: int) -> tuple[Floats, list[int]
 
 def prompt_ids(bundle: Bundle) -> list[int]:
     """Ids of the question that a comparison asks, with `IMAGE` in the page's place."""
-    template = PromptBuilder.of(bundle.manifest.model, bundle.file(TOKENIZER))
+    template = PromptBuilder.of(bundle.manifest.model, bundle.read(TOKENIZER))
     return template.first_turn(REPORT_QUESTION)
 
 

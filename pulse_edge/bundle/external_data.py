@@ -152,13 +152,13 @@ def _external(tensor: memoryview, where: str) -> GraphTensor | None:
     elsewhere = False
     for field in _fields(tensor):
         if field.number == 1:
-            shape += [field.value] if field.kind == _VARINT else _packed(field.content)
+            shape += [field.value] if field.kind == _VARINT else _packed_numbers(field.content)
         elif field.number == 2:
             kind = field.value
         elif field.number == 8:
             name = str(field.content, "utf-8")
         elif field.number == 13:
-            key, value = _entry(field.content)
+            key, value = _key_and_value(field.content)
             if key in entries:
                 raise BundleError(f"{where}: {name!r:.60} names its {key!r:.60} twice")
             entries[key] = value
@@ -196,7 +196,7 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def _entry(content: memoryview) -> tuple[str, str]:
+def _key_and_value(content: memoryview) -> tuple[str, str]:
     key, value = "", ""
     for field in _fields(content):
         if field.number == 1:
@@ -206,11 +206,11 @@ def _entry(content: memoryview) -> tuple[str, str]:
     return key, value
 
 
-def _packed(content: memoryview) -> list[int]:
+def _packed_numbers(content: memoryview) -> list[int]:
     numbers = []
     at = 0
     while at < len(content):
-        number, at = _varint(content, at)
+        number, at = _read_varint(content, at)
         numbers.append(number)
     return numbers
 
@@ -220,13 +220,13 @@ def _fields(message: memoryview) -> Iterator[_Field]:
     at = 0
     empty = message[:0]
     while at < len(message):
-        tag, at = _varint(message, at)
+        tag, at = _read_varint(message, at)
         number, kind = tag >> 3, tag & 7
         if kind == _VARINT:
-            value, at = _varint(message, at)
+            value, at = _read_varint(message, at)
             yield _Field(number, kind, value, empty)
         elif kind == _BYTES:
-            size, at = _varint(message, at)
+            size, at = _read_varint(message, at)
             if size > len(message) - at:
                 raise ValueError("cut off")
             yield _Field(number, kind, 0, message[at : at + size])
@@ -240,7 +240,7 @@ def _fields(message: memoryview) -> Iterator[_Field]:
             raise ValueError(f"protobuf's wire type {kind}")
 
 
-def _varint(content: memoryview, at: int) -> tuple[int, int]:
+def _read_varint(content: memoryview, at: int) -> tuple[int, int]:
     """A number of up to 64 bits, and the place after it."""
     number = 0
     for shift in range(0, 70, 7):

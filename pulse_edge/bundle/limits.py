@@ -10,13 +10,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 from pulse_edge.bundle.spec import ImageSpec, ModelSpec, TextSpec, VisionSpec
-
-if TYPE_CHECKING:
-    from pulse_edge.bundle.manifest import FileEntry, Manifest
 
 LARGEST_MANIFEST = 1 << 20  # bytes; PULSE-7B's takes 3 kB
 LONGEST_TEXT = 10_000  # characters
@@ -59,30 +56,34 @@ _DIGEST = re.compile("[0-9a-f]{64}")
 
 def model_problem(model: ModelSpec) -> str | None:
     """What is impossible about a model, in words that name the field; None for nothing."""
-    return next(_model_problems(model), None)
+    return next(model_problems(model), None)
 
 
-def manifest_problem(manifest: Manifest) -> str | None:
-    """What is impossible about a manifest, in words that name the field; None for nothing."""
-    return next(_manifest_problems(manifest), None)
+class ListedFile(Protocol):
+    """A file as a manifest lists it."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def sha256(self) -> str: ...
 
 
-def _manifest_problems(manifest: Manifest) -> Iterator[str]:
-    for name, text in _texts(dataclasses.asdict(manifest), ""):
+def text_problems(record: Any) -> Iterator[str]:
+    """Texts that are too long, anywhere in a record."""
+    for name, text in _texts(dataclasses.asdict(record), ""):
         if len(text) > LONGEST_TEXT:
             yield f"{name} has {len(text):,} characters, over {LONGEST_TEXT:,}"
-    yield from _model_problems(manifest.model)
-    if manifest.precision.block_size not in BLOCK_SIZES:
-        legal = ", ".join(map(str, BLOCK_SIZES))
-        yield f"precision.block_size is {manifest.precision.block_size}; legal are {legal}"
-    if not 0 <= manifest.checkpoint.parameters < 1 << 50:
-        yield f"checkpoint.parameters is {manifest.checkpoint.parameters}"
-    if not _DIGEST.fullmatch(manifest.checkpoint.sha256):
-        yield "checkpoint.sha256 is no SHA-256 in hex"
-    yield from _file_problems(manifest.files)
 
 
-def _file_problems(files: tuple[FileEntry, ...]) -> Iterator[str]:
+def is_digest(text: str) -> bool:
+    """Whether a text is a SHA-256 in hex."""
+    return bool(_DIGEST.fullmatch(text))
+
+
+def file_problems(files: Sequence[ListedFile]) -> Iterator[str]:
+    """Names that are not unique, and sizes and digests that cannot be."""
     if len(files) > MOST_FILES:
         yield f"files lists {len(files):,} files, over {MOST_FILES:,}"
     names: set[str] = set()
@@ -94,11 +95,12 @@ def _file_problems(files: tuple[FileEntry, ...]) -> Iterator[str]:
             yield f"files says that {entry.path!r:.60} has {entry.size} bytes"
         if entry.size > LARGEST_PARSED and not entry.path.endswith(WEIGHTS):
             yield f"files says that {entry.path!r:.60} has {entry.size} bytes and is no weights"
-        if not _DIGEST.fullmatch(entry.sha256):
+        if not is_digest(entry.sha256):
             yield f"files has no SHA-256 in hex for {entry.path!r:.60}"
 
 
-def _model_problems(model: ModelSpec) -> Iterator[str]:
+def model_problems(model: ModelSpec) -> Iterator[str]:
+    """All that is impossible about a model."""
     yield from _out_of_range("model.vision", model.vision, VISION_RANGES)
     yield from _out_of_range("model.text", model.text, TEXT_RANGES)
     least, most = PROJECTOR_DEPTHS

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from pulse_edge.bundle.limits import manifest_problem
+from pulse_edge.bundle.limits import (
+    BLOCK_SIZES,
+    file_problems,
+    is_digest,
+    model_problems,
+    text_problems,
+)
 from pulse_edge.bundle.sealed_json import load_sealed, sealed
 from pulse_edge.bundle.spec import ModelSpec
 from pulse_edge.errors import BundleError
@@ -84,6 +91,22 @@ def loads(raw: bytes, where: str = MANIFEST) -> Manifest:
     outdated = "export the checkpoint again with this version, or install the version that wrote it"
     again = "copy or export the bundle again"
     manifest = load_sealed(Manifest, raw, where, SCHEMA_VERSION, outdated, again)
-    if problem := manifest_problem(manifest):
+    if problem := next(_problems(manifest), None):
         raise BundleError(f"{where}: {problem}; export the bundle again")
     return manifest
+
+
+def _problems(manifest: Manifest) -> Iterator[str]:
+    """What is impossible about a manifest, in words that name the field."""
+    if manifest.notice != NOTICE:
+        yield f"notice is not {NOTICE!r}"
+    yield from text_problems(manifest)
+    yield from model_problems(manifest.model)
+    if manifest.precision.block_size not in BLOCK_SIZES:
+        legal = ", ".join(map(str, BLOCK_SIZES))
+        yield f"precision.block_size is {manifest.precision.block_size}; legal are {legal}"
+    if not 0 <= manifest.checkpoint.parameters < 1 << 50:
+        yield f"checkpoint.parameters is {manifest.checkpoint.parameters}"
+    if not is_digest(manifest.checkpoint.sha256):
+        yield "checkpoint.sha256 is no SHA-256 in hex"
+    yield from file_problems(manifest.files)

@@ -249,7 +249,7 @@ class OpenedFile:
         with self._lock:
             self._holders += 1
             if self._holders == 1:
-                self.leased = _take_lease(self.number)
+                self.leased = take_lease(self.number)
         try:
             yield
         finally:
@@ -346,7 +346,8 @@ def sha256_content(content: Bytes, step: Callable[[int], None] | None = None) ->
     return digest.hexdigest()
 
 
-def _take_lease(number: int) -> bool:
+def take_lease(number: int) -> bool:
+    """Whether the system grants a lease on an open file: see `OpenedFile.steady`."""
     if fcntl is None or not hasattr(fcntl, "F_SETLEASE"):
         return False
     try:

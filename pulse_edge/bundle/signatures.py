@@ -126,7 +126,7 @@ def signature_problem(bundle: Bundle, key: Ed25519PublicKey) -> str | None:
         raw = file.read() if file.size <= LARGEST_ENVELOPE else b""
     except BundleError as error:
         return str(error)
-    parts = _parts(raw)
+    parts = _open_envelope(raw)
     if parts is None:
         return f"{where} is no signature of the form that 'pulse-edge sign' writes"
     payload, candidates = parts
@@ -146,7 +146,7 @@ def _folder(bundle: Bundle) -> Folder | None:
         return None
 
 
-def _parts(raw: bytes) -> tuple[bytes, list[bytes]] | None:
+def _open_envelope(raw: bytes) -> tuple[bytes, list[bytes]] | None:
     """Payload and signatures of an envelope; None if it is none."""
     try:
         envelope = json.loads(raw)

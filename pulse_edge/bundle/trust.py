@@ -31,6 +31,9 @@ class Verified:
     key: str | None = None
 
 
+CHECKSUM = Verified("checksum")
+
+
 @dataclass(frozen=True)
 class Trust:
     """What a bundle must satisfy. Both conditions hold if both are named.

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
-
-import click
 
 from pulse_edge.bundle.manifest import NOTICE
 from pulse_edge.cli.status import Status
+from pulse_edge.cli.terminal import show, show_text
 
 if TYPE_CHECKING:
-    from pulse_edge.answer import Answer, Stream
+    from pulse_edge.answer import Answer
+    from pulse_edge.stream import Stream
 
 
 def print_answer(stream: Stream, status: Status, as_it_comes: bool) -> None:
@@ -25,18 +24,18 @@ def print_answer(stream: Stream, status: Status, as_it_comes: bool) -> None:
     for piece in stream:
         status.clear()
         if as_it_comes:
-            click.echo(piece, nl=False)
-            sys.stdout.flush()
+            show_text(piece, end="")
     status.clear()
-    click.echo("" if as_it_comes else stream.text)
+    show_text("" if as_it_comes else stream.text)
     image = stream.answer.provenance["image"]
     for note in image["notes"] if image else ():
-        click.echo(f"note: {note}", err=True)
-    click.secho(footer(stream.answer), dim=True)
+        show(f"note: {note}", err=True)
+    show(footer(stream.answer), dim=True)
+    show(NOTICE, dim=True)
 
 
 def footer(answer: Answer) -> str:
-    """The lines under an answer: what produced it, how fast, and that it is for research only."""
+    """The line under an answer: what produced it, and how fast."""
     provenance, timings = answer.provenance, answer.timings
     engine = provenance["engine"]
     speed = f", {1 / timings.tpot:.0f} tokens/s" if timings.tpot else ""
@@ -45,5 +44,5 @@ def footer(answer: Answer) -> str:
         f"[{provenance['checkpoint']['name']} {provenance['precision']['name']}, "
         f"bundle {provenance['bundle'][:12]}, "
         f"{engine['engine']} {engine['engine_version']} on {engine['device']}; "
-        f"{first}{speed}; ended by {answer.finish_reason}]\n{NOTICE}"
+        f"{first}{speed}; ended by {answer.finish_reason}]"
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from pulse_edge.assets import REPORT_QUESTION
 from pulse_edge.cli.answers import print_answer
 from pulse_edge.cli.options import generation_options, model_options
 from pulse_edge.cli.status import Status
+from pulse_edge.cli.terminal import show_json
 from pulse_edge.params import GenerationParams
 
 if TYPE_CHECKING:
@@ -51,6 +51,6 @@ def ask_command(
     """
     pieces = open_model().stream(image, question, **dataclasses.asdict(params))
     if as_json:
-        click.echo(json.dumps(pieces.answer.to_dict(), indent=2))
+        show_json(pieces.answer.to_dict(), indent=2)
     else:
         print_answer(pieces, status, stream)

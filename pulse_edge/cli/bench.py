@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import Any
 
 import click
@@ -11,6 +10,7 @@ import click
 from pulse_edge.assets import SAMPLE_PAGE
 from pulse_edge.cli.options import default_bundle, engine_options, numbers
 from pulse_edge.cli.status import Status
+from pulse_edge.cli.terminal import show_json, show_text
 from pulse_edge.engines.options import EngineOptions
 
 
@@ -83,9 +83,12 @@ def bench_command(
         record = bench.run(
             bundle or default_bundle(), options, settings, image or SAMPLE_PAGE, status
         )
-    click.echo(json.dumps(record) if as_json else tables.record_text(record))
+    if as_json:
+        show_json(record)
+    else:
+        show_text(tables.record_text(record))
     if append:
         baseline.append(append, record)
     if against:
-        click.echo(against.table(record), err=as_json)
+        show_text(against.table(record), err=as_json)
         against.check(record)

@@ -7,6 +7,7 @@ import click
 from pulse_edge.bundle.bundle import open_bundle
 from pulse_edge.cli.exporter import exporter, print_build
 from pulse_edge.cli.status import Status
+from pulse_edge.cli.terminal import show
 from pulse_edge.engines.registry import engine_module
 from pulse_edge.units import size
 
@@ -56,6 +57,6 @@ def print_kernels(bundle: str, device: str | None, tune: bool) -> None:
         opened = open_bundle(bundle, progress=status)
         built = engine_module("native").build_kernels(opened, device, status, tune)
     for rows, (before, after) in built.tuned.milliseconds.items():
-        click.echo(f"  a step of {rows} rows: {before:.3f} ms, tuned {after:.3f} ms")
-    click.echo(f"  {built.count} kernels {size(built.size):>10}  by {built.compiler}")
-    click.echo(f"{built.folder}: kernels for {built.architecture}")
+        show(f"  a step of {rows} rows: {before:.3f} ms, tuned {after:.3f} ms")
+    show(f"  {built.count} kernels {size(built.size):>10}  by {built.compiler}")
+    show(f"{built.folder}: kernels for {built.architecture}")

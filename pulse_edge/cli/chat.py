@@ -11,10 +11,15 @@ import click
 from pulse_edge.bundle.manifest import NOTICE
 from pulse_edge.cli.answers import print_answer
 from pulse_edge.cli.options import generation_options, model_options
+from pulse_edge.cli.questions import read_question
+from pulse_edge.cli.signals import signals
 from pulse_edge.cli.status import Status
+from pulse_edge.cli.terminal import show, show_error
+from pulse_edge.errors import ContextError, ParameterError
 from pulse_edge.params import GenerationParams
 
 if TYPE_CHECKING:
+    from pulse_edge.chat import Chat
     from pulse_edge.model import Model
 
 
@@ -25,19 +30,32 @@ if TYPE_CHECKING:
 def chat_command(
     image: str, open_model: Callable[[], Model], status: Status, params: GenerationParams
 ) -> None:
-    """Talk about the ECG page IMAGE. Ctrl-C stops an answer, Ctrl-D ends the chat."""
+    """Talk about the ECG page IMAGE. Ctrl-C stops an answer, Ctrl-D ends the chat.
+
+    Questions may be piped in, one a line.
+    """
     conversation = open_model().chat(image)
-    click.echo(NOTICE, err=True)
-    while True:
+    show(NOTICE, err=True)
+    going_on = True
+    while going_on:
         status.clear()
         try:
-            question = click.prompt(">", prompt_suffix=" ").strip()
-        except click.Abort:
-            click.echo()
-            return
-        stream = conversation.stream(question, **dataclasses.asdict(params))
-        try:
-            print_answer(stream, status, as_it_comes=True)
-        except KeyboardInterrupt:
-            stream.close()
-            click.echo(" [stopped]")
+            going_on = _turn(conversation, status, params)
+        except (ContextError, ParameterError) as error:  # of this question alone
+            status.clear()
+            show_error(f"error: {error}")
+
+
+def _turn(conversation: Chat, status: Status, params: GenerationParams) -> bool:
+    """One question and its answer. Returns whether there was a question."""
+    question = read_question()
+    if question is None:
+        return False
+    stream = conversation.stream(question, **dataclasses.asdict(params))
+    try:
+        print_answer(stream, status, as_it_comes=True)
+    except KeyboardInterrupt:
+        stream.close()
+        show(" [stopped]")
+        signals.forget()
+    return True

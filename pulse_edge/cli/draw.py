@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from pulse_edge.cli.terminal import show
 from pulse_edge.ecg.layout import GAINS, LAYOUTS, SPEEDS, PageStyle
 from pulse_edge.errors import PulseEdgeError
 
@@ -37,12 +38,12 @@ def draw_command(
 
     style = PageStyle(layout=layout, speed=float(speed), gain=float(gain), dpi=dpi)
     leads = read_recording(recording)
+    page = draw_page(leads, style, header)
     try:
-        draw_page(leads, style, header).save(out, dpi=(dpi, dpi))
+        page.save(out, dpi=(dpi, dpi))
     except (OSError, ValueError) as error:  # ValueError: a suffix that Pillow does not know
         raise PulseEdgeError(f"{out}: cannot be written ({error})") from None
-    missing = f"; not recorded: {' '.join(leads.missing)}" if leads.missing else ""
     width, height = style.size
-    click.echo(
-        f"{out}: {width} x {height} pixels, {leads.duration:.1f} s at {leads.rate:g} Hz{missing}"
-    )
+    for note in leads.notes:
+        show(f"note: {note}", err=True)
+    show(f"{out}: {width} x {height} pixels, {leads.duration:.1f} s at {leads.rate:g} Hz")

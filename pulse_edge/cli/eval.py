@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 
 import click
@@ -11,19 +9,26 @@ import click
 from pulse_edge.bundle.bundle import open_bundle
 from pulse_edge.cli.options import default_bundle, options_from
 from pulse_edge.cli.status import Status
+from pulse_edge.cli.terminal import printable, show_json, show_text
 from pulse_edge.engines.options import EngineOptions
+from pulse_edge.system import most_threads, usable_cores
+
+MOST_PAGES = 1_000_000  # 3 days at 4 pages a second
+MOST_SEED = (1 << 63) - 1
 
 
 @click.command("eval")
 @click.argument("bundles", nargs=-1)
-@click.option("--pages", type=click.IntRange(1), default=1000, show_default=True)
+@click.option("--pages", type=click.IntRange(1, MOST_PAGES), default=1000, show_default=True)
 @click.option(
-    "--seed", type=click.IntRange(0), help="Another held-out set [default: the fixed one]."
+    "--seed",
+    type=click.IntRange(0, MOST_SEED),
+    help="Another held-out set [default: the fixed one].",
 )
 @click.option(
     "--workers",
-    type=click.IntRange(1),
-    default=os.cpu_count() or 1,
+    type=click.IntRange(1, most_threads()),
+    default=usable_cores(),
     show_default=True,
     help="Processes.",
 )
@@ -53,8 +58,8 @@ def eval_command(
         for path in paths:
             open_bundle(path, progress=status)  # a broken bundle is refused here, not in a worker
         scores = evaluate_bundles(task, paths, workers, options, status)
-    report = task.report(names, scores)
     if as_json:
-        click.echo(json.dumps(report, indent=1))
+        show_json(task.report(names, scores), indent=1)
     else:
-        click.echo(f"{task.table(report)}\n\n{report['notice']}")
+        report = task.report([printable(name) for name in names], scores)
+        show_text(f"{task.table(report)}\n\n{report['notice']}")

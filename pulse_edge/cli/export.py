@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,23 @@ import click
 from pulse_edge.bundle.bundle import open_bundle
 from pulse_edge.cli.exporter import exporter, print_build_if_possible
 from pulse_edge.cli.options import field_options
+from pulse_edge.cli.terminal import show_json, show_text
 
 PLANS = "tensorrt"  # a --target of the command alone: standard, and plans
 
 # Options of the export stage, in the order of --help. `calibration` is four options of this
 # command.
-FIELDS = ("precision", "block_size", "target", "context", "cache", "head", "tower", "force")
+FIELDS = (
+    "precision",
+    "block_size",
+    "target",
+    "context",
+    "cache",
+    "head",
+    "tower",
+    "template",
+    "force",
+)
 
 
 class ExportCommand(click.Command):
@@ -115,8 +125,8 @@ def export_command(
     )
     if as_json:
         record = dataclasses.asdict(summary) | {"size": summary.size}
-        click.echo(json.dumps(record, indent=2))
+        show_json(record, indent=2)
     else:
-        click.echo(str(summary))
+        show_text(str(summary))
     if with_plans:
         print_build_if_possible(open_bundle(out, check_hashes=False), device, to_stderr=as_json)

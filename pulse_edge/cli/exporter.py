@@ -8,10 +8,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-import click
-
 from pulse_edge.bundle.bundle import Bundle
 from pulse_edge.cli.status import Status
+from pulse_edge.cli.terminal import show
 from pulse_edge.errors import ExportError
 from pulse_edge.units import size
 
@@ -45,15 +44,15 @@ def print_build(
     plans = exporter("plan.builder")
     rows = plans.rows_of(bundle, builder, prefill_rows)
     memory = size(plans.expected_memory(bundle, builder, rows))
-    click.echo(
+    show(
         f"building for {builder.key}, prompts by {rows:,} tokens; peak memory about {memory}",
         err=True,
     )
     with Status() as status:
         built = plans.build_plans(bundle, builder, prefill_rows=rows, progress=status)
     for name, bytes_ in built.files.items():
-        click.echo(f"  {name:<18} {size(bytes_):>10}", err=to_stderr)
-    click.echo(f"{built.path}: plans for {built.key} in {built.seconds:.1f} s", err=to_stderr)
+        show(f"  {name:<18} {size(bytes_):>10}", err=to_stderr)
+    show(f"{built.path}: plans for {built.key} in {built.seconds:.1f} s", err=to_stderr)
 
 
 def print_build_if_possible(bundle: Bundle, device: str | None, to_stderr: bool) -> None:
@@ -65,6 +64,6 @@ def print_build_if_possible(bundle: Bundle, device: str | None, to_stderr: bool)
     try:
         builder = plans.choose_builder(bundle, device)
     except plans.CannotBuildHere as error:
-        click.echo(f"no plans yet: {error}", err=True)
+        show(f"no plans yet: {error}", err=True)
     else:
         print_build(bundle, builder, to_stderr=to_stderr)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from pulse_edge.bundle.bundle import open_bundle
+from pulse_edge.cli.terminal import show_json, show_text
+from pulse_edge.system import most_threads
 
 
 @click.command("fit")
@@ -24,7 +24,13 @@ from pulse_edge.bundle.bundle import open_bundle
     type=click.IntRange(1),
     help="Longest prompt + answer, in tokens [default: the model's].",
 )
-@click.option("--threads", default=0, show_default=True, help="With --device this: of the peaks.")
+@click.option(
+    "--threads",
+    type=click.IntRange(0, most_threads()),
+    default=0,
+    show_default=True,
+    help="With --device this: of the peaks.",
+)
 @click.option("--list", "as_list", is_flag=True, help="List the devices.")
 @click.option("--json", "as_json", is_flag=True, help="Print the predictions as JSON.")
 def fit_command(
@@ -35,7 +41,7 @@ def fit_command(
     from pulse_edge.measure import devices, forecast, roofline
 
     if as_list:
-        click.echo(forecast.device_table())
+        show_text(forecast.device_table())
         return
     geometry, profiles = roofline.PULSE_7B, roofline.PROFILES
     if model != geometry.name:
@@ -46,6 +52,6 @@ def fit_command(
     predictions = roofline.predictions(geometry, chosen, profiles, context)
     if as_json:
         report = forecast.prediction_record(geometry, chosen, predictions, context)
-        click.echo(json.dumps(report, indent=1))
+        show_json(report, indent=1)
     else:
-        click.echo(forecast.prediction_text(geometry, chosen, predictions, context))
+        show_text(forecast.prediction_text(geometry, chosen, predictions, context))

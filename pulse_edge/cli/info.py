@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 
 import click
 
 from pulse_edge.bundle.bundle import open_bundle
 from pulse_edge.bundle.description import describe_bundle
+from pulse_edge.bundle.manifest import NOTICE
 from pulse_edge.cli.options import default_bundle
 from pulse_edge.cli.status import Status
+from pulse_edge.cli.terminal import show, show_json
 from pulse_edge.engines.registry import engine_module
 
 
@@ -22,11 +23,12 @@ def info_command(bundle: str | None, as_json: bool) -> None:
     with Status() as status:
         opened = open_bundle(bundle or default_bundle(), progress=status)
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(opened.manifest), indent=2))
+        manifest = dataclasses.asdict(opened.manifest) | {"notice": NOTICE}
+        show_json(manifest, indent=2)
         return
     for name, value in describe_bundle(opened):
-        click.echo(f"{name:<12} {value}")
+        show(f"{name:<12} {value}")
     if opened.manifest.target == "cuda":
         problem = engine_module("native").why_not(opened)
         verdict = f"cannot decode it: {problem}" if problem else "can decode it"
-        click.echo(f"{'kernels':<12} --engine native {verdict}")
+        show(f"{'kernels':<12} --engine native {verdict}")

@@ -1,64 +1,98 @@
-"""The group of all commands.
+"""The entry point: runs a command, and turns how it ended into one line and an exit code.
 
-It is the one place where errors become messages and exit codes.
+Everything else is imported inside `main`, where a signal or a lack of memory is already told in one
+line.
 """
 
 from __future__ import annotations
 
-import io
+import errno
 import os
 import sys
 from collections.abc import Sequence
-from importlib import import_module
+from typing import NoReturn
 
-import click
-
-from pulse_edge.errors import PulseEdgeError
-
-# The registry, in the order of a first use. A new command NAME is a module here that defines
-# `NAME_command`, and a row. A command imports what is slow to import when it runs.
-COMMANDS = ("ask", "chat", "draw", "info", "export", "build", "verify", "eval", "bench", "fit")
-
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+from pulse_edge.cli.shortage import EXIT_CODE, prepare_for_limit, shortage
+from pulse_edge.cli.signals import Terminated, signals
+from pulse_edge.cli.terminal import close_output, open_streams, show_error, show_text
+from pulse_edge.errors import OutputError, PulseEdgeError, ReaderLeftError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(package_name="pulse-edge", prog_name="pulse-edge")
-def cli() -> None:
-    """Answer questions about ECG images, on a device.
-
-    Research use only: not a medical device.
-    """
-
-
-for _name in COMMANDS:
-    cli.add_command(getattr(import_module(f"pulse_edge.cli.{_name}"), f"{_name}_command"), _name)
-
-
-def main(args: Sequence[str] | None = None) -> None:
-    """Entry point: runs a command, prints its error in one line, exits with the error's code.
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """Run a command, print its error in one line, exit with the error's code.
 
     Args:
-        args: the command's arguments; None takes those of the process.
+        args: the command's arguments. None takes those of the process, whose signals are then
+            taken over, too.
     """
-    for stream in (sys.stdout, sys.stderr):
-        # Print an escape for a character that the terminal's encoding lacks, instead of failing.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    if args is None:
+        signals.install()
+    open_streams()
     try:
-        code = cli.main(args, prog_name="pulse-edge", standalone_mode=False) or 0
-    except PulseEdgeError as error:
-        click.echo(f"error: {' '.join(str(error).splitlines())}", err=True)
-        code = error.exit_code
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
-        code = INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output has left. Point stdout elsewhere, or Python's flush at exit
-        # would raise again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
+        try:
+            code = _run(args)
+        finally:
+            signals.finish()
+    except BaseException as error:
+        code = _report_end(error)
+    if not close_output() and code == 0:
+        show_error("error: standard output could not take everything")
+        code = OutputError.exit_code
     sys.exit(code)
+
+
+def _run(args: Sequence[str] | None) -> int:
+    prepare_for_limit()
+    from pulse_edge.cli.registry import run_command
+
+    signals.begin()
+    return run_command(args)
+
+
+def _report_end(error: BaseException) -> int:
+    """Say how the command ended. Returns the exit code."""
+    try:
+        return _exit_code(error)
+    except MemoryError:
+        os.write(2, b"error: not enough memory\n")
+        return EXIT_CODE
+
+
+def _exit_code(error: BaseException) -> int:
+    if isinstance(error, KeyboardInterrupt | Terminated):
+        if sys.stderr.isatty():
+            show_text("", err=True)  # the terminal has shown ^C
+        show_error(signals.word)
+        return signals.code
+    if isinstance(error, ReaderLeftError) or _broken_pipe(error):
+        return ReaderLeftError.exit_code
+    lack = shortage(error)
+    if isinstance(error, PulseEdgeError):
+        show_error(f"error: {lack or error}")
+        return error.exit_code
+    if lack:
+        show_error(f"error: {lack}")
+        return EXIT_CODE
+    if isinstance(error, OSError):
+        show_error(f"error: {_of_system(error)}")
+        return PulseEdgeError.exit_code
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(bool(error.code))
+    _show_traceback(error)
+    return PulseEdgeError.exit_code
+
+
+def _broken_pipe(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno == errno.EPIPE
+
+
+def _of_system(error: OSError) -> str:
+    why = error.strerror or str(error) or type(error).__name__
+    return f"{error.filename}: {why}" if error.filename is not None else why
+
+
+def _show_traceback(error: BaseException) -> None:
+    """Show a mistake of ours in full: nobody can report it otherwise."""
+    import traceback
+
+    show_text("".join(traceback.format_exception(error)), end="", err=True)

@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 
-import click
+from pulse_edge.cli.terminal import rewrite_line
 
 
 class Status:
@@ -45,11 +45,11 @@ class Status:
             if amount == 0 or time.monotonic() - self._since > self.PATIENCE:
                 share = self._done / max(1, total)
                 bar = "#" * int(30 * share)
-                click.echo(f"\r\033[K{stage:<10} [{bar:<30}] {share:4.0%}", nl=False, err=True)
+                rewrite_line(f"{stage:<10} [{bar:<30}] {share:4.0%}")
                 self._shown = True
 
     def clear(self) -> None:
         """Remove the line, before something else is printed."""
         if self._shown:
-            click.echo("\r\033[K", nl=False, err=True)
+            rewrite_line("")
             self._shown = False

@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 
 import click
 
-from pulse_edge.bundle.bundle import open_bundle
+from pulse_edge.bundle.bundle import Bundle, open_bundle
+from pulse_edge.bundle.signatures import signers
+from pulse_edge.bundle.trust import Verified, caller_trust, check_trust
 from pulse_edge.cli.exporter import exporter
 from pulse_edge.cli.options import options_from
 from pulse_edge.cli.status import Status
+from pulse_edge.cli.terminal import show, show_json, show_text
 from pulse_edge.engines.options import EngineOptions
 from pulse_edge.errors import PulseEdgeError
 from pulse_edge.units import size
 
+# What each way of verifying shows.
+MEANINGS = {
+    "checksum": "not verified: its checksums hold, which shows no damage, not who made it",
+    "expected": "verified: its seal is the expected one",
+    "signature": "verified: signed by {key}, which is trusted",
+}
+
 
 @click.command("verify")
 @click.argument("bundle")
+@click.option(
+    "--trusted-keys",
+    metavar="DIR",
+    type=click.Path(),
+    help="Demand a signature by one of the public keys (*.pem) in DIR.",
+)
+@click.option("--expect", metavar="SEAL", help="Demand this seal.")
 @click.option(
     "--against", metavar="CHECKPOINT", type=click.Path(), help="Compare with this checkpoint."
 )
@@ -27,25 +43,53 @@ from pulse_edge.units import size
 @click.option("--json", "as_json", is_flag=True)
 def verify_command(
     bundle: str,
+    trusted_keys: str | None,
+    expect: str | None,
     against: str | None,
     image: str | None,
     tokens: int,
     options: EngineOptions,
     as_json: bool,
 ) -> None:
-    """Check a BUNDLE's integrity, or compare it with its checkpoint, stage by stage."""
+    """Check a BUNDLE's integrity and origin, or compare it with its checkpoint, stage by stage.
+
+    The rules of this device (/etc/pulse-edge.toml) are checked, too.
+    """
+    caller_trust(expect, trusted_keys)  # a wrong argument, before minutes of hashing
     with Status() as status:
         opened = open_bundle(bundle, progress=status)
+        verified = check_trust(opened, expect, trusted_keys)
         status.clear()
         if against is None:
-            files = len(opened.manifest.files)
-            intact = {"bundle": opened.digest, "files": files, "intact": True}
-            seal = f"{files} files, {size(opened.size)}, seal {opened.digest[:16]}…"
-            click.echo(json.dumps(intact) if as_json else f"{opened.path}: intact ({seal})")
+            _print_intact(opened, verified, as_json)
             return
         report = exporter("verify").compare(
             opened, against, image, tokens, options.threads, status, options.engine
         )
-    click.echo(json.dumps(dataclasses.asdict(report), indent=2) if as_json else str(report))
+    if as_json:
+        show_json(dataclasses.asdict(report), indent=2)
+    else:
+        show_text(str(report))
     if not report.passed:
         raise PulseEdgeError(f"{bundle} does not agree with {against}: {report.verdict}")
+
+
+def _print_intact(bundle: Bundle, verified: Verified, as_json: bool) -> None:
+    files = len(bundle.manifest.files)
+    claimed = signers(bundle)
+    if as_json:
+        record = {
+            "bundle": bundle.digest,
+            "files": files,
+            "intact": True,
+            "verified": dataclasses.asdict(verified),
+            "signatures": claimed,
+        }
+        show_json(record)
+        return
+    show(f"{bundle.path}: intact ({files} files, {size(bundle.size)})")
+    show(f"seal {bundle.digest}")
+    show(MEANINGS[verified.how].format(key=verified.key))
+    if verified.how != "signature" and claimed:
+        claims = ", ".join(name[:16] for name in claimed)
+        show(f"signatures of {claims}, not checked; --trusted-keys DIR checks them")

@@ -5,7 +5,6 @@ It runs until there is a reason to stop.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator
 
 from pulse_edge.decode.ngrams import Ngrams
@@ -43,13 +42,14 @@ def generate(
     Raises:
         EngineError: the engine failed, or its logits are not finite.
     """
-    now = time.perf_counter
+    now = out.clock
     verifier = Verifier(engine, params, out, ngrams)
     try:
         token = verifier.sample(logits)
         while True:
             sampled = now()
-            out.first_token_at = out.first_token_at or sampled
+            if out.first_token_at is None:
+                out.first_token_at = sampled
             out.last_token_at = sampled
             if token in eos:
                 out.finish_reason = "eos"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,8 +17,10 @@ FinishReason = Literal["eos", "stop", "length", "context", "cancelled"]
 class Generation:
     """What one run of the loop did; filled while it runs.
 
-    Times are seconds of `time.perf_counter`.
+    Times are seconds of `clock`.
     """
+
+    clock: Callable[[], float] = time.perf_counter
 
     tokens: list[int] = field(default_factory=list)  # without the end token
     finish_reason: FinishReason = "cancelled"  # until another one is known

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pulse_edge.ecg.layout import PULSE_STYLE, Cell, Color, PageStyle, page_cells
+from pulse_edge.ecg.placement import cell_samples, check_placement
 from pulse_edge.ecg.raster import Bytes, Floats, stroke, write_texts
-from pulse_edge.ecg.recording import LEADS, Recording
-from pulse_edge.errors import RecordingError
+from pulse_edge.ecg.recording import Recording
 
 
 def draw_page(
@@ -38,7 +38,7 @@ def draw_page(
         header: lines of text (Latin letters) for the upper left corner.
 
     Raises:
-        RecordingError: there is nothing to draw.
+        RecordingError: there is nothing to draw, or a lead is not where the page draws it.
         ParameterError: the header does not fit.
     """
     page = _grid(style).reshape(-1, 3)
@@ -73,11 +73,8 @@ def _ink(recording: Recording, style: PageStyle, header: str | None) -> Bytes:
     """Coverage by ink, uint8 [height, width]."""
     cells = page_cells(style)
     missing = recording.missing
+    check_placement(recording, style)
     traces = [_trace(recording, cell, style) for cell in cells if cell.lead not in missing]
-    if not traces:
-        where = recording.source or "recording"
-        leads = ", ".join(LEADS)
-        raise RecordingError(f"{where}: nothing to draw in any of the leads {leads}")
     width, height = style.size
     ink = np.zeros((height, width), np.uint8)
     stroke(ink, np.concatenate(traces), style.px(style.trace_pt))
@@ -137,9 +134,9 @@ def grid_cover(length: int, style: PageStyle, grid_pt: float) -> Floats:
 
 def _trace(recording: Recording, cell: Cell, style: PageStyle) -> Floats:
     """The cell's part of its lead as line segments, [n, 4] (x0, y0, x1, y1) in pixels."""
-    first = math.ceil(cell.start * recording.rate - 1e-6)
-    stop = math.floor(cell.stop * recording.rate + 1e-6) + 1
-    volts = recording.signals[recording.leads.index(cell.lead), first:stop].astype(np.float64)
+    samples = cell_samples(cell, recording.rate)
+    first = samples.start
+    volts = recording.signals[recording.leads.index(cell.lead), samples].astype(np.float64)
     volts[np.isinf(volts)] = np.nan
     x = (
         cell.x

@@ -113,6 +113,14 @@ class PageStyle:
         return round(self.width_in * self.dpi), round(self.height_in * self.dpi)
 
     @property
+    def row_pitch_mm(self) -> float:
+        """Distance between rows in millimetres."""
+        columns, strips = LAYOUTS[self.layout]
+        strips = strips if self.strips is None else self.strips
+        height = self.height_in * MM_PER_INCH
+        return self.row_mm or height / (len(columns[0]) + len(strips) + 2)
+
+    @property
     def px_per_mm(self) -> float:
         """Pixels a millimetre of paper."""
         return self.dpi / MM_PER_INCH
@@ -152,9 +160,9 @@ def page_cells(style: PageStyle) -> tuple[Cell, ...]:
     """Where every lead goes, in reading order, strips last. Time runs on from column to column."""
     columns, strips = LAYOUTS[style.layout]
     strips = strips if style.strips is None else style.strips
-    width, height = (length * MM_PER_INCH for length in (style.width_in, style.height_in))
+    width = style.width_in * MM_PER_INCH
     rows = len(columns[0])
-    pitch = style.row_mm or height / (rows + len(strips) + 2)
+    pitch = style.row_pitch_mm
     left = 5 * math.floor((width - TRACE_MM) / 10) + 5  # whole squares, and the pulse [kit]
     step = TRACE_MM / len(columns)
 

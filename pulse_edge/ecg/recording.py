@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pulse_edge.ecg.amplitude import check_amplitudes
+from pulse_edge.ecg.coverage import coverage_notes, drawn_samples
+from pulse_edge.ecg.leads import LEADS, canonical_lead, shown_names
 from pulse_edge.errors import RecordingError
 
-LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+__all__ = ["LEADS", "Recording", "canonical_lead", "check_rate"]
+
+RATES = (1, 1_000_000)  # Hz
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,9 +27,10 @@ class Recording:
         signals: float32 [leads, samples], mV; NaN (or infinity) where nothing was recorded.
         rate: samples per second.
         leads: a name for each row. The usual spellings of the 12 standard leads become those of
-            `LEADS`; other leads are kept but not drawn.
+            `LEADS`; other leads are kept but not drawn. A row that repeats another is dropped.
         source: where it came from, for messages.
-        notes: what its reader left out or doubts, a sentence each. Said with every answer.
+        notes: what its reader left out or doubts, a sentence each, and what a page of it will not
+            show. Said with every answer.
     """
 
     signals: NDArray[np.float32]
@@ -36,7 +41,7 @@ class Recording:
 
     def __post_init__(self) -> None:
         where = self.source or "recording"
-        signals = np.asarray(self.signals)
+        signals: NDArray[np.generic] = np.asarray(self.signals)
         if signals.ndim != 2 or signals.dtype.kind not in "fiu":
             got = f"{signals.dtype} {list(signals.shape)}"
             raise RecordingError(
@@ -46,20 +51,22 @@ class Recording:
             raise RecordingError(f"{where}: the recording holds no leads")
         if signals.shape[1] == 0:
             raise RecordingError(f"{where}: the recording holds no samples")
-        if not 1 <= self.rate <= 1e6:
-            raise RecordingError(
-                f"{where}: a sampling rate of {self.rate} Hz; expected 1 to 1,000,000"
-            )
+        check_rate(self.rate, where)
         leads = tuple(canonical_lead(name) for name in self.leads)
         if len(leads) != signals.shape[0]:
             raise RecordingError(f"{where}: {len(leads)} lead names for {signals.shape[0]} signals")
-        if twice := sorted({lead for lead in leads if leads.count(lead) > 1}):
-            raise RecordingError(f"{where}: more than one signal is named {', '.join(twice)}")
+        signals, leads = _without_repeats(signals, leads, where)
         # Values too large for float32 become infinite, which counts as a gap.
         with np.errstate(over="ignore"):
-            object.__setattr__(self, "signals", np.ascontiguousarray(signals, dtype=np.float32))
+            millivolts = np.ascontiguousarray(signals, dtype=np.float32)
+        drawn = millivolts[:, : drawn_samples(self.rate)]
+        notes = check_amplitudes(drawn, leads, where)
+        notes += coverage_notes(drawn, leads, self.rate, millivolts.shape[1] / self.rate)
+        object.__setattr__(self, "signals", millivolts)
         object.__setattr__(self, "rate", float(self.rate))
         object.__setattr__(self, "leads", leads)
+        # `dataclasses.replace` hands in the notes of the recording that it copies.
+        object.__setattr__(self, "notes", tuple(dict.fromkeys((*self.notes, *notes))))
 
     @property
     def duration(self) -> float:
@@ -77,15 +84,37 @@ class Recording:
         return tuple(lead for lead in LEADS if lead not in recorded)
 
 
-_LEAD_NAME = re.compile(
-    r"(?:MDC_ECG_LEAD_|(?:ECG\s+)?lead[\s_:]*)?(III|II|I|aV[RLF]|V[1-6])\s*(?:\(.*\))?",
-    re.IGNORECASE,
-)
-_BY_LOWER = {lead.lower(): lead for lead in LEADS}
+def check_rate(rate: float, where: str) -> None:
+    """Refuse a sampling rate outside `RATES`.
+
+    Args:
+        rate: samples per second.
+        where: the recording, for messages.
+
+    Raises:
+        RecordingError: the rate is not accepted.
+    """
+    if not RATES[0] <= rate <= RATES[1]:
+        raise RecordingError(f"{where}: a sampling rate of {rate} Hz; expected 1 to {RATES[1]:,}")
 
 
-def canonical_lead(name: str) -> str:
-    """`"Lead I (Einthoven)"`, `"AVR"`, `"MDC_ECG_LEAD_V1"` -> `"I"`, `"aVR"`, `"V1"`; other names
-    stay."""
-    match = _LEAD_NAME.fullmatch(name.strip())
-    return _BY_LOWER[match[1].lower()] if match else name.strip()
+def _without_repeats(
+    signals: NDArray[np.generic], leads: tuple[str, ...], where: str
+) -> tuple[NDArray[np.generic], tuple[str, ...]]:
+    """The first row of each name, if the others of that name are equal to it."""
+    first: dict[str, int] = {}
+    different = []
+    for row, lead in enumerate(leads):
+        known = first.setdefault(lead, row)
+        # Two constant rows are equal whatever they are, so they prove nothing.
+        if known != row and not (
+            np.array_equal(signals[known], signals[row], equal_nan=signals.dtype.kind == "f")
+            and len(np.unique(signals[row][:1000])) > 1
+        ):
+            different.append(lead)
+    if different:
+        names = shown_names(sorted(set(different)))
+        raise RecordingError(f"{where}: more than one signal is named {names}")
+    if len(first) == len(leads):
+        return signals, leads
+    return signals[list(first.values())], tuple(first)

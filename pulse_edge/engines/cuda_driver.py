@@ -17,11 +17,13 @@ from typing import Any
 SUCCESS = 0  # CUDA_SUCCESS
 # CUdevice_attribute of cuda.h: COMPUTE_CAPABILITY_MAJOR and _MINOR
 MAJOR, MINOR = 75, 76
-X86 = ("x86_64", "AMD64")  # as `platform.machine` has it, on Linux and on Windows
-# Compute capabilities that ONNX Runtime's x86-64 wheel has code for; it has no PTX, which a driver
+# Compute capabilities that ONNX Runtime's wheels have code for; they have no PTX, which a driver
 # could compile for others (onnxruntime-gpu 1.31.1, read with cuobjdump). The code for 9.0 and 12.0
-# is of the kind that runs there only (sm_90a, sm_120a); that for 8.0 runs on every 8.x.
-WHEEL = (75, 80, 86, 89, 90, 120)
+# is of the kind that runs there only (sm_90a, sm_120a); code for 8.0 runs on every 8.x.
+X86 = (75, 80, 86, 89, 90, 120)
+ARM = (89, 90, 120, 121)  # neither Orin (8.7) nor Thor (11.0)
+# By `platform.machine`, on Linux, Windows and macOS.
+WHEELS = {"x86_64": X86, "AMD64": X86, "aarch64": ARM, "arm64": ARM}
 
 
 class _Failed(Exception):
@@ -133,23 +135,33 @@ def unsupported(capability: int | None, machine: str) -> str | None:
 
     Args:
         capability: the GPU's, as `compute_capability` has it; None if not known.
-        machine: as `platform.machine` has it. Wheels for others than x86-64 have code for other
-            GPUs.
+        machine: as `platform.machine` has it.
 
     Returns:
         A message; None if it can run, or may.
     """
-    if capability is None or machine not in X86:
+    wheel = WHEELS.get(machine)
+    if capability is None or wheel is None:
         return None
-    if capability in WHEEL or 80 <= capability < 90:
+    if capability in wheel or (80 in wheel and 80 <= capability < 90):
         return None
     return (
         f"this GPU has compute capability {_dotted(capability)}, "
         "for which ONNX Runtime's wheel holds no code "
-        f"(it has {', '.join(map(_dotted, WHEEL[:-1]))} and {_dotted(WHEEL[-1])}, and no PTX); "
+        f"(it has {served(machine)}, and no PTX); "
         "use a bundle exported with --target cpu, "
         "or with --target tensorrt where TensorRT knows this GPU"
     )
+
+
+def served(machine: str) -> str:
+    """The compute capabilities that ONNX Runtime's wheel has code for: `7.5, 8.0 and 9.0`.
+
+    Args:
+        machine: as `platform.machine` has it, one of `WHEELS`.
+    """
+    names = [_dotted(capability) for capability in WHEELS[machine]]
+    return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _dotted(capability: int) -> str:

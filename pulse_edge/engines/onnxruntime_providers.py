@@ -121,6 +121,14 @@ def _why_missing(device: str, provider: Provider) -> str:
             "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'pulse-edge[gpu]'"
         )
     if device == "cuda" and not _installed("onnxruntime-gpu"):
+        machine = platform.machine()
+        if cuda_driver.WHEELS.get(machine) == cuda_driver.ARM:
+            return (
+                f"pulse-edge[gpu] brings no ONNX Runtime for GPUs on {machine}: its wheel there "
+                f"serves compute capabilities {cuda_driver.served(machine)}, and no Jetson; "
+                "on such a GPU: pip uninstall -y onnxruntime && pip install onnxruntime-gpu; "
+                "on a Jetson use a bundle exported with --target tensorrt (docs/jetson.md)"
+            )
         return (
             "device cuda needs the GPU build of ONNX Runtime, which replaces the CPU one: "
             "pip uninstall -y onnxruntime && pip install 'pulse-edge[gpu]'"

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from pulse_edge.engines.table import DEVICES, check_engine
 from pulse_edge.errors import EngineError, ParameterError
+from pulse_edge.system import most_threads
 
 # Tokens of a prompt at a time on a CPU. At 7B width 2,933 tokens take as long as all at once (247
 # against 237 tokens/s on two layers), and the attention's scores 0.2 GB instead of 1.1 GB.
 # TensorRT's plans for small devices are built for as many.
 PREFILL_CHUNK = 512
+MOST_TOKENS = (1 << 31) - 1  # positions are 32-bit numbers in the graphs and kernels
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class EngineOptions:
 
     Attributes:
         device: hardware, one of `DEVICES`; `auto` is what the bundle was exported for.
-        threads: of the CPU; 0 leaves the number to the engine.
+        threads: of the CPU, up to `most_threads()`; 0 leaves the number to the engine.
         context: most tokens of the KV cache; None for as many as the model takes.
         prefill_chunk: tokens of a prompt that run at a time; fewer take less memory. 0 runs a
             prompt in one piece, None leaves the number to the engine.
@@ -37,15 +40,19 @@ class EngineOptions:
     engine: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("threads", "prefill_chunk"):
-            value = getattr(self, name)
-            if (not isinstance(value, int) or value < 0) and (name, value) != (
-                "prefill_chunk",
-                None,
-            ):
-                raise ParameterError(f"{name} is {value!r}, but must be a whole number from 0")
-        if self.context is not None and (not isinstance(self.context, int) or self.context < 1):
-            raise ParameterError(f"context is {self.context!r}, but must be a whole number from 1")
+        _check_whole("threads", self.threads, 0, most_threads())
+        if self.prefill_chunk is not None:
+            _check_whole("prefill_chunk", self.prefill_chunk, 0, MOST_TOKENS)
+        if self.context is not None:
+            _check_whole("context", self.context, 1, MOST_TOKENS)
         if self.device not in DEVICES:
             raise EngineError(f"device {self.device!r} is not one of {', '.join(DEVICES)}")
         check_engine(self.engine)
+
+
+def _check_whole(name: str, value: Any, least: int, most: int) -> None:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or not least <= value <= most:
+        raise ParameterError(
+            f"{name} is {value!r:.40}, but must be a whole number from {least} to {most}"
+        )

@@ -240,7 +240,4 @@ def _measured(measured: float | None) -> float:
 def _commit() -> str | None:
     """Of the clone that this file lies in; None in an installed package."""
     root = Path(__file__).parents[2]
-    if not (root / ".git").exists():
-        return None
-    describe = ("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
-    return system.command_output("git", "-C", str(root), *describe)
+    return system.commit_of(root) if (root / ".git").exists() else None

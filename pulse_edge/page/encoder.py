@@ -12,9 +12,8 @@ from pulse_edge.arrays import Numbers
 from pulse_edge.bundle.spec import ModelSpec
 from pulse_edge.cancellation import Cancellation
 from pulse_edge.engines.engine import Engine, Features
-from pulse_edge.page.source import Page, PageInput, decode_page
+from pulse_edge.page.preparation import PreparedPage
 from pulse_edge.page.tokens import image_rows
-from pulse_edge.page.views import preprocess
 from pulse_edge.progress import Progress
 
 Clock = Callable[[str], AbstractContextManager[object]]  # times the body as the stage of that name
@@ -24,9 +23,7 @@ Clock = Callable[[str], AbstractContextManager[object]]  # times the body as the
 class EncodedPage:
     """A page that the vision tower has seen."""
 
-    sha256: str  # of the decoded page
-    data_sha256: str | None  # of the encoded file; None when pixels were handed in
-    record: dict[str, Any]  # its entry in the provenance
+    page: PreparedPage
     features: Features  # [views, patches, hidden], in the engine's memory or on the host
     tokens: Numbers  # int64 [tokens]: rows of `Engine.rows`, in the prompt's order
 
@@ -34,26 +31,33 @@ class EncodedPage:
     def key(self) -> int:
         """Placeholder id for this page's image tokens in the list of cached keys.
 
-        Image tokens have no vocabulary id, so all of them get this one negative number, derived
-        from the page's hash. Two prompts share a prefix only if they show the same page.
+        Image tokens have no vocabulary id, so all of them get this one negative number. It is the
+        whole digest of the page, so two prompts share a prefix only if they show the same page.
         """
-        return -1 - int(self.sha256[:15], 16)
+        return -1 - int(self.page.sha256, 16)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The page's entry in the provenance."""
+        return self.page.facts | {"views": len(self.page.pixels), "tokens": len(self.tokens)}
 
 
 class PageEncoder:
-    """Image -> decoded page -> views -> features.
+    """Views -> features. A second question about the last page does not run the tower again.
 
-    A second question about the last page does not run the tower again.
+    Attributes:
+        page: the last page that came here; None after `forget`. Any thread may read it.
     """
 
     def __init__(self, spec: ModelSpec, engine: Engine) -> None:
         self._spec = spec
         self._engine = engine
+        self.page: PreparedPage | None = None
         self._last: EncodedPage | None = None
 
     def encode(
         self,
-        source: PageInput,
+        page: PreparedPage,
         clock: Clock,
         progress: Progress | None = None,
         cancellation: Cancellation | None = None,
@@ -61,65 +65,42 @@ class PageEncoder:
         """Features of a page, from memory if it is the last one.
 
         Args:
-            source: what the caller handed in.
-            clock: times the stages `decode_image`, `preprocess` and `vision`; remembered pages skip
-                stages.
+            page: ready for the tower.
+            clock: times the stage `vision`; the last page skips it.
             progress: told ("vision", 0, views) before the tower runs. What it raises is passed on.
             cancellation: may end the tower's run.
 
         Raises:
             Cancelled: by the cancellation.
-            ImageError: the image cannot be decoded, or is too elongated for the model.
             EngineError: the vision tower failed.
         """
-        digest = source.data_sha256
+        self.page = page
         last = self._last
-        if last is not None and digest is not None and last.data_sha256 == digest:
-            return last
-        with clock("decode_image"):
-            page = decode_page(source)
-        if last is not None and last.sha256 == page.sha256:  # perhaps from another kind of file
-            record = last.record | {
-                "format": page.format,
-                "exif_orientation": page.orientation,
-                "notes": list(page.notes),
-            }
-            self._last = dataclasses.replace(last, data_sha256=digest, record=record)
+        if last is not None and last.page.sha256 == page.sha256:
+            self._last = dataclasses.replace(last, page=page)  # perhaps from another kind of file
         else:
-            self._last = self._encode(page, digest, clock, progress, cancellation)
+            self._last = self._encode(page, clock, progress, cancellation)
         return self._last
 
     def forget(self) -> None:
         """Encode the next page anew, whichever it is."""
+        self.page = None
         self._last = None
 
     def _encode(
         self,
-        page: Page,
-        digest: str | None,
+        page: PreparedPage,
         clock: Clock,
         progress: Progress | None,
         cancellation: Cancellation | None,
     ) -> EncodedPage:
-        with clock("preprocess"):
-            pixels = preprocess(page.image, self._spec)
-        views = len(pixels)
+        views = len(page.pixels)
         with clock("vision"):
             if progress:
                 progress("vision", 0, views)
             # Forget the last page before `encode`: an engine may keep only one page's features, and
             # this call overwrites them.
             self._last = None
-            features = self._engine.encode(pixels, cancellation)
+            features = self._engine.encode(page.pixels, cancellation)
             tokens = image_rows(views, page.size, self._spec, self._engine.table_rows)
-        record = {
-            "sha256": page.sha256,
-            "width": page.size[0],
-            "height": page.size[1],
-            "format": page.format,
-            "exif_orientation": page.orientation,
-            "notes": list(page.notes),
-            "views": views,
-            "tokens": len(tokens),
-        }
-        return EncodedPage(page.sha256, digest, record, features, tokens)
+        return EncodedPage(page, features, tokens)

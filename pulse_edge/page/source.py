@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import time
-import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from pulse_edge.ecg.recording import Recording
-from pulse_edge.errors import ImageError
+from pulse_edge.errors import ImageError, RecordingError
+from pulse_edge.page.bands import bands_of
+from pulse_edge.page.limits import check_page_size
+from pulse_edge.page.orientation import ORIENTATION_TAG, legal_orientation, turn_upright
+from pulse_edge.page.picture import decode_picture, read_container
+from pulse_edge.page.regular_file import check_file_size, open_regular_file, read_limited
+from pulse_edge.page.samples import check_array, eight_bit_grey, image_of_array
+from pulse_edge.page.transparency import ALPHA_MODES, AlphaMode, AlphaRecord, without_alpha
 
 Pixels = Image.Image | NDArray[np.generic]
 ImageSource = (
     str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Pixels | Recording
 )
-MAX_PIXELS = 89_478_485  # Pillow's limit against decompression bombs: a quarter GiB of RGB
-FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
-ORIENTATION_TAG = 0x0112  # EXIF
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,10 +65,26 @@ class Page:
     orientation: int  # EXIF value that was applied; 1 when there was none
     decode_seconds: float
     notes: tuple[str, ...] = ()  # of its input, and what decoding changed
+    alpha: AlphaRecord = "none"  # what became of transparent pixels
+    pages: int = 1  # pages or frames of the file, of which this is the first
 
     @property
     def size(self) -> tuple[int, int]:
         return self.image.size
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the provenance of an answer says of the page, ready for JSON."""
+        return {
+            "sha256": self.sha256,
+            "width": self.size[0],
+            "height": self.size[1],
+            "format": self.format,
+            "exif_orientation": self.orientation,
+            "alpha": self.alpha,
+            "pages": self.pages,
+            "notes": list(self.notes),
+        }
 
 
 def read_input(source: ImageSource) -> PageInput:
@@ -73,32 +92,43 @@ def read_input(source: ImageSource) -> PageInput:
 
     Args:
         source: path, bytes or binary file object of an image; a PIL image; uint8 pixels [height,
-            width] or [height, width, 1|3|4]; a `Recording`, or the path of one.
+            width] or [height, width, 1|3|4]; uint16 pixels [height, width]; a `Recording`, or the
+            path of one. A path names a regular file.
 
     Raises:
-        ImageError: the source cannot be read, or is of another type.
+        ImageError: the source cannot be read, is too large, or is of another type.
         RecordingError: a recording that cannot be read or drawn.
     """
     if isinstance(source, Recording):
         return _drawn(source)
-    if isinstance(source, Image.Image | np.ndarray):
+    if isinstance(source, np.ndarray):
+        check_array(source)
+        check_page_size(source.shape[1], source.shape[0])
+        return PageInput(type(source).__name__, pixels=source)
+    if isinstance(source, Image.Image):
         return PageInput(type(source).__name__, pixels=source)
     if isinstance(source, bytes | bytearray | memoryview):
-        return PageInput(f"{len(source)} bytes", data=bytes(source))
+        size = memoryview(source).nbytes
+        name = f"{size} bytes"
+        with _named(name):
+            check_file_size(size)
+        return PageInput(name, data=bytes(source))
     if isinstance(source, str | os.PathLike):
         return _read_file(source)
     if hasattr(source, "read"):
-        try:
-            data = source.read()
-        except (OSError, ValueError) as error:  # ValueError: it is closed
-            raise ImageError(f"the image's file object cannot be read ({error})") from None
-        if not isinstance(data, bytes):
-            raise ImageError("the image's file object returns text; open it in binary mode ('rb')")
-        return PageInput(str(getattr(source, "name", "file object")), data=data)
+        return _read_object(source)
     raise ImageError(
         "an image is a path, bytes, a binary file object, a PIL image, a numpy array or a "
         f"recording, not {type(source).__name__}"
     )
+
+
+def _read_object(source: BinaryIO) -> PageInput:
+    name = str(getattr(source, "name", "file object"))
+    try:
+        return PageInput(name, data=read_limited(source))
+    except (OSError, ValueError) as error:  # ValueError: it is closed
+        raise ImageError(f"the image's file object cannot be read ({error})") from None
 
 
 def _read_file(path: str | os.PathLike[str]) -> PageInput:
@@ -106,9 +136,11 @@ def _read_file(path: str | os.PathLike[str]) -> PageInput:
 
     name = os.fspath(path)
     try:
-        if is_recording(path):
-            return _drawn(read_recording(path))
-        return PageInput(name, data=Path(path).read_bytes())
+        with _named(name), open_regular_file(path) as file:
+            if is_recording(path):
+                return _drawn(read_recording(path))
+            check_file_size(os.fstat(file.fileno()).st_size)
+            return PageInput(name, data=read_limited(file))
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = getattr(error, "strerror", None) or error
         raise ImageError(f"{name}: cannot be read ({reason})") from None
@@ -121,71 +153,120 @@ def _drawn(recording: Recording) -> PageInput:
     return PageInput(name, pixels=draw_page(recording), notes=recording.notes)
 
 
-def decode_page(source: PageInput) -> Page:
-    """Decode, turn upright by EXIF, and make RGB as `Image.convert` does: alpha is dropped.
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Put the name of the source before what is wrong with it, and make all of it one line."""
+    try:
+        yield
+    except RecordingError:
+        raise  # names its file itself
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from None
+    except MemoryError:
+        raise ImageError(f"{name}: not enough memory to decode it; scale it down") from None
+
+
+def decode_page(source: PageInput, alpha: AlphaMode = "white") -> Page:
+    """Decode a page's first picture, reduce it to 8 bits, make it RGB, and turn it upright by EXIF.
+
+    Args:
+        source: from `read_input`.
+        alpha: what becomes of transparent pixels: `white` composites them on white, `drop` shows
+            the colours below them, as the authors' code does.
 
     Raises:
-        ImageError: not an image, truncated, empty, or larger than `MAX_PIXELS`.
+        ImageError: not an image, damaged, truncated, empty, larger than the limits of
+            `page/limits.py`, or of a kind that is not read.
     """
-    name = source.name
+    if alpha not in ALPHA_MODES:
+        raise ImageError(f"alpha {alpha!r} is not one of {', '.join(ALPHA_MODES)}")
     start = time.perf_counter()
-    try:
-        with warnings.catch_warnings():
-            # Pillow warns of large and damaged files; they pass the checks below, or raise.
-            warnings.simplefilter("ignore")
-            image = _open(source)
-            width, height = image.size
-            if width < 1 or height < 1:
-                raise ImageError(f"{name}: the image is {width} x {height} pixels")
-            if width * height > MAX_PIXELS:
-                raise ImageError(
-                    f"{name}: {width} x {height} pixels, over the {MAX_PIXELS:,} accepted; "
-                    "scale it down"
-                )
-            form = image.format or image.mode
-            orientation = image.getexif().get(ORIENTATION_TAG, 1)
-            # Pillow applies no other value.
-            orientation = int(orientation) if orientation in range(1, 9) else 1
-            rgb = (ImageOps.exif_transpose(image) or image).convert("RGB")
-    except ImageError:
-        raise
-    except UnidentifiedImageError:
-        known = ", ".join(FORMATS)
-        raise ImageError(f"{name}: not an image that can be read ({known})") from None
-    except Image.DecompressionBombError:
-        message = f"{name}: more than the {MAX_PIXELS:,} pixels accepted; scale it down"
-        raise ImageError(message) from None
-    except MemoryError:
-        message = f"{name}: too large for this machine's memory; scale it down"
-        raise ImageError(message) from None
-    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-        reason = f"{type(error).__name__}: {error}"
-        raise ImageError(f"{name}: the image is damaged or truncated ({reason})") from None
-    digest = hashlib.sha256(b"%d %d RGB " % rgb.size)
-    digest.update(rgb.tobytes())
-    seconds = time.perf_counter() - start
-    return Page(rgb, digest.hexdigest(), name, form, orientation, seconds, source.notes)
+    with _named(source.name):
+        try:
+            picture = _decode(source)
+            image, record, clear_notes = without_alpha(picture.image, alpha)
+            digest = _page_digest(image)
+        except (ImageError, MemoryError):
+            raise
+        except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise ImageError(f"the image is damaged or truncated ({reason})") from None
+    return Page(
+        image,
+        digest,
+        source.name,
+        picture.format,
+        picture.orientation,
+        time.perf_counter() - start,
+        (*source.notes, *picture.notes, *clear_notes),
+        record,
+        picture.pages,
+    )
 
 
-def _open(source: PageInput) -> Image.Image:
+class _Picture(NamedTuple):
+    """A decoded source: upright, in one of Pillow's 8-bit modes."""
+
+    image: Image.Image
+    format: str
+    orientation: int
+    pages: int
+    notes: tuple[str, ...]
+
+
+def _decode(source: PageInput) -> _Picture:
     if source.data is not None:
-        if not source.data:
-            raise ImageError("the image is empty (0 bytes)")
-        return Image.open(io.BytesIO(source.data), formats=FORMATS)
-    if isinstance(source.pixels, Image.Image):
-        return source.pixels
-    array = np.asarray(source.pixels)
-    channels = array.shape[2] if array.ndim == 3 else 1
-    if array.dtype != np.uint8 or array.ndim not in (2, 3) or channels not in (1, 3, 4):
-        raise ImageError(
-            "a numpy image is uint8 [height, width] or [height, width, 1|3|4], "
-            f"not {array.dtype} {list(array.shape)}"
+        container = read_container(source.data)
+        image, notes = decode_picture(container)
+        return _Picture(
+            turn_upright(image, container.orientation),
+            container.format,
+            container.orientation,
+            container.pages,
+            (*container.notes, *notes),
         )
-    if 0 in array.shape:
-        raise ImageError(f"the image has no pixels: {list(array.shape)}")
-    return Image.fromarray(array[..., 0] if array.ndim == 3 and channels == 1 else array)
+    if isinstance(source.pixels, Image.Image):
+        return _decode_pillow(source.pixels)
+    image = image_of_array(np.asarray(source.pixels))
+    mode = image.mode
+    image, notes = eight_bit_grey(image)
+    return _Picture(image, mode, 1, 1, notes)
 
 
-def read_page(source: ImageSource) -> Page:
-    """Source -> decoded page. Raises `ImageError`; see `read_input` for what a source may be."""
-    return decode_page(read_input(source))
+def _decode_pillow(image: Image.Image) -> _Picture:
+    """A PIL image, which may still lie in a file that its owner opened."""
+    check_page_size(*image.size)
+    orientation = _pillow_orientation(image)
+    image.load()
+    # Pillow turns TIFF pages itself while it loads them, and forgets the orientation then.
+    left = _pillow_orientation(image)
+    grey, notes = eight_bit_grey(image)
+    form = getattr(image, "format", None) or image.mode
+    upright = turn_upright(grey, left)
+    owned = upright.copy() if upright is image else upright  # later changes do not reach the page
+    return _Picture(owned, form, orientation, 1, notes)
+
+
+def _pillow_orientation(image: Image.Image) -> int:
+    """The orientation that Pillow finds; 1 where it cannot read EXIF."""
+    try:
+        value = image.getexif().get(ORIENTATION_TAG, 1)
+    except Exception:  # Pillow raises nearly anything on damaged EXIF
+        return 1
+    return legal_orientation(value) if isinstance(value, int) else 1
+
+
+def _page_digest(image: Image.Image) -> str:
+    digest = hashlib.sha256(b"%d %d RGB " % image.size)
+    for band in bands_of(image):
+        digest.update(band)
+    return digest.hexdigest()
+
+
+def read_page(source: ImageSource, alpha: AlphaMode = "white") -> Page:
+    """`decode_page` of `read_input`, which say what a source and `alpha` may be.
+
+    Raises:
+        ImageError: the source cannot be read or decoded.
+    """
+    return decode_page(read_input(source), alpha)

@@ -16,12 +16,13 @@ from PIL import Image
 
 from pulse_edge.bundle.spec import ImageSpec, ModelSpec
 from pulse_edge.errors import ImageError
-from pulse_edge.page.source import MAX_PIXELS
+from pulse_edge.page.limits import MAX_RESIZED_PIXELS
 from pulse_edge.system import usable_cores
 
-# A page is resized in threads, a band each. Below this many pixels starting a thread costs more.
+# A page is resized in threads, in bands. Below this many pixels starting a thread costs more.
 BAND_PIXELS = 1 << 18
-MAX_BANDS = 8
+MAX_BAND_PIXELS = 1 << 21  # each thread holds a copy of its band, 8 MB at most
+MAX_THREADS = 8
 
 
 def select_grid(size: tuple[int, int], grids: tuple[tuple[int, int], ...]) -> tuple[int, int]:
@@ -49,13 +50,15 @@ def _resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
     Up to Pillow 12.1 it goes across first. Each pass rounds to bytes, and since 12.2 Pillow picks
     another order for some tall pages. In the pass across, rows are independent, so a large page
-    goes in bands, one per thread, with the same result.
+    goes in bands, several at a time, with the same result.
     """
     _check_elongation(image, size[0] * image.height)
     bicubic = Image.Resampling.BICUBIC
-    bands = min(usable_cores(), MAX_BANDS, image.width * image.height // BAND_PIXELS)
-    if bands < 2:
+    pixels = image.width * image.height
+    threads = min(usable_cores(), MAX_THREADS, pixels // BAND_PIXELS)
+    if threads < 2:
         return image.resize((size[0], image.height), bicubic).resize(size, bicubic)
+    bands = max(threads, pixels // MAX_BAND_PIXELS)
     edges = [image.height * i // bands for i in range(bands + 1)]
     across = Image.new(image.mode, (size[0], image.height))
 
@@ -63,7 +66,7 @@ def _resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
         band = image.crop((0, top, image.width, bottom))
         across.paste(band.resize((size[0], bottom - top), bicubic), (0, top))
 
-    with ThreadPoolExecutor(bands) as pool:  # Pillow releases the GIL while it resizes
+    with ThreadPoolExecutor(threads) as pool:  # Pillow releases the GIL while it resizes
         list(pool.map(resize, edges[:-1], edges[1:]))
     return across.resize(size, bicubic)
 
@@ -99,7 +102,7 @@ def _square_pad(image: Image.Image, mean: tuple[float, float, float]) -> Image.I
 
 
 def _check_elongation(image: Image.Image, pixels: int) -> None:
-    """Refuse a page so elongated that resizing makes more than `MAX_PIXELS` of it.
+    """Refuse a page so elongated that resizing makes more than `MAX_RESIZED_PIXELS`.
 
     Args:
         image: the page.
@@ -108,10 +111,11 @@ def _check_elongation(image: Image.Image, pixels: int) -> None:
     Raises:
         ImageError: they are too many.
     """
-    if pixels > MAX_PIXELS:
+    if pixels > MAX_RESIZED_PIXELS:
         raise ImageError(
             f"a page of {image.width} x {image.height} pixels is too elongated for this model, "
-            f"which would make {pixels:,} pixels of it, over the {MAX_PIXELS:,} accepted; crop it"
+            f"which would make {pixels:,} pixels of it, over the {MAX_RESIZED_PIXELS:,} accepted; "
+            "crop it"
         )
 
 

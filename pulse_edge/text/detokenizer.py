@@ -30,7 +30,7 @@ class TextStream:
         if self.stopped:
             return ""
         self._held += self._decoder.decode(self._bytes_of(token))
-        end = self._stop_at()
+        end = _first_of(self._stop, self._held)
         if end is not None:
             self.stopped = True
             self._held = self._held[:end]
@@ -41,13 +41,8 @@ class TextStream:
         """The text that still waits at the end of generation."""
         if not self.stopped:
             self._held += self._decoder.decode(b"", final=True)
-            self._held = self._held[: self._stop_at()]
+            self._held = self._held[: _first_of(self._stop, self._held)]
         return self._emit(len(self._held))
-
-    def _stop_at(self) -> int | None:
-        """Where the first stop string begins in the held text; None without one."""
-        starts = (self._held.find(stop) for stop in self._stop)
-        return min((start for start in starts if start >= 0), default=None)
 
     def _undecided(self) -> int:
         """Length of the longest end of the held text that begins a stop string."""
@@ -73,3 +68,41 @@ def decode(tokenizer: Tokenizer, tokens: Iterable[int]) -> str:
     """Ids -> text at once."""
     stream = TextStream(tokenizer)
     return "".join([stream.push(t) for t in tokens]) + stream.finish()
+
+
+def before_stop(
+    tokenizer: Tokenizer, tokens: Sequence[int], stop: Sequence[str]
+) -> tuple[list[int], str]:
+    """Cut an answer's tokens where `TextStream` cuts its text.
+
+    Args:
+        tokenizer: of the tokens.
+        tokens: of an answer, up to the one with which it ended.
+        stop: its stop strings.
+
+    Returns:
+        The tokens that lie wholly before the stop string and the white space before it, and the
+        text between them and it. All tokens and no text if there is no stop string.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    text = ""
+    borders = [(0, 0)]  # (tokens, characters) where no character is incomplete
+    reach = max(map(len, stop), default=1) - 1  # characters before a token that a stop may begin in
+    pieces = (tokenizer.piece_bytes(token) for token in tokens)
+    for count, piece in enumerate((*pieces, b""), 1):
+        old = len(text)
+        text += decoder.decode(piece, final=count > len(tokens))
+        stop_at = _first_of(stop, text, max(0, old - reach))
+        if stop_at is not None:
+            end = len(text[:stop_at].rstrip())
+            kept, characters = max(border for border in borders if border[1] <= end)
+            return list(tokens[:kept]), text[characters:end]
+        if not decoder.getstate()[0]:
+            borders.append((count, len(text)))
+    return list(tokens), ""
+
+
+def _first_of(stop: Iterable[str], text: str, start: int = 0) -> int | None:
+    """Where the first stop string in a text begins, looking from `start`; None without one."""
+    places = (text.find(string, start) for string in stop)
+    return min((place for place in places if place >= 0), default=None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import numpy as np
 from pulse_edge.arrays import Numbers
 from pulse_edge.bundle.spec import ModelSpec, PromptSpec
 from pulse_edge.errors import ParameterError
+from pulse_edge.text.detokenizer import before_stop
 from pulse_edge.text.tokenizer import Tokenizer
 
 # Stands for all of the image's tokens in a list of ids (llava/constants.py IMAGE_TOKEN_INDEX).
@@ -45,11 +46,15 @@ def render(ids: Sequence[int], image_key: int = 0, image: Numbers | None = None)
 
     Args:
         ids: token ids, with `IMAGE` in the image's place.
-        image_key: negative; stands for each of the image's tokens in `Prompt.keys`.
+        image_key: negative, of any size; stands for each of the image's tokens in `Prompt.keys`.
         image: int64 [tokens], the image's rows; None for a prompt without an image.
     """
-    keys = None if image is None else np.full(len(image), image_key, np.int64)
-    return Prompt(prompt_rows(ids, keys).tolist(), prompt_rows(ids, image))
+    keys = list(ids)
+    if image is not None:
+        keys = []
+        for token in ids:
+            keys += [image_key] * len(image) if token == IMAGE else [token]
+    return Prompt(keys, prompt_rows(ids, image))
 
 
 class PromptBuilder:
@@ -66,14 +71,21 @@ class PromptBuilder:
         self._eos = eos
 
     @classmethod
-    def of(cls, model: ModelSpec, tokenizer: Path) -> PromptBuilder:
-        """The template of a model, with the tokenizer in its checkpoint or bundle.
+    def of(
+        cls, model: ModelSpec, tokenizer: Path | bytes, name: str | None = None
+    ) -> PromptBuilder:
+        """The template of a model, with the tokenizer of its checkpoint or bundle.
+
+        Args:
+            model: the network.
+            tokenizer: the SentencePiece model: its file, or its bytes.
+            name: see `Tokenizer`.
 
         Raises:
-            BundleError: the file is not a SentencePiece model.
+            BundleError: it is not a SentencePiece model.
         """
         text = model.text
-        opened = Tokenizer(tokenizer, model.prompt.legacy)
+        opened = Tokenizer(tokenizer, model.prompt.legacy, name)
         return cls(model.prompt, opened, text.bos, text.eos[0])
 
     def first_turn(self, question: str, image: bool = True) -> list[int]:
@@ -81,7 +93,7 @@ class PromptBuilder:
         spec = self._spec
         encode = self.tokenizer.encode
         head = f"{spec.system} {spec.user}: "
-        tail = f"{_checked(question)} {spec.assistant}:"
+        tail = f"{_checked_question(question)} {spec.assistant}:"
         if image:
             return [self._bos, *encode(head), IMAGE, *encode("\n" + tail)]
         return [self._bos, *encode(head + tail)]
@@ -91,8 +103,24 @@ class PromptBuilder:
 
         Raises `ParameterError` for a question that is not text, or is empty.
         """
-        turn = self.turn_text(_checked(question))
+        turn = self.turn_text(_checked_question(question))
         return [self._eos, *self.tokenizer.encode_after_special(turn)]
+
+    def answer(self, tokens: Sequence[int], stop: Sequence[str] = ()) -> list[int]:
+        """Ids of an answer as later turns see it: as generated, up to a stop string.
+
+        Args:
+            tokens: as generated, without the end token.
+            stop: the answer's stop strings. If one begins within a token, what comes before it in
+                the token is spelled by other tokens.
+        """
+        kept, rest = before_stop(self.tokenizer, tokens, stop)
+        guard = self.tokenizer.encode("\n")  # see `Tokenizer.encode_after_special`
+        return kept + self.tokenizer.encode("\n" + rest)[len(guard) :] if rest else kept
+
+    def answer_text(self, tokens: Iterable[int]) -> str:
+        """An answer's ids as the text that follows `ASSISTANT:`, with all white space."""
+        return b"".join(map(self.tokenizer.piece_bytes, tokens)).decode(errors="replace")
 
     def turn_text(self, question: str) -> str:
         """A later turn as text."""
@@ -108,7 +136,7 @@ class PromptBuilder:
         return f"{spec.system} {spec.user}: {slot}{question} {spec.assistant}:"
 
 
-def _checked(question: str) -> str:
+def _checked_question(question: str) -> str:
     if not isinstance(question, str):
         raise ParameterError(f"a question is a string, not {type(question).__name__}")
     if not question.strip():

@@ -45,7 +45,7 @@ def answered(model: Model) -> Answer:
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """How a file's bytes are kept: under a lease, as a copy, or mapped for want of memory."""
     if request.param != "leased":
-        monkeypatch.setattr(opened_module, "_take_lease", lambda number: False)
+        monkeypatch.setattr(opened_module, "take_lease", lambda number: False)
     if request.param == "mapped":
         monkeypatch.setattr(opened_module, "available_memory", lambda: 0)
     return str(request.param)
@@ -136,7 +136,7 @@ def overwrite(path: Path) -> None:
 def test_a_change_without_a_lease_is_refused(
     copy: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
 ) -> None:
-    monkeypatch.setattr(opened_module, "_take_lease", lambda number: False)
+    monkeypatch.setattr(opened_module, "take_lease", lambda number: False)
     file = OpenedFile(Folder(copy), "decoder.onnx.data")
 
     def read() -> None:

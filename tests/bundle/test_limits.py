@@ -94,6 +94,7 @@ def test_each_number_has_a_range(
         (lambda m: m["model"]["image"].update(std=[-1.0, 1.0, 1.0]), "at least 0.001"),
         (lambda m: m["model"]["image"].update(mean=[1e9, 1.0, 1.0]), "mean is"),
         (lambda m: m["model"]["image"].update(mean=[float("inf"), 1.0, 1.0]), "mean is"),
+        (lambda m: m.update(notice="Cleared for diagnosis."), "notice is not 'Research use only"),
         (lambda m: m["precision"].update(block_size=-1), "block_size is -1"),
         (lambda m: m["precision"].update(block_size=1 << 40), "block_size is"),
         (lambda m: m["checkpoint"].update(parameters=-1), "checkpoint.parameters is -1"),

@@ -17,7 +17,7 @@ from PIL import Image
 
 from pulse_edge.bundle.manifest import MANIFEST, NOTICE
 from pulse_edge.cli import cli
-from pulse_edge.cli.main import COMMANDS
+from pulse_edge.cli.registry import COMMANDS
 
 from support.paths import DOCS, PROGRAM
 

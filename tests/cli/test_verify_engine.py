@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pulse_edge.cli.main import cli
+from pulse_edge.cli import cli
 from pulse_edge.errors import EngineError, ParameterError
 
 pytest.importorskip("onnx", reason="verify --against needs pulse-edge[export]")

@@ -157,7 +157,7 @@ def test_the_library(monkeypatch: pytest.MonkeyPatch, platform: str, name: str) 
     assert asked == [name]
 
 
-@pytest.mark.parametrize("capability", [*driver.WHEEL, 87, None])
+@pytest.mark.parametrize("capability", [*driver.X86, 87, None])
 def test_gpus_that_run(capability: int | None) -> None:
     """Code for 8.0 runs on every 8.x."""
     assert driver.unsupported(capability, "x86_64") is None
@@ -169,12 +169,27 @@ def test_gpus_that_run(capability: int | None) -> None:
 )
 def test_gpus_that_do_not(capability: int, shown: str) -> None:
     assert driver.unsupported(capability, "x86_64") == driver.unsupported(capability, "AMD64")
-    assert driver.unsupported(capability, "aarch64") is None  # another build, for other GPUs
+    assert driver.unsupported(capability, "riscv64") is None  # there is no wheel to know
     assert driver.unsupported(capability, "x86_64") == (
         f"this GPU has compute capability {shown}, for which ONNX Runtime's wheel holds no code "
         "(it has 7.5, 8.0, 8.6, 8.9, 9.0 and 12.0, and no PTX); "
         "use a bundle exported with --target cpu, "
         "or with --target tensorrt where TensorRT knows this GPU"
+    )
+
+
+@pytest.mark.parametrize("machine", ["aarch64", "arm64"])
+@pytest.mark.parametrize("capability", [*driver.ARM, None])
+def test_gpus_that_run_on_arm(machine: str, capability: int | None) -> None:
+    assert driver.unsupported(capability, machine) is None
+
+
+@pytest.mark.parametrize("machine", ["aarch64", "arm64"])
+@pytest.mark.parametrize("capability", [72, 75, 80, 86, 87, 100, 110])
+def test_gpus_that_do_not_on_arm(machine: str, capability: int) -> None:
+    """Orin is 8.7, Thor 11.0: neither is served, though 8.9 is."""
+    assert "(it has 8.9, 9.0, 12.0 and 12.1, and no PTX)" in str(
+        driver.unsupported(capability, machine)
     )
 
 

@@ -143,15 +143,34 @@ def test_tied_embeddings(checkpoints: Callable[..., Path], layout: str) -> None:
     assert source.stored_size("lm_head.weight") == 0
 
 
-def test_a_tied_checkpoint_may_store_its_head_too(
-    checkpoints: Callable[..., Path], tmp_path: Path
-) -> None:
-    path = Path(shutil.copytree(checkpoints(), tmp_path / "copy"))
-    edit(path, tie_word_embeddings=True)
-    source = Checkpoint(path)
+def test_a_tied_checkpoint_may_store_its_head_if_it_is_the_embeddings(copy: Path) -> None:
+    """transformers 4 drops another head, transformers 5 drops the tie: neither is guessed."""
+    edit(copy, tie_word_embeddings=True)
+    message = refused(copy)
+    assert "tie_word_embeddings is true, but lm_head.weight differs from the embeddings" in message
+    assert "set the flag to false" in message
+    rewrite(copy, lambda t: t.update({"lm_head.weight": t["model.embed_tokens.weight"]}))
+    source = Checkpoint(copy)
     np.testing.assert_array_equal(
         source.tensor("lm_head.weight"), source.tensor("embed_tokens.weight")
     )
+    rewrite(copy, lambda t: t.update({"lm_head.weight": t["model.embed_tokens.weight"][:-1]}))
+    assert "differs from the embeddings" in refused(copy)
+
+
+@pytest.mark.parametrize("places", [("top",), ("text",), ("top", "text")])
+def test_a_conversion_is_tied_if_either_flag_says_so(
+    checkpoints: Callable[..., Path], tmp_path: Path, places: tuple[str, ...]
+) -> None:
+    path = Path(shutil.copytree(checkpoints(layout="hf_next", tied=True), tmp_path / "copy"))
+    text = json.loads((path / "config.json").read_text())["text_config"]
+    flags = {place: place in places for place in ("top", "text")}
+    edit(
+        path,
+        tie_word_embeddings=flags["top"],
+        text_config=text | {"tie_word_embeddings": flags["text"]},
+    )
+    assert Checkpoint(path).tied
 
 
 def test_one_layer_projector(checkpoints: Callable[..., Path]) -> None:
@@ -188,7 +207,9 @@ def test_identity_depends_on_the_weights_not_on_the_files(
     assert Checkpoint(path).info().sha256 == whole.sha256
     rewrite(
         path,
-        lambda t: t["model.norm.weight"].__setitem__(0, np.nextafter(t["model.norm.weight"][0], 9)),
+        lambda t: t["model.norm.weight"].__setitem__(
+            0, np.nextafter(t["model.norm.weight"][0], np.float32(9))
+        ),
     )
     assert Checkpoint(path).info().sha256 != whole.sha256
     rewrite(path, lambda t: None)
@@ -324,7 +345,7 @@ def test_what_is_not_a_checkpoint(copy: Path, bundle: Path) -> None:
 
 
 def test_a_tokenizer_that_is_none(copy: Path) -> None:
-    for content in (b"", b"garbage", b"version https://git-lfs.github.com/spec/v1\n"):
+    for content in (b"", b"garbage", b"version https://git-lfs.github.com/spec/v1\n", b"\0"):
         (copy / "tokenizer.model").write_bytes(content)
         assert str(copy / "tokenizer.model") in refused(copy)
 

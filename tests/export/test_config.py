@@ -160,7 +160,7 @@ def test_a_configuration_is_refused_by_name(
         (
             "text_config",
             {"rope_scaling": {"rope_type": "dynamic"}},
-            "text_config: RoPE scaling 'dynamic'",
+            "text_config rope_scaling: RoPE scaling 'dynamic'",
         ),
     ],
 )

@@ -11,6 +11,7 @@ import pytest
 
 from pulse_edge.bundle.manifest import TargetName
 from pulse_edge.errors import ExportError
+from pulse_export.chat_template import TEMPLATES
 from pulse_export.options import ExportOptions, OptionValues, options_from_keywords
 from pulse_export.quantize.precision import BLOCK_SIZES, CACHES, HEADS, PRECISIONS, STORAGES, TOWERS
 from pulse_export.quantize.recipe import Recipe
@@ -38,6 +39,7 @@ def test_every_field_says_what_it_is() -> None:
         ("cache", CACHES),
         ("head", HEADS),
         ("tower", TOWERS),
+        ("template", TEMPLATES),
     ],
 )
 def test_choices_are_the_tables(name: str, table: Any) -> None:

@@ -25,15 +25,20 @@ CLONE = {"benchmarks": ROOT / "benchmarks", "pulse_nano": ROOT / "pulse_nano"}
 
 # Rule 1, lowest floor first. A room is a folder or a file of pulse_edge; the exporter is one room.
 FLOORS = (
-    {"errors", "progress", "cancellation", "system", "units", "arrays", "assets"},
+    {
+        *("errors", "progress", "cancellation", "system", "units", "arrays", "assets"),
+        *("privacy", "state", "guarded"),
+    },
+    {"configuration"},
     {"bundle", "params", "ecg"},
     {"engines", "simulation"},
     {"page", "text"},
     {"decode"},
     {"provenance"},
     {"answer"},
-    {"panels", "deadline"},
-    {"worker"},
+    {"delivery"},
+    {"panels", "deadline", "audit"},
+    {"stream", "worker"},
     {"chat"},
     {"model"},
     {"measure"},
@@ -54,6 +59,8 @@ CLONE_ROOMS = {
 THIRD_PARTY = {
     "pulse_edge.arrays": {"numpy"},
     "pulse_edge.bundle": {"numpy"},
+    "pulse_edge.bundle.keys": {"cryptography"},
+    "pulse_edge.bundle.signatures": {"cryptography"},
     "pulse_edge.params": {"numpy"},
     "pulse_edge.ecg": {"numpy", "PIL"},
     "pulse_edge.ecg.readers": {"pydicom"},
@@ -68,6 +75,8 @@ THIRD_PARTY = {
     "pulse_edge.decode": {"numpy"},
     "pulse_edge.provenance": {"numpy"},
     "pulse_edge.answer": {"numpy"},
+    "pulse_edge.delivery": set(),
+    "pulse_edge.stream": set(),
     "pulse_edge.panels": {"numpy"},
     "pulse_edge.worker": {"numpy"},
     "pulse_edge.chat": {"numpy"},
@@ -103,7 +112,10 @@ SEAMS = {
     "pulse_export.targets": ({"registry"}, {"__init__", "registry", "target", "options"}),
     "pulse_edge.cli": (
         {"__init__", "registry", "main"},
-        {"__init__", "registry", "main", "options", "status", "answers", "exporter"},
+        {
+            *("__init__", "registry", "main", "options", "status", "answers", "exporter"),
+            *("terminal", "questions", "signals", "shortage"),
+        },
     ),
     "pulse_edge.evaluate": ({"registry"}, {"__init__", "registry", "task", "run", "scoring"}),
 }

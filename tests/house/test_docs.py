@@ -14,7 +14,7 @@ from benchmarks import house
 from support.paths import ROOT
 
 DOCS = sorted(ROOT / "docs" / p.name for p in (ROOT / "docs").glob("*.md"))
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS]
+PAGES = [*(ROOT / f"{n}.md" for n in ("README", "CONTRIBUTING", "CHANGELOG", "SECURITY")), *DOCS]
 NANO = [ROOT / "pulse_nano" / "README.md", ROOT / "pulse_nano" / "MODEL_CARD.md"]
 
 

@@ -26,6 +26,7 @@ HEAVY = {
     "rich",
     "fastapi",
     "scipy",
+    "cryptography",
 }
 CLONE_ONLY = {"pulse_export", "pulse_nano", "benchmarks"}  # what a device does not install
 

@@ -103,7 +103,10 @@ def test_every_line_without_a_language_is_set_up() -> None:
 
 
 def test_the_first_screen_says_what_it_is_for() -> None:
-    head = "\n".join(README.read_text("utf-8").splitlines()[:25])
-    assert "Research use only" in head
-    assert "pulse-edge export" in head
-    assert "pulse-edge ask" in head
+    """First what it does, export before ask, then what it is not for; all before any set-up."""
+    text = README.read_text("utf-8")
+    said = ["pulse-edge export", "pulse-edge ask", "Research use only", "\n## ", "pip install"]
+    places = [text.find(part) for part in said]
+    assert -1 not in places
+    assert places == sorted(places)
+    assert text[: places[2]].count("\n") < 25, "it must be on the first screen"

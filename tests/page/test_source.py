@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import struct
-import subprocess
-import sys
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,25 +17,16 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from pulse_edge.errors import ImageError
-from pulse_edge.page import source as images
-from pulse_edge.page.source import Page, read_page
+from pulse_edge.page.limits import MAX_PIXELS
+from pulse_edge.page.orientation import ORIENTATION_TAG
+from pulse_edge.page.source import Page, decode_page, read_input, read_page
 
 from goldens import cases
-
-
-def png(image: Image.Image) -> bytes:
-    return encoded(image, "PNG")
-
-
-def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
-    out = io.BytesIO()
-    image.save(out, form, **options)
-    return out.getvalue()
-
+from support.image_files import encoded, png_file
 
 SMALL = cases.page(40, 30)
 FILES = {
-    "PNG": png(SMALL),
+    "PNG": encoded(SMALL, "PNG"),
     "JPEG": encoded(SMALL, "JPEG"),
     "TIFF": encoded(SMALL, "TIFF", compression="tiff_lzw"),
     "BMP": encoded(SMALL, "BMP"),
@@ -64,7 +53,7 @@ FILES = {
             lambda path: np.asarray(Image.open(path))[::-1, ::-1][::-1, ::-1], id="numpy, strided"
         ),
         pytest.param(
-            lambda path: np.dstack([np.asarray(Image.open(path)), np.zeros((30, 40), np.uint8)]),
+            lambda path: np.dstack([np.asarray(Image.open(path)), np.full((30, 40), 255, "u1")]),
             id="RGBA",
         ),
     ],
@@ -98,7 +87,10 @@ def test_grey_arrays(shape: tuple[int, ...]) -> None:
     "array",
     [
         np.zeros((4, 4, 3), np.float32),
+        np.zeros((4, 4), np.float64),
         np.zeros((4, 4, 3), np.uint16),
+        np.zeros((4, 4), np.int16),
+        np.zeros((4, 4), np.uint32),
         np.zeros((4, 4, 3), np.int8),
         np.zeros((4, 4), bool),
         np.zeros((4, 4, 2), np.uint8),
@@ -110,9 +102,7 @@ def test_grey_arrays(shape: tuple[int, ...]) -> None:
     ids=lambda a: f"{a.dtype}{list(a.shape)}",
 )
 def test_arrays_that_are_no_image(array: np.ndarray) -> None:
-    with pytest.raises(
-        ImageError, match=r"uint8 \[height, width\].*not " + array.dtype.name.rstrip("32")
-    ):
+    with pytest.raises(ImageError, match=r"uint8 \[height, width\].*not " + array.dtype.name):
         read_page(array)
 
 
@@ -155,21 +145,18 @@ def test_jpeg_is_decoded_as_pillow_does() -> None:
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])
 @pytest.mark.parametrize("mode", cases.MODES)
 def test_modes_become_rgb_as_pillow_converts(mode: str, form: str) -> None:
+    """The authors' way, but for 16-bit grey, which Pillow clips."""
     image = cases.mode_page(mode)
     if mode == "CMYK" and form == "PNG":
         pytest.skip("PNG has no CMYK")
     file = encoded(image, form)
-    page = read_page(file)
+    page = read_page(file, alpha="drop")
+    expected = Image.open(io.BytesIO(file)).convert("RGB")
+    if mode == "I;16":
+        expected = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     assert page.image.mode == "RGB"
-    assert page.image.tobytes() == Image.open(io.BytesIO(file)).convert("RGB").tobytes()
-    assert page.sha256 == read_page(image).sha256
-
-
-def test_alpha_is_dropped_not_composited() -> None:
-    page = np.zeros((2, 2, 4), np.uint8)
-    page[...] = (10, 20, 30, 0)
-    for source in (page, png(Image.fromarray(page))):
-        assert (np.asarray(read_page(source).image) == (10, 20, 30)).all()
+    assert page.image.tobytes() == expected.tobytes()
+    assert page.sha256 == read_page(image, alpha="drop").sha256
 
 
 UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -188,7 +175,7 @@ UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 @pytest.mark.parametrize("orientation", [*UPRIGHT, 0, 9, 65535])
 def test_exif_orientation_is_applied_and_recorded(orientation: int, form: str) -> None:
     exif = Image.Exif()
-    exif[images.ORIENTATION_TAG] = orientation
+    exif[ORIENTATION_TAG] = orientation
     options = {"lossless": True} if form == "WEBP" else {}
     page = read_page(encoded(SMALL, form, exif=exif, **options))
     stored = SMALL if form != "JPEG" else Image.open(io.BytesIO(FILES["JPEG"]))
@@ -202,7 +189,9 @@ def test_of_several_pages_the_first_counts(form: str) -> None:
     options = {"lossless": True} if form == "WEBP" else {}
     file = encoded(SMALL, form, save_all=True, append_images=[ImageOps.invert(SMALL)], **options)
     assert getattr(Image.open(io.BytesIO(file)), "n_frames", 1) == 2
-    assert read_page(file).sha256 == read_page(SMALL).sha256
+    page = read_page(file)
+    assert page.sha256 == read_page(SMALL).sha256
+    assert (page.pages, page.notes) == (2, ("Page 1 of 2 in the file was read.",))
 
 
 # --- refused --------------------------------------------------------------------------------------
@@ -210,26 +199,14 @@ def test_of_several_pages_the_first_counts(form: str) -> None:
 
 def crafted_png(width: int, height: int, data: bytes = b"") -> bytes:
     """A PNG whose header claims a size that its data does not have."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        )
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(data))
-        + chunk(b"IEND", b"")
-    )
+    return png_file((width, height), 8, 2, data)
 
 
 @pytest.mark.parametrize(
-    "size", [(50000, 50000), (10000, 9000), (89_478_486, 1), (2**31 - 1, 2**31 - 1)]
+    "size", [(50000, 50000), (6001, 6000), (89_478_486, 1), (2**31 - 1, 2**31 - 1)]
 )
 def test_decompression_bombs(size: tuple[int, int]) -> None:
-    with pytest.raises(ImageError, match=r"89,478,485 .*accepted; scale it down"):
+    with pytest.raises(ImageError, match=r"over the 36,000,000 accepted; scale it down"):
         read_page(crafted_png(*size))
 
 
@@ -246,7 +223,7 @@ def test_decompression_bombs(size: tuple[int, int]) -> None:
     ids=["bytes", "file", "0 wide", "0 high", "PIL", "no data"],
 )
 def test_nothing_in_it(source: Any) -> None:
-    with pytest.raises(ImageError, match=r"empty|0 x 10|damaged|not an image"):
+    with pytest.raises(ImageError, match=r"empty|0 x 10|10 x 0|truncated"):
         read_page(source)
 
 
@@ -291,7 +268,7 @@ def test_damaged_files_give_a_page_or_one_line(form: str, data: st.DataObject) -
     if isinstance(result, str):
         assert "\n" not in result
     else:
-        assert result.image.size[0] * result.image.size[1] <= images.MAX_PIXELS
+        assert result.image.size[0] * result.image.size[1] <= MAX_PIXELS
 
 
 @pytest.mark.parametrize(
@@ -338,19 +315,62 @@ def test_what_is_no_source(source: Any) -> None:
         read_page(source)
 
 
-def test_memory_of_the_largest_page() -> None:
-    """80 million pixels: Pillow keeps 4 bytes of each, the hash reads 3; more than twice that would
-    be a leak.
-    """
-    script = (
-        "import io, resource; from PIL import Image; from pulse_edge.page.source import read_page\n"
-        "from pulse_edge.page.views import preprocess\n"
-        "out = io.BytesIO(); Image.new('1', (10000, 8000), 1).save(out, 'PNG'); del Image\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "page = read_page(out.getvalue())\n"
-        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, *page.size)"
-    )
-    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    grown, *size = map(float, ran.stdout.split())
-    assert size == [10000, 8000]
-    assert grown < 800
+@pytest.mark.parametrize("value", ["black", "", None, "White"])
+def test_an_unknown_alpha_is_refused_with_the_legal_ones(value: Any) -> None:
+    with pytest.raises(ImageError, match="is not one of white, drop"):
+        decode_page(read_input(SMALL), value)
+
+
+def test_little_memory_is_called_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*args: object, **kwargs: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Image, "open", exhausted)
+    with pytest.raises(ImageError, match="not enough memory to decode it; scale it down"):
+        read_page(FILES["PNG"])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RecursionError("deep"),
+        struct.error("short"),
+        SyntaxError("two\nlines"),
+        Image.DecompressionBombError("big"),
+        KeyError(5),
+        AssertionError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_no_other_error_of_a_decoder_escapes(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: object, **kwargs: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Image, "open", broken)
+    with pytest.raises(ImageError, match=f"damaged or truncated .{type(error).__name__}") as caught:
+        read_page(FILES["PNG"])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_page_is_not_the_callers_image() -> None:
+    image = SMALL.copy()
+    page = read_page(image)
+    image.paste((1, 2, 3), (0, 0, 40, 30))
+    assert page.sha256 == read_page(page.image).sha256
+
+
+def test_the_facts_of_a_page_are_json() -> None:
+    page = read_page(FILES["PNG"])
+    facts = json.loads(json.dumps(page.facts))
+    assert facts == {
+        "sha256": page.sha256,
+        "width": 40,
+        "height": 30,
+        "format": "PNG",
+        "exif_orientation": 1,
+        "alpha": "none",
+        "pages": 1,
+        "notes": [],
+    }

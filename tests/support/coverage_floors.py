@@ -31,6 +31,7 @@ FLOORS = {
     "export/pulse_export/targets": 95,
     "pulse_edge": 86,
     "pulse_edge/assets": 95,
+    "pulse_edge/audit": 90,
     "pulse_edge/bundle": 89,
     "pulse_edge/cli": 42,  # commands run in processes of their own
     "pulse_edge/decode": 95,

@@ -73,6 +73,7 @@ class FakeCuda:
 
     Attributes:
         capability: compute capability, 90 for 9.0.
+        driver_version: 13000 for CUDA 13.0.
         free: bytes of memory.
         memory: what kernels may access.
         counts: how often each call was made.
@@ -84,6 +85,7 @@ class FakeCuda:
 
     def __init__(self, workshop: Workshop, capability: int = 90, free: int = 1 << 30) -> None:
         self.capability = capability
+        self.driver_version = 13000
         self.free = free
         self.memory = Memory()
         self.counts: dict[str, int] = {}
@@ -164,6 +166,7 @@ class FakeCuda:
             "cuInit",
             "cuDeviceGet",
             "cuDeviceGetName",
+            "cuDriverGetVersion",
             "cuDeviceGetAttribute",
             "cuDevicePrimaryCtxRetain",
             "cuDevicePrimaryCtxRelease",
@@ -226,6 +229,9 @@ class FakeCuda:
     def cuDeviceGet(self, number: int) -> int:
         require(number == 0)
         return 7
+
+    def cuDriverGetVersion(self) -> int:
+        return self.driver_version
 
     def cuDeviceGetName(self, length: int, device: int) -> bytes:
         require(device == 7)

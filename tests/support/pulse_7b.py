@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from pulse_edge.bundle.spec import ImageSpec, ModelSpec, PromptSpec, TextSpec, VisionSpec
-from pulse_export.config import VICUNA
+from pulse_export.chat_template import VICUNA
 
 from goldens import cases
 

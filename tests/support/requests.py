@@ -11,6 +11,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import pulse_edge
+from pulse_edge.answer import Stopwatch
+from pulse_edge.bundle.spec import ModelSpec
+from pulse_edge.cancellation import Cancellation
+from pulse_edge.page.preparation import Preparation, PreparedPage, pending_page
+from pulse_edge.page.source import ImageSource
+from pulse_edge.params import Patience
 
 Q1 = "What is the rate?"
 Q2 = "What is the rhythm?"
@@ -42,3 +48,9 @@ def usable(model: pulse_edge.Model, bundle: Path) -> bool:
         model.ask(image, Q2, max_new_tokens=40).token_ids == fresh(bundle, image, Q2).token_ids
         for image in (page(), page(1))
     )
+
+
+def prepared(image: ImageSource, spec: ModelSpec) -> PreparedPage:
+    """An image as the tower of a model takes it."""
+    how = Preparation(spec)
+    return pending_page(image).prepare(how, None, Stopwatch(), Patience(None), Cancellation())

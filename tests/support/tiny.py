@@ -61,31 +61,35 @@ class Geometry:
 
 
 @functools.cache
-def tokenizer_model() -> bytes:
+def tokenizer_model(**changes: Any) -> bytes:
     """The serialized SentencePiece model, after Llama's: byte fallback, unk 0, bos 1, eos 2, no
     pad.
+
+    Args:
+        **changes: settings of the trainer to change.
     """
     import sentencepiece
 
     out = io.BytesIO()
+    settings: dict[str, Any] = {
+        "model_type": "bpe",
+        "vocab_size": VOCAB,
+        "byte_fallback": True,
+        "unk_id": 0,
+        "bos_id": 1,
+        "eos_id": 2,
+        "pad_id": -1,
+        "split_digits": True,
+        "normalization_rule_name": "identity",
+        "add_dummy_prefix": True,
+        "remove_extra_whitespaces": False,
+        "allow_whitespace_only_pieces": True,
+        "character_coverage": 0.99995,
+        "num_threads": 1,
+        "minloglevel": 2,
+    }
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(_TEXT.splitlines()),
-        model_writer=out,
-        model_type="bpe",
-        vocab_size=VOCAB,
-        byte_fallback=True,
-        unk_id=0,
-        bos_id=1,
-        eos_id=2,
-        pad_id=-1,
-        split_digits=True,
-        normalization_rule_name="identity",
-        add_dummy_prefix=True,
-        remove_extra_whitespaces=False,
-        allow_whitespace_only_pieces=True,
-        character_coverage=0.99995,
-        num_threads=1,
-        minloglevel=2,
+        sentence_iterator=iter(_TEXT.splitlines()), model_writer=out, **(settings | changes)
     )
     return out.getvalue()
 

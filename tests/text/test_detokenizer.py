@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pulse_edge.text.detokenizer import TextStream
+from pulse_edge.text.detokenizer import TextStream, before_stop
 
 from support.tokens import TEXT, TOKENS, byte_tokens, raw
 
@@ -151,3 +151,71 @@ def test_bytes_wait_for_their_character(data: bytes, pieces: list[str]) -> None:
 
 def test_white_space_waits_for_what_follows() -> None:
     assert streamed(byte_tokens(b" a \n b "), [])[0] == ["", "a", "", "", "", " \n b", "", ""]
+
+
+# --- tokens up to a stop string -------------------------------------------------------------------
+
+
+@settings(max_examples=200, deadline=None)
+@given(cases())
+@example((byte_tokens("ab心".encode()), ["心"]))
+@example((byte_tokens(b"ab\xe5"), ["\ufffd"]))
+def test_tokens_before_a_stop_string_spell_the_streamed_text(
+    case: tuple[list[int], list[str]],
+) -> None:
+    tokens, stop = case
+    count = whole(tokens, stop)[1]
+    tokens = tokens if count is None else tokens[:count]
+    kept, rest = before_stop(TOKENS, tokens, stop)
+    assert kept == tokens[: len(kept)]
+    text = raw(kept).decode(errors="replace") + rest
+    assert text.strip() == "".join(streamed(tokens, stop)[0])
+    if kept != tokens:
+        assert text == text.rstrip()
+
+
+@pytest.mark.parametrize(
+    ("text", "stop", "kept", "rest"),
+    [
+        ("one two", [], 7, ""),
+        ("one two", ["x"], 7, ""),
+        ("one two", ["two"], 3, ""),  # the space before it goes, too
+        ("one two", ["wo"], 5, ""),
+        ("one two", ["one"], 0, ""),
+        ("one  \n two", ["two", " "], 3, ""),
+        ("aXbX", ["X"], 1, ""),
+        ("心律心", ["律"], 3, ""),
+        ("one \xe5", ["\xe5"], 3, ""),
+    ],
+)
+def test_tokens_before_a_stop_string(text: str, stop: list[str], kept: int, rest: str) -> None:
+    tokens = byte_tokens(text.encode())
+    assert before_stop(TOKENS, tokens, stop) == (tokens[:kept], rest)
+
+
+@pytest.mark.parametrize("stop", ["thm", "hm", "m", "ythm", "rhythm", "y"])
+def test_a_stop_string_that_begins_within_a_token(stop: str) -> None:
+    tokens = TOKENS.encode("Sinus rhythm")
+    kept, rest = before_stop(TOKENS, tokens, [stop])
+    at = "Sinus rhythm".index(stop)
+    assert raw(kept).decode() + rest == (" " + "Sinus rhythm"[:at]).rstrip()
+    assert len(rest) < max(len(raw([token])) for token in tokens)
+
+
+def test_a_stop_string_twice_in_one_token() -> None:
+    """The first one counts."""
+    token = next(
+        i
+        for i in range(TOKENS.size)
+        if (piece := raw([i])).isascii() and any(piece.count(bytes([c])) == 2 for c in piece)
+    )
+    piece = raw([token]).decode()
+    letter = next(c for c in piece if piece.count(c) == 2)
+    before = piece[: piece.index(letter)]
+    tokens = [*byte_tokens(b"go:"), token, *byte_tokens(b"on")]
+    pieces, stopped = streamed(tokens, [letter])
+    assert ("".join(pieces), stopped) == (("go:" + before).strip(), 4)
+    assert before_stop(TOKENS, tokens[:4], [letter]) == (
+        tokens[:3],
+        before.rstrip(),
+    )

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import example, given
+from hypothesis import strategies as st
 
 from pulse_edge.bundle.spec import PromptSpec
 from pulse_edge.errors import ParameterError
-from pulse_edge.text.template import IMAGE, PromptBuilder
-from pulse_export.config import VICUNA
+from pulse_edge.text.detokenizer import TextStream
+from pulse_edge.text.template import IMAGE, PromptBuilder, render
+from pulse_edge.text.tokenizer import Tokenizer
+from pulse_export.chat_template import VICUNA
 
-from support.tokens import BOS, BYTE, EOS, TEXT, TOKENS, raw
+from support.tokens import BOS, BYTE, EOS, LEGACY, TEXT, TOKENS, byte_tokens, raw
 
 PROMPTS = PromptBuilder(PromptSpec(**VICUNA, legacy=False), TOKENS, BOS, EOS)
 
@@ -58,3 +62,68 @@ def test_questions_that_are_refused(question: str, message: str) -> None:
     for turn in (PROMPTS.first_turn, PROMPTS.next_turn):
         with pytest.raises(ParameterError, match=message):
             turn(question)
+
+
+# --- answers as later turns see them --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tokenizer", [TOKENS, LEGACY], ids=["new", "legacy"])
+@pytest.mark.parametrize(
+    "stop",
+    [
+        "QRS",
+        "Q",
+        "RS",
+        "S dur",
+        "160",
+        "6",
+        "0 ms",
+        "s",
+        " ms",
+        "ms.",
+        ".",
+        ". The",
+        "The",
+        "T",
+        "T ",
+        "hythm",
+        "rhythm",
+        "Sinus",
+        "Sin",
+        "?",
+        "µ",
+        "\n",
+    ],
+)
+def test_an_answer_that_a_stop_string_ended(tokenizer: Tokenizer, stop: str) -> None:
+    """Later turns see its text and nothing after it."""
+    prompts = PromptBuilder(PromptSpec(**VICUNA, legacy=tokenizer.legacy), tokenizer, BOS, EOS)
+    answer = "Sinus rhythm at 75 bpm. The PR interval is 160 ms. QRS duration"
+    tokens = tokenizer.encode(answer)
+    stream = TextStream(tokenizer, [stop])
+    text = "".join([stream.push(token) for token in tokens]) + stream.finish()
+    ids = prompts.answer(tokens, [stop])
+    assert prompts.answer_text(ids).strip() == text
+    assert stream.stopped == (stop in " " + answer)
+    if not stream.stopped:
+        assert ids == tokens
+    assert prompts.answer(tokens) == tokens
+    shared = next(
+        (i for i, (a, b) in enumerate(zip(ids, tokens, strict=False)) if a != b), len(ids)
+    )
+    assert len(ids) - shared <= 6  # only what a cut token is spelled by runs again
+
+
+def test_an_answer_s_text_keeps_its_white_space() -> None:
+    tokens = [*TOKENS.encode("a"), *byte_tokens(b"\n \xff\n"), EOS]
+    assert PROMPTS.answer_text(tokens) == " a\n \ufffd\n"
+    assert PROMPTS.answer(tokens) == tokens
+
+
+@given(st.lists(st.integers(0, 300), max_size=8), st.integers(1, 5), st.integers(1, 2**256))
+def test_keys_of_any_size_stand_for_the_image(ids: list[int], length: int, key: int) -> None:
+    image = np.arange(500, 500 + length)
+    prompt = render((*ids, IMAGE, 7), -key, image)
+    assert prompt.keys == [*ids, *[-key] * length, 7]
+    assert prompt.rows.tolist() == [*ids, *image.tolist(), 7]
+    assert prompt.image_tokens == length

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -12,6 +14,7 @@ from pulse_edge.text.detokenizer import decode
 from pulse_edge.text.template import IMAGE
 from pulse_edge.text.tokenizer import Tokenizer
 
+from support import tiny
 from support.tokens import BOS, EOS, LEGACY, MODEL, TEXT, TOKENS, raw
 
 
@@ -36,10 +39,67 @@ def test_tokens_without_text() -> None:
     assert decode(TOKENS, [BOS, *TOKENS.encode("ECG"), 0, TOKENS.size, EOS]) == "ECG"
 
 
-def test_a_file_that_is_no_tokenizer(tmp_path: Path) -> None:
+def test_a_model_is_read_from_its_bytes_too() -> None:
+    from_bytes = Tokenizer(MODEL.read_bytes(), legacy=False)
+    assert from_bytes.encode("Sinus rhythm, 72/min") == TOKENS.encode("Sinus rhythm, 72/min")
+    assert (from_bytes.size, from_bytes.bos, from_bytes.eos) == (TOKENS.size, BOS, EOS)
+    assert from_bytes.departure() is None
+
+
+NO_MODELS = {
+    "empty": b"",
+    "text": b"not a model",
+    "cut": MODEL.read_bytes()[:1000],
+    "git-lfs": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+    "zeros": bytes(100),
+    "no pieces": b"\n\x00",
+    "bytes that are no character": MODEL.read_bytes().replace(
+        "\u2581and".encode(), b"\xff\x81\x81and"
+    ),
+    "half a character": MODEL.read_bytes().replace("\u5fc3".encode(), b"\xe5\xbf\xe5"),
+    "a surrogate": MODEL.read_bytes().replace("\u5fc3".encode(), b"\xed\xa0\x80"),
+    "a piece twice": MODEL.read_bytes().replace(b"rhy", b"ion"),
+}
+
+
+@pytest.mark.parametrize("content", NO_MODELS.values(), ids=NO_MODELS)
+def test_bytes_that_are_no_tokenizer(tmp_path: Path, content: bytes) -> None:
+    """Refused when it is opened: a piece that is no text would fail in the midst of an answer."""
     path = tmp_path / "tokenizer.model"
-    for content in (None, b"", b"not a model", MODEL.read_bytes()[:1000]):
-        if content is not None:
-            path.write_bytes(content)
-        with pytest.raises(BundleError, match=r"tokenizer\.model: not a SentencePiece model"):
+    path.write_bytes(content)
+    for model, name in ((path, str(path)), (content, "tokenizer.model")):
+        with pytest.raises(BundleError) as caught:
+            Tokenizer(model, legacy=False)
+        assert str(caught.value).startswith(f"{name}: not a SentencePiece model (")
+        assert str(caught.value).isprintable()
+
+
+def test_what_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")  # opening it would wait for ever
+    (tmp_path / "large").open("wb").truncate(1 << 40)
+    for path, reason in (
+        (tmp_path, "not a file"),
+        (tmp_path / "pipe", "not a file"),
+        (tmp_path / "absent", "No such file"),
+        (tmp_path / "large", "over 67108864 bytes"),
+    ):
+        with pytest.raises(BundleError, match=f"not a SentencePiece model .{reason}"):
             Tokenizer(path, legacy=False)
+    with pytest.raises(BundleError, match=r"^model of x: not a"):
+        Tokenizer(b"", legacy=False, name="model of x")
+
+
+@pytest.mark.parametrize(
+    ("setting", "word"),
+    [
+        ({"add_dummy_prefix": False}, "add_dummy_prefix"),
+        ({"remove_extra_whitespaces": True}, "remove_extra_whitespaces"),
+        ({"normalization_rule_name": "nmt_nfkc"}, "normalization_rule_name"),
+        ({"byte_fallback": False}, "byte_fallback"),
+        ({"user_defined_symbols": "\n\n"}, "line breaks"),
+    ],
+)
+def test_departures_from_llamas_conventions(setting: dict[str, Any], word: str) -> None:
+    departure = Tokenizer(tiny.tokenizer_model(**setting), legacy=False).departure()
+    assert departure
+    assert word in departure

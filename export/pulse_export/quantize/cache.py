@@ -48,7 +48,7 @@ def cache_peaks(bundle: Bundle, source: Checkpoint) -> dict[str, Floats]:
     spec = source.spec
     engine: Any = open_engine(bundle, EngineOptions(engine="onnxruntime"))  # `cached` is its own
     view = engine.encode(preprocess(read_page(SAMPLE_PAGE).image, spec)[:1])[0]
-    ids = PromptBuilder.of(spec, bundle.file(TOKENIZER)).first_turn(REPORT_QUESTION)
+    ids = PromptBuilder.of(spec, bundle.read(TOKENIZER)).first_turn(REPORT_QUESTION)
     embeds = reference.splice(ids, view, source.tensor)[: engine.capacity]
     engine.prefill(embeds.astype(np.float32))
     return {name: np.abs(tensor[0]).max(axis=1) for name, tensor in engine.cached().items()}

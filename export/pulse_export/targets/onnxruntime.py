@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pulse_edge.bundle.spec import TextSpec
+from pulse_edge.bundle.spec import ModelSpec, TextSpec
 from pulse_export.graph import Graph
 from pulse_export.quantize.precision import STORAGES, Precision
 from pulse_export.quantize.weights import QuantWeight
@@ -24,6 +24,7 @@ MS = "com.microsoft"
 # w8a8 uses 7 of a weight's 8 bits: without VNNI, x86 adds pairs of products in int16, where
 # 2 * 255 * 127 saturates and 2 * 255 * 64 does not.
 BYTE_BITS = 7
+HEAD_STEP = 16  # of GroupQueryAttention's heads (its helper.h, `CheckRotaryCaches`)
 SCALE_INPUT = 12  # of GroupQueryAttention: the keys' scales; the values' follow
 ONE, MIDDLE = np.array(1, np.float32), np.array(128, np.uint8)
 
@@ -45,6 +46,7 @@ class OnnxRuntimeTarget:
     calibrated: bool = False
     gathers: bool = False
     indexed: bool = False
+    largest_head: int = 512  # numbers of a head; the largest that was tried
 
     @property
     def features(self) -> type[np.generic]:
@@ -70,6 +72,15 @@ class OnnxRuntimeTarget:
         elif vision == "int8" and tower is None and "fp16" in self.storages:
             vision = "fp16"
         return replace(precision, vision=vision)
+
+    def misfit(self, spec: ModelSpec) -> str | None:
+        size = spec.text.head_size
+        if size % HEAD_STEP == 0 and size <= self.largest_head:
+            return None
+        return (
+            f"its attention heads have {size} numbers, GroupQueryAttention takes multiples of "
+            f"{HEAD_STEP} up to {self.largest_head}; export with --target standard"
+        )
 
     def emit_linear(
         self,
@@ -268,6 +279,7 @@ CUDA = OnnxRuntimeTarget(
     activations="fp16",
     gathers=True,
     indexed=True,
+    largest_head=256,  # of its flash attention
 )
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pulse_edge.bundle.manifest import TargetName
+from pulse_edge.bundle.spec import ModelSpec
 from pulse_edge.errors import ExportError
 from pulse_export.quantize.precision import Precision
 
@@ -37,3 +40,28 @@ def get_target(name: str, precision: Precision) -> Target:
             f"target {name} does not run {precision.name}: it supports weights in {legal}"
         )
     return target
+
+
+def check_target(target: Target, checkpoint: Path, spec: ModelSpec) -> None:
+    """Refuse what the target cannot run, or the installed onnx cannot write.
+
+    Args:
+        target: what the graphs are to be written for.
+        checkpoint: the model's place, for messages.
+        spec: the model.
+
+    Raises:
+        ExportError: the message says which other target can, or what to install.
+    """
+    from onnx.defs import onnx_opset_version
+
+    misfit = target.misfit(spec)
+    if misfit:
+        raise ExportError(f"{checkpoint}: target {target.name} cannot run this model: {misfit}")
+    opset = target.opsets[""]
+    newest = onnx_opset_version()
+    if newest < opset:
+        raise ExportError(
+            f"target {target.name} needs opset {opset}, but onnx {version('onnx')} knows {newest} "
+            "opsets; pip install --upgrade 'pulse-edge[export]'"
+        )

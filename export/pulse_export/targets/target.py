@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pulse_edge.bundle.spec import TextSpec
+from pulse_edge.bundle.spec import ModelSpec, TextSpec
 from pulse_export.graph import Graph
 from pulse_export.quantize.precision import Precision
 from pulse_export.quantize.weights import QuantWeight
@@ -96,6 +96,9 @@ class Target(Protocol):
     @property
     def indexed(self) -> bool:
         """Whether the bundle says where the decoder's weights lie (`pulse_edge.bundle.tensors`)."""
+
+    def misfit(self, spec: ModelSpec) -> str | None:
+        """Why the target cannot run a model of these sizes, and what to do; None if it can."""
 
     def emit_linear(
         self,

@@ -15,7 +15,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from pulse_edge.bundle.spec import TextSpec
+from pulse_edge.bundle.spec import ModelSpec, TextSpec
 from pulse_export.graph import Graph, onnx_type
 from pulse_export.quantize.precision import STORAGES, Precision
 from pulse_export.quantize.weights import QuantWeight
@@ -54,6 +54,9 @@ class TensorRTTarget:
 
     def adapted(self, precision: Precision, tower: str | None = None) -> Precision:
         return replace(precision, vision=tower or precision.vision)
+
+    def misfit(self, spec: ModelSpec) -> str | None:
+        return None  # its operators take all sizes that `spec` can have
 
     def emit_linear(
         self,

@@ -2,147 +2,188 @@
 
 from __future__ import annotations
 
-import math
-import re
-import warnings
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Sequence
 
-import numpy as np
-
-from pulse_edge.ecg.recording import LEADS, Recording, canonical_lead
+from pulse_edge.ecg.coverage import PAGE_SECONDS, length_notes
+from pulse_edge.ecg.leads import shown_names
+from pulse_edge.ecg.readers.dicom_channels import skew_of
+from pulse_edge.ecg.readers.dicom_groups import Group, group_of, is_averaged, segments_of
+from pulse_edge.ecg.readers.dicom_items import DicomItem, first_element, read_items
+from pulse_edge.ecg.recording import Recording
+from pulse_edge.ecg.segments import Segment, recording_of_segments
 from pulse_edge.errors import RecordingError
 
-# (WaveformSampleInterpretation, WaveformBitsAllocated) -> numpy's type without its byte order.
-_SAMPLES = {
-    ("SB", 8): "i1",
-    ("UB", 8): "u1",
-    ("SS", 16): "i2",
-    ("US", 16): "u2",
-    ("SL", 32): "i4",
-    ("UL", 32): "u4",
-}
-_MILLIVOLTS = {"nV": 1e-6, "uV": 1e-3, "mV": 1.0, "V": 1e3}  # UCUM codes
-# The last number of a lead's code in the schemes MDC ("2:61") and SCPECG ("5.6.3-9-61"); PS3.16 CID
-# 3001.
-_LEAD_CODES = dict(zip((1, 2, 61, 62, 63, 64, 3, 4, 5, 6, 7, 8), LEADS, strict=True))
+MOST_GROUPS = 64  # of a file; the standard allows 5
+_BEAT = 2.0  # seconds; an averaged beat is shorter, a group of a 3x4 page is not
 
 
 def is_dicom(head: bytes) -> bool:
-    """Whether a file's first bytes are those of DICOM: a preamble of 128 bytes, then a mark."""
-    return head[128:132] == b"DICM"
+    """Whether a file's first bytes are those of DICOM.
+
+    That is a preamble of 128 bytes and a mark, or without them the first element of a data set.
+    """
+    return first_element(head) is not None
 
 
-def read_dicom(path: Path) -> Recording:
+def read_dicom(data: bytes, source: str) -> Recording:
     """Read the rhythm recording of a DICOM file.
 
+    Multiplex groups are put together by lead and time. Averaged beats are left out, and so are
+    derived leads that were recorded as well.
+
+    Args:
+        data: of the file.
+        source: its name, for messages.
+
     Raises:
-        RecordingError: the file is damaged or holds no such recording.
+        RecordingError: the file is damaged, holds no such recording, or contradicts itself.
         ImportError: pydicom is not installed.
     """
-    import pydicom
+    import pydicom.filereader  # noqa: F401  # here, because a damaged file raises no ImportError
 
     try:
-        # pydicom's warnings quote what the file holds, a patient's name included.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return _from_dataset(pydicom.dcmread(path), str(path))
+        return _from_items(read_items(data), source)
     except RecordingError:
         raise
-    except Exception as error:  # pydicom parses on access, and damaged files raise nearly anything
+    except MemoryError:
+        raise RecordingError(f"{source}: too large for this machine's memory") from None
+    except Exception as error:  # damaged files raise nearly anything
         reason = str(error).split("\n")[0][:100]
         raise RecordingError(
-            f"{path}: not a readable DICOM file: {type(error).__name__}: {reason}"
+            f"{source}: not a readable DICOM file: {type(error).__name__}: {reason}"
         ) from error
 
 
-def _from_dataset(dataset: Any, source: str) -> Recording:
+def _from_items(dataset: DicomItem, source: str) -> Recording:
     """The rhythm recording of a DICOM file, in mV."""
-    groups = dataset.get("WaveformSequence") or []
-    if not groups:
-        kind = dataset.get("Modality", "unknown")
+    items = dataset.items("WaveformSequence")
+    if not items:
+        kind = shown_names([dataset.text("Modality") or "unknown"])
         raise RecordingError(
             f"{source}: a DICOM file ({kind}) without a waveform; expected a 12-lead ECG"
         )
-    rhythm = max(groups, key=_rhythm_rank)
-    if _is_median_beat(rhythm):
-        raise RecordingError(f"{source}: holds only an averaged beat; expected a rhythm recording")
-    _, little_endian = dataset.original_encoding
-    return _from_group(rhythm, "<" if little_endian else ">", source)
-
-
-def _is_median_beat(group: Any) -> bool:
-    label = str(group.get("MultiplexGroupLabel", "")).upper()
-    return any(word in label for word in ("MEDIAN", "AVERAGE", "REPRESENTATIVE"))
-
-
-def _rhythm_rank(group: Any) -> tuple[bool, bool, int, float]:
-    """Sort key of a multiplex group: recorded before derived, then more leads, then longer."""
-    leads = sum(_lead(channel) in LEADS for channel in group.get("ChannelDefinitionSequence") or [])
-    rate = float(group.get("SamplingFrequency") or math.inf)
-    seconds = (group.get("NumberOfWaveformSamples") or 0) / rate
-    recorded = group.get("WaveformOriginality") != "DERIVED"
-    return not _is_median_beat(group), recorded, leads, seconds
-
-
-def _from_group(group: Any, order: str, source: str) -> Recording:
-    """A multiplex group as a recording. `order`: byte order as numpy writes it."""
-
-    def need(item: Any, keyword: str, what: str = "the waveform") -> Any:
-        value = item.get(keyword)
-        if value is None or value == "":
-            words = re.sub("(?<!^)(?=[A-Z])", " ", keyword)
-            raise RecordingError(f"{source}: {what} has no {words}")
-        return value
-
-    form = str(need(group, "WaveformSampleInterpretation"))
-    bits = int(need(group, "WaveformBitsAllocated"))
-    if (form, bits) not in _SAMPLES:
-        known = ", ".join(f"{name}/{size}" for name, size in _SAMPLES)
-        raise RecordingError(f"{source}: samples are {form}/{bits} bits; expected one of {known}")
-    count = int(need(group, "NumberOfWaveformChannels"))
-    length = int(need(group, "NumberOfWaveformSamples"))
-    channels = need(group, "ChannelDefinitionSequence")
-    if len(channels) != count:
-        raise RecordingError(f"{source}: {count} channels, but {len(channels)} channel definitions")
-    data = need(group, "WaveformData")
-    dtype = np.dtype(order + _SAMPLES[form, bits])
-    if count * length == 0:
-        raise RecordingError(f"{source}: the recording holds no samples")
-    if len(data) < count * length * dtype.itemsize:
+    if len(items) > MOST_GROUPS:
         raise RecordingError(
-            f"{source}: cut off: {len(data)} bytes for {count} channels of {length} samples"
+            f"{source}: {len(items)} multiplex groups; expected at most {MOST_GROUPS}"
         )
-    raw = np.frombuffer(data, dtype, count * length).reshape(length, count).T
-    signals = raw.astype(np.float64)
-    for number, channel in enumerate(channels):
-        what = f"channel {number + 1} ({_lead(channel)})"
-        sensitivity = float(need(channel, "ChannelSensitivity", what))
-        unit = str(need(channel, "ChannelSensitivityUnitsSequence", what)[0].get("CodeValue", ""))
-        if unit not in _MILLIVOLTS:
-            units = ", ".join(_MILLIVOLTS)
-            raise RecordingError(f"{source}: {what} is in {unit!r}; expected one of {units}")
-        factor = channel.get("ChannelSensitivityCorrectionFactor")
-        sensitivity *= 1.0 if factor is None else float(factor)
-        baseline = float(channel.get("ChannelBaseline") or 0)
-        signals[number] = (signals[number] * sensitivity + baseline) * _MILLIVOLTS[unit]
-    padding = group.get("WaveformPaddingValue")
-    if padding is not None:
-        signals[raw == np.frombuffer(padding, dtype, 1)] = np.nan
-    rate = float(need(group, "SamplingFrequency"))
-    leads = tuple(_lead(channel) for channel in channels)
-    return Recording(signals.astype(np.float32), rate, leads, source)
+    numbered = [pair for pair in enumerate(items, 1) if not is_averaged(pair[1])]
+    if not numbered:
+        raise RecordingError(f"{source}: holds only an averaged beat; expected a rhythm recording")
+    groups = [group_of(item, number, source) for number, item in numbered]
+    return _from_groups(_rhythm(groups), source)
 
 
-def _lead(channel: Any) -> str:
-    """A channel's lead.
+def _rhythm(groups: Sequence[Group]) -> list[Group]:
+    """Groups without those that hold averaged beats but do not say so, the longest first."""
+    kept: list[Group] = []
+    for group in sorted(groups, key=lambda group: -group.seconds):
+        repeats = group.leads and any(
+            group.leads <= other.leads and 0 <= group.offset - other.offset < other.seconds
+            for other in kept
+            if other.seconds >= _BEAT
+        )
+        if group.seconds >= _BEAT or not repeats:
+            kept.append(group)
+    return kept
 
-    By code if the scheme is known, because names come in any language; else by name.
+
+def _from_groups(groups: Sequence[Group], source: str) -> Recording:
+    """One recording of the groups' leads."""
+    recorded = frozenset[str]().union(*(group.leads for group in groups if not group.derived))
+    wanted = {
+        group.number: group.leads - recorded if group.derived else group.leads for group in groups
+    }
+    used = [group for group in groups if wanted[group.number]]
+    if not used:  # none of the 12 leads: whoever draws it lists what there is
+        used = [max(groups, key=lambda group: group.seconds)]
+    notes = _left_out(groups, used)
+    origin = min(group.offset for group in used)
+    used, late = _on_page(used, origin, source)
+    notes += late
+    notes += _derived_notes(used, wanted)
+    segments: list[Segment] = []
+    for group in sorted(used, key=lambda group: group.number):
+        segments += segments_of(group, wanted[group.number], group.offset - origin)
+        notes += _channel_notes(group, wanted[group.number])
+    end = max(group.offset - origin + group.seconds for group in used)
+    if end > PAGE_SECONDS:
+        notes += length_notes(end)
+    recording = recording_of_segments(_from_zero(segments), source, tuple(notes))
+    # Last, because a lead that is there twice is the plainer reason.
+    for group in used:
+        for channel in group.channels:
+            if channel.doubt is not None:
+                raise channel.refusal(channel.doubt)
+    return recording
+
+
+def _left_out(groups: Iterable[Group], used: Sequence[Group]) -> list[str]:
+    """What to say of groups that hold no lead that is wanted."""
+    rest = [group for group in groups if group not in used]
+    foreign = [channel.lead for group in rest for channel in group.channels if not group.leads]
+    return [f"Found but not drawn: {shown_names(foreign)}."] if foreign else []
+
+
+def _on_page(groups: Sequence[Group], origin: float, source: str) -> tuple[list[Group], list[str]]:
+    """Groups that begin on a page, and what to say of the others.
+
+    Raises:
+        RecordingError: a lead is in none of the groups that begin on a page.
     """
-    source = (channel.get("ChannelSourceSequence") or [{}])[0]
-    code = re.fullmatch(r"(?:2:|5\.6\.3-9-)(\d+)", str(source.get("CodeValue", "")))
-    if code and int(code[1]) in _LEAD_CODES:
-        return _LEAD_CODES[int(code[1])]
-    return canonical_lead(
-        str(source.get("CodeMeaning") or channel.get("ChannelLabel") or "unnamed")
-    )
+    early = [group for group in groups if group.offset - origin < PAGE_SECONDS]
+    leads = frozenset[str]().union(*(group.leads for group in early))
+    notes = []
+    for group in groups:
+        start = group.offset - origin
+        if group in early:
+            continue
+        if not group.leads <= leads:
+            names = " ".join(channel.lead for channel in group.channels if channel.is_standard)
+            raise RecordingError(
+                f"{source}: group {group.number} ({names}) begins {start:.1f} s after the first; "
+                f"expected less than {PAGE_SECONDS} s, which a page shows; correct its Multiplex "
+                "Group Time Offset (ms)"
+            )
+        notes.append(f"Not drawn: group {group.number}, which begins after {start:.1f} s.")
+    return early, notes
+
+
+def _derived_notes(groups: Iterable[Group], wanted: dict[int, frozenset[str]]) -> list[str]:
+    derived = [
+        channel.lead
+        for group in groups
+        if group.derived
+        for channel in group.channels
+        if channel.lead in wanted[group.number]
+    ]
+    return [f"Derived by the cart, not recorded: {' '.join(derived)}."] if derived else []
+
+
+def _channel_notes(group: Group, leads: frozenset[str]) -> list[str]:
+    """What to say of a group's channels: those moved in time, and those that the cart doubts."""
+    notes = []
+    for channel in group.channels:
+        if channel.lead not in leads:
+            continue
+        skew = skew_of(channel, group.rate)
+        if abs(skew) * group.rate >= 1:
+            notes.append(f"{channel.lead} was moved by its skew of {1000 * skew:g} ms.")
+        if channel.status is not None:
+            notes.append(f"The cart marks {channel.lead} as {channel.status}.")
+    return notes
+
+
+def _from_zero(segments: Sequence[Segment]) -> list[Segment]:
+    """Segments whose earliest begins at 0 or later: a negative skew moves all the others."""
+    first = min(0.0, *(segment.start for segment in segments))
+    return [
+        Segment(
+            segment.lead,
+            segment.start - first,
+            segment.rate,
+            segment.signal,
+            segment.step,
+            segment.group,
+        )
+        for segment in segments
+    ]

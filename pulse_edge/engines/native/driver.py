@@ -98,6 +98,11 @@ class Gpu:
         name: bytes = self._driver("cuDeviceGetName", 100, self._device)
         return name.decode(errors="replace").rstrip("\0")
 
+    @property
+    def driver_version(self) -> int:
+        """The newest CUDA version that the driver knows: 13000 for 13.0."""
+        return int(self._driver("cuDriverGetVersion"))
+
     @contextmanager
     def current(self) -> Iterator[None]:
         """Make the primary context the thread's own in the block."""

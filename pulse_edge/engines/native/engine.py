@@ -6,7 +6,7 @@ Both work on the same weights and the same KV cache in the GPU's memory.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any, Protocol
@@ -21,7 +21,7 @@ from pulse_edge.bundle.spec import TextSpec
 from pulse_edge.cancellation import Cancellation
 from pulse_edge.engines.cursor import Cursor
 from pulse_edge.engines.engine import Engine, Features, Rows
-from pulse_edge.engines.native.check import BOUND, BYTE_BOUND, largest_error
+from pulse_edge.engines.native.check import BOUND, BYTE_BOUND, check_facts, judge
 from pulse_edge.engines.native.cubins import (
     BuiltKernels,
     build_kernels,
@@ -41,6 +41,7 @@ from pulse_edge.engines.options import EngineOptions
 from pulse_edge.engines.registry import engine_module
 from pulse_edge.errors import EngineError
 from pulse_edge.progress import Progress
+from pulse_edge.state import FACT
 
 __all__ = ["BuiltKernels", "NativeEngine", "build_kernels", "open_engine", "why_not"]
 
@@ -125,7 +126,8 @@ def open_checked(
             "kernels": digest_of_all(kernels, gpu.capability),
             "device_memory": gpu.used,
         }
-        engine.check()
+        facts = check_facts(bundle, options, gpu, cubins.result(), engine.details["launches"])
+        engine.check(facts | {"byte_cache": byte_cache})
     except BaseException:
         stack.close()
         raise
@@ -213,16 +215,24 @@ class NativeEngine:
         self.draft_cost = DRAFT_COST if runner else base.draft_cost
         self.most_rows = MOST_ROWS if runner else base.most_rows
 
-    def check(self) -> None:
+    def check(self, facts: Mapping[str, FACT] | None = None) -> None:
         """Compare a few steps with ONNX Runtime's. The cache must be empty.
+
+        Args:
+            facts: if these were checked before, that result holds; None checks now.
 
         Raises:
             EngineError: they differ by more than rounding.
         """
-        error = largest_error(self, self.base)
+        verdict = judge(self, self.base, facts)
         self._hand_over()
+        error = verdict.error
         bound = BYTE_BOUND if self.runner and self.runner.cache.rounded else BOUND
-        self.details["self_check"] = {"error": float(f"{error:.3g}"), "bound": bound}
+        self.details["self_check"] = {
+            "error": float(f"{error:.3g}"),
+            "bound": bound,
+            "remembered": verdict.remembered,
+        }
         if not error <= bound:
             raise EngineError(
                 f"engine native gives other logits than ONNX Runtime on this GPU: an error of "

@@ -88,17 +88,21 @@ def test_units_factors_and_baseline(sample: Path, edit: Callable[..., Path]) -> 
 
     def change(dataset: Any) -> None:
         channels = dataset.WaveformSequence[0].ChannelDefinitionSequence
-        channels[0].ChannelSensitivityUnitsSequence[0].CodeValue = "mV"
-        channels[1].ChannelSensitivityCorrectionFactor = 2
-        channels[2].ChannelBaseline = 500
-        channels[3].ChannelSensitivityUnitsSequence[0].CodeValue = "V"
-        del channels[4].ChannelSensitivityCorrectionFactor, channels[4].ChannelBaseline
+        channels[6].ChannelSensitivityUnitsSequence[0].CodeValue = "mV"
+        channels[6].ChannelSensitivity = "0.0025"
+        channels[7].ChannelSensitivityCorrectionFactor = 2
+        channels[8].ChannelBaseline = 500
+        channels[9].ChannelSensitivityUnitsSequence[0].CodeValue = "V"
+        channels[9].ChannelSensitivity = "3.75e-6"
+        del channels[10].ChannelSensitivityCorrectionFactor, channels[10].ChannelBaseline
 
     changed = read_recording(edit(change)).signals
-    for lead, expected in enumerate(
-        (1000 * plain[0], 2 * plain[1], plain[2] + 0.5, 1e6 * plain[3], plain[4], plain[5])
-    ):
-        assert np.allclose(changed[lead], expected, rtol=1e-5)
+    factors = np.ones(12)
+    factors[[6, 7, 9]] = 2, 2, 3
+    assert np.allclose(changed[8], plain[8] + 0.5, rtol=1e-5)
+    factors[8] = np.nan
+    for lead in np.flatnonzero(np.isfinite(factors)):
+        assert np.allclose(changed[lead], factors[lead] * plain[lead], rtol=1e-5)
 
 
 def test_samples_of_every_kind(edit: Callable[..., Path]) -> None:

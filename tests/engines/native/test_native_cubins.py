@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from pulse_edge.bundle.bundle import Bundle, open_bundle
 from pulse_edge.bundle.cubins import CUBINS, compiled_for, cubin_folder, read_cubins
-from pulse_edge.cli.main import cli
+from pulse_edge.cli.registry import cli
 from pulse_edge.engines.native import compiler
 from pulse_edge.engines.native.compiler import Compiler, digest
 from pulse_edge.engines.native.cubins import SHARED_KIB, build_kernels, find_cubins, needed_kernels

@@ -1,0 +1,63 @@
+"""How large a page may be: bytes, pixels, shape, scans and pages of a file."""
+
+from __future__ import annotations
+
+from pulse_edge.errors import ImageError
+
+# What reading a page may take at its peak, beside the loaded model: the file, the copy of it that
+# the decoder gets, and the decoder's and our own pictures.
+MAX_MEMORY = 512_000_000  # bytes
+MAX_FILE_BYTES = 64_000_000  # the file and one copy of it leave 384 MB for pictures
+MAX_PIXELS = 36_000_000  # an A4 sheet at 600 dpi has 34.8 million
+# What resizing or padding may make of a page on the way: the square round that A4 sheet has 49
+# million. Both pictures together then take 384 MB.
+MAX_RESIZED_PIXELS = 60_000_000
+# Pillow keeps a colour pixel in 4 bytes. Conversion, turning and resizing need a second picture.
+PIXEL_BYTES = 8
+# The largest view of the model is about 1,000 pixels long. Of a longer shape it would show less
+# than one row.
+MAX_ELONGATION = 1_000
+# libjpeg writes 10 scans of a colour page and 18 of a CMYK page. Each costs a pass over all pixels.
+MAX_SCANS = 32
+MAX_COUNTED_PAGES = 1_000  # a chain of pages is followed this far
+# Python walks about a million pieces of a file in a second. Encoders write thousands at most.
+MAX_PIECES = 100_000
+
+
+def check_pieces(count: int, kind: str) -> None:
+    """Refuse a file that is chopped so finely that walking it would take seconds.
+
+    Args:
+        count: pieces so far.
+        kind: what messages call them.
+
+    Raises:
+        ImageError: they are more than `MAX_PIECES`.
+    """
+    if count > MAX_PIECES:
+        raise ImageError(f"more than the {MAX_PIECES:,} {kind} accepted; save the image again")
+
+
+def check_page_size(width: int, height: int, pixel_bytes: float = PIXEL_BYTES) -> None:
+    """Refuse a page by its header, before its pixels are decoded.
+
+    Args:
+        width: in pixels.
+        height: in pixels.
+        pixel_bytes: what decoding takes at its peak, in bytes for each pixel.
+
+    Raises:
+        ImageError: there are no pixels, too many, or they make too long a strip.
+    """
+    if width < 1 or height < 1:
+        raise ImageError(f"the image is {width} x {height} pixels")
+    accepted = int(min(MAX_PIXELS, (MAX_MEMORY - 2 * MAX_FILE_BYTES) / pixel_bytes))
+    if width * height > accepted:
+        raise ImageError(
+            f"{width} x {height} pixels, over the {accepted:,} accepted; scale it down"
+        )
+    if max(width, height) > MAX_ELONGATION * min(width, height):
+        raise ImageError(
+            f"{width} x {height} pixels, more elongated than the {MAX_ELONGATION:,} to 1 "
+            "accepted; crop it"
+        )

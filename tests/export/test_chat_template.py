@@ -1,0 +1,192 @@
+"""Chat templates: Vicuna's are known in all their spellings, and others are refused by name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("safetensors", reason="exporting needs pulse-edge[export]")
+
+from pulse_edge.bundle.bundle import open_bundle
+from pulse_export.chat_template import foreign_text
+from pulse_export.checkpoint import Checkpoint
+from pulse_export.pipeline import export
+
+from support.damage import edit, refused
+
+# llava-hf/llava-1.5-7b-hf's, and llava-hf/llava-v1.6-vicuna-7b-hf's first lines.
+LLAVA_HF = (
+    "{% for message in messages %}{% if message['role'] != 'system' %}"
+    "{{ message['role'].upper() + ': '}}{% endif %}{# Render all images first #}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}"
+    "{{ '<image>\\n' }}{% endfor %}{# Render all text next #}"
+    "{% if message['role'] != 'assistant' %}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}"
+    "{{ content['text'] + ' '}}{% endfor %}{% else %}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}"
+    "{% generation %}{{ content['text'] + ' '}}{% endgeneration %}{% endfor %}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
+LLAVA_NEXT_HF = LLAVA_HF.replace(
+    "{% if message['role'] != 'system' %}",
+    "{% if message['role'] == 'system' %}{{ message['content'][0]['text'] }}{% else %}",
+)
+VICUNA = (
+    "{% if messages[0]['role'] == 'system' %}{% set system_message = messages[0]['content'] %}"
+    "{% else %}{% set system_message = 'A chat between a curious user and an artificial "
+    "intelligence assistant. The assistant gives helpful, detailed, and polite answers to the "
+    "user\\'s questions.' %}{% endif %}{% for message in messages %}"
+    "{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception("
+    "'Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}"
+    "{% if loop.index0 == 0 %}{{ system_message }}{% endif %}{% if message['role'] == 'user' %}"
+    "{{ ' USER: ' + message['content'].strip() }}{% elif message['role'] == 'assistant' %}"
+    "{{ ' ASSISTANT: ' + message['content'].strip() + eos_token }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ ' ASSISTANT:' }}{% endif %}"
+)
+OURS = {
+    "LLaVA 1.5": LLAVA_HF,
+    "LLaVA 1.6": LLAVA_NEXT_HF,
+    "line break as itself": LLAVA_HF.replace("\\n", "\n"),
+    "in lines": LLAVA_HF.replace("%}{%", "%}\n  {%"),
+    "double quotes": LLAVA_HF.replace("'", '"'),
+    "with white space control": LLAVA_HF.replace("{%", "{%- ").replace("%}", " -%}\n"),
+    "filter": LLAVA_HF.replace(".upper()", " | upper"),
+    "Vicuna 1.5": VICUNA,
+    "Vicuna with </s>": VICUNA.replace("+ eos_token", "+ '</s>'"),
+    "empty": "",
+    "blank": " \n",
+}
+FOREIGN = {
+    "ChatML": "{% for m in messages %}<|im_start|>{{m.role}}\n{{m.content}}<|im_end|>{% endfor %}",
+    "ChatML in strings": "{{ '<|im_start|>' + message['role'] + '\\n' + content + '<|im_end|>' }}",
+    "Phi-3": "{% for m in messages %}<|{{m.role}}|>\n{{m.content}}<|end|>\n{% endfor %}",
+    "Llama 2": "{{ bos_token + '[INST] ' + content.strip() + ' [/INST]' }}",
+    "Mistral": "{{ '[INST] ' + message['content'] + '[/INST]' }}",
+    "Llama 3": "{{ '<|start_header_id|>' + role + '<|end_header_id|>\n\n' + content }}",
+    "Gemma": "{{ '<start_of_turn>' + role + '\n' + content | trim + '<end_of_turn>\n' }}",
+    "Zephyr": "{{ '<|user|>\n' + message['content'] + eos_token }}",
+    "Alpaca": "### Instruction:\n{{ messages[0].content }}\n\n### Response:\n",
+    "Vicuna 0": "{{ '### Human: ' + message['content'] }}{{ '### Assistant:' }}",
+    "OpenChat": "{{ 'GPT4 Correct User: ' + message['content'] + '<|end_of_turn|>' }}",
+    "DeepSeek": "{{ 'User: ' + message['content'] + '\n\nAssistant:' }}",
+    "bare": "{% for m in messages %}{{ m.content }}{% endfor %}",
+    "plain text": "Answer the question.",
+    "roles in lower case": LLAVA_HF.replace(".upper()", ""),
+    "turns on lines": LLAVA_HF.replace("content['text'] + ' '", "content['text'] + '\\n'"),
+    "another system prompt": VICUNA.replace("curious user", "doctor"),
+    "text between tags": LLAVA_HF + "<|eot_id|>",
+    "an instruction after": LLAVA_HF.replace("'ASSISTANT:'", "'ASSISTANT: Let us think.'"),
+    "no generation prompt": LLAVA_HF.replace("'ASSISTANT:'", "' '"),
+    "reasoning": LLAVA_HF.replace("'ASSISTANT:'", "'ASSISTANT:<think>\\n'"),
+    "image at the end": LLAVA_HF.replace("<image>\\n", "\\n<image>"),
+    "image as vision tokens": LLAVA_HF.replace("<image>\\n", "<|vision_start|>"),
+    "hostile": "{#" * 40_000,
+}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_vicunas_templates_are_known(name: str) -> None:
+    assert foreign_text(OURS[name]) is None
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_other_templates_are_foreign(name: str) -> None:
+    assert foreign_text(FOREIGN[name])
+
+
+@pytest.mark.parametrize("name", [n for n in OURS if "hite" not in n])
+def test_known_templates_render_the_prompt_that_is_sent(name: str, tmp_path: Path) -> None:
+    """As Hugging Face renders them, which has no more than white space at the ends different."""
+    jinja2 = pytest.importorskip("jinja2")
+    if not OURS[name].strip():
+        return
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
+    source = OURS[name].replace("{% generation %}", "").replace("{% endgeneration %}", "")
+    question: Any = [{"type": "image"}, {"type": "text", "text": "Rate?"}]
+    expected = "USER: <image>\nRate? ASSISTANT:"
+    if "Vicuna" in name:  # a text model's: the image is part of the text
+        question = "<image>\nRate?"
+    text = environment.from_string(source).render(
+        messages=[{"role": "user", "content": question}], add_generation_prompt=True
+    )
+    assert text.strip().endswith(expected)
+
+
+def store(path: Path, where: str, template: Any) -> None:
+    if where.endswith(".jinja"):
+        (path / where).parent.mkdir(exist_ok=True)
+        (path / where).write_text(template, "utf-8")
+    else:
+        (path / where).exists() or (path / where).write_text("{}")
+        edit(path, where, chat_template=template)
+
+
+PLACES = [
+    "tokenizer_config.json",
+    "chat_template.json",
+    "processor_config.json",
+    "chat_template.jinja",
+    "additional_chat_templates/tool_use.jinja",
+]
+
+
+@pytest.mark.parametrize("where", PLACES)
+def test_templates_are_found_where_transformers_looks(
+    checkpoint: Path, tmp_path: Path, where: str
+) -> None:
+    path = Path(shutil.copytree(checkpoint, tmp_path / "copy"))
+    store(path, where, FOREIGN["ChatML"])
+    message = refused(path)
+    assert where in message
+    assert "'<|im_start|>'" in message
+    assert "--template llava_v1" in message
+    assert Checkpoint(path, template="llava_v1").spec.prompt.name == "llava_v1"
+    store(path, where, LLAVA_HF)
+    assert Checkpoint(path).spec == Checkpoint(checkpoint).spec
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        [{"name": "default", "template": LLAVA_HF}, {"name": "rag", "template": "[INST]"}],
+        [{"name": "default", "template": "[INST]"}],
+        {"default": LLAVA_HF, "rag": "[INST]"},
+    ],
+)
+def test_named_templates(checkpoint: Path, tmp_path: Path, named: Any) -> None:
+    path = Path(shutil.copytree(checkpoint, tmp_path / "copy"))
+    store(path, "tokenizer_config.json", named)
+    assert "chat_template 'rag' is" in refused(path) or "chat_template 'default' is" in refused(
+        path
+    )
+
+
+@pytest.mark.parametrize("wrong", [1, True, ["x"], [{"name": "default"}], {"default": 1}])
+def test_a_template_that_is_none(checkpoint: Path, tmp_path: Path, wrong: Any) -> None:
+    path = Path(shutil.copytree(checkpoint, tmp_path / "copy"))
+    store(path, "tokenizer_config.json", wrong)
+    assert "must be text or named texts" in refused(path)
+
+
+def test_a_template_file_that_is_no_text(checkpoint: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(checkpoint, tmp_path / "copy"))
+    (path / "chat_template.jinja").write_bytes(b"\xff")
+    assert "not UTF-8" in refused(path)
+    (path / "chat_template.jinja").write_bytes(b"x" * (1 << 20))
+    assert "not a chat template" in refused(path)
+    (path / "chat_template.jinja").unlink()
+    (path / "chat_template.jinja").mkdir()
+    assert "not a chat template" in refused(path)
+
+
+def test_an_export_says_which_template_it_took(checkpoint: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(checkpoint, tmp_path / "copy"))
+    store(path, "chat_template.jinja", FOREIGN["Llama 2"])
+    export(path, tmp_path / "out", precision="fp32", template="llava_v1")
+    prompt = open_bundle(tmp_path / "out").manifest.model.prompt
+    assert (prompt.name, prompt.user) == ("llava_v1", "USER")
+    assert json.loads((path / "config.json").read_text())  # the checkpoint is left alone

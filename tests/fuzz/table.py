@@ -1,0 +1,27 @@
+"""The campaigns there are, with the counts of a full one."""
+
+from __future__ import annotations
+
+from fuzz.bundles import Bundles
+from fuzz.campaign import Entry
+from fuzz.checkpoints import Checkpoints
+from fuzz.cli import CommandLines
+from fuzz.exports import KilledExports
+from fuzz.images import Images
+from fuzz.operations import OPERATIONS, THREADS, Operations
+from fuzz.recordings import Recordings
+
+CONCURRENT = 53_502  # operations
+
+CAMPAIGNS = {
+    "images": Entry("damaged image files", Images, 20_000),
+    "recordings": Entry("damaged DICOM recordings", Recordings, 3_600),
+    "bundles": Entry("changed manifests and bundles", Bundles, 25_155),
+    "checkpoints": Entry("changed checkpoints", Checkpoints, 10_000),
+    "cli": Entry("command lines", CommandLines, 3_000, seconds=20.0),
+    "exports": Entry("killed exports", KilledExports, 240, seconds=20.0),
+    "operations": Entry(
+        "concurrent operations, 18 a case", Operations, -(-CONCURRENT // (THREADS * OPERATIONS)),
+        seconds=20.0,
+    ),
+}  # fmt: skip

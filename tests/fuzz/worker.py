@@ -1,0 +1,71 @@
+"""A process that runs the cases of one campaign, as the runner asks for them.
+
+    python -m fuzz.worker NAME SEED FOLDER
+
+A line on stdin is a case's number, a line on stdout its outcome as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from pulse_edge.privacy import silence
+
+from fuzz.campaign import ESCAPE, MEMORY, Campaign, Finding
+
+GROWTH = 512 << 20  # bytes that a process may grow by, over what it took before the first case
+ROOM = 6 << 30  # bytes of address space beyond that; more is a MemoryError
+
+
+def peak_memory() -> int:
+    """Bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def address_space() -> int:
+    """Bytes that the process has mapped."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    return pages * resource.getpagesize()
+
+
+def run_case(campaign: Campaign, name: str, seed: int, number: int) -> dict[str, Any]:
+    """The case's counts, or what is wrong with it."""
+    rng = random.Random(f"{name} {seed} {number}")
+    before = peak_memory()
+    try:
+        counts = dict(campaign.case(number, rng))
+        grown = peak_memory() - before
+        if grown > GROWTH:
+            raise Finding(MEMORY, f"{grown >> 20} MB")
+    except Finding as finding:
+        return {"number": number, "kind": finding.kind, "text": finding.text}
+    except Exception as error:
+        trace = "".join(traceback.format_exception(error)[-3:])
+        return {"number": number, "kind": ESCAPE, "text": f"{error!r}\n{trace}"}
+    return {"number": number, "counts": counts}
+
+
+def main() -> None:
+    silence("onnxruntime")
+    from fuzz.table import CAMPAIGNS
+
+    name, seed, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+    replies = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # whatever a case prints does not reach the runner
+    campaign = CAMPAIGNS[name].open(folder)
+    limit = address_space() + ROOM
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    print(json.dumps({"ready": True}), file=replies)
+    for line in sys.stdin:
+        print(json.dumps(run_case(campaign, name, seed, int(line))), file=replies)
+
+
+if __name__ == "__main__":
+    main()

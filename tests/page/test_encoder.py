@@ -1,0 +1,124 @@
+"""Features of pages: the tower runs once for a page, and pages are told apart by their digest."""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pulse_edge
+from pulse_edge.bundle.bundle import Bundle, open_bundle
+from pulse_edge.cancellation import Cancellation, Cancelled
+from pulse_edge.engines.options import EngineOptions
+from pulse_edge.page import preparation
+from pulse_edge.page.encoder import PageEncoder
+from pulse_edge.page.source import Page, PageInput, decode_page
+from pulse_edge.page.tokens import image_rows
+
+from support.requests import Q1, Q2, fresh, page, prepared
+from support.spy import Spy
+
+
+@pytest.fixture
+def opened(bundle: Path) -> Bundle:
+    return open_bundle(bundle)
+
+
+@pytest.fixture
+def spy(opened: Bundle) -> Spy:
+    return Spy(opened, EngineOptions(threads=1))
+
+
+@pytest.fixture
+def encoder(opened: Bundle, spy: Spy) -> PageEncoder:
+    engine: Any = spy
+    return PageEncoder(opened.manifest.model, engine)
+
+
+def clock(_: str) -> nullcontext[None]:
+    return nullcontext()
+
+
+def test_features_and_tokens_of_a_page(opened: Bundle, spy: Spy, encoder: PageEncoder) -> None:
+    spec = opened.manifest.model
+    ready = prepared(page(), spec)
+    told: list[tuple[str, int, int]] = []
+    seen = encoder.encode(ready, clock, lambda *step: told.append(step))
+    assert told == [("vision", 0, 5)]
+    assert np.array_equal(seen.features, spy.engine.encode(ready.pixels))
+    rows = image_rows(5, (150, 110), spec, spy.engine.table_rows)
+    assert np.array_equal(seen.tokens, rows)
+    assert seen.record == ready.facts | {"views": 5, "tokens": len(rows)}
+
+
+def test_the_last_page_is_not_encoded_again(opened: Bundle, spy: Spy, encoder: PageEncoder) -> None:
+    first, second = (prepared(page(i), opened.manifest.model) for i in range(2))
+    seen = encoder.encode(first, clock)
+    assert encoder.page is first
+    same = dataclasses.replace(first, facts=first.facts | {"format": "other"})
+    again = encoder.encode(same, clock)
+    assert again.features is seen.features
+    assert again.record["format"] == "other"
+    assert encoder.page is same
+    encoder.encode(second, clock)
+    encoder.encode(second, clock)
+    encoder.encode(first, clock)
+    encoder.forget()
+    assert encoder.page is None
+    encoder.encode(first, clock)
+    assert len(spy.calls) == 4
+
+
+def test_a_page_that_was_cancelled_is_not_remembered(
+    opened: Bundle, spy: Spy, encoder: PageEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (prepared(page(i), opened.manifest.model) for i in range(2))
+    before = encoder.encode(first, clock)
+    cancellation = Cancellation()
+    cancellation.request()
+    with pytest.raises(Cancelled):
+        encoder.encode(second, clock, None, cancellation)
+    again = encoder.encode(first, clock)
+    assert again.features is not before.features  # the engine may have overwritten them
+    assert len(spy.calls) == 3
+
+
+def test_keys_are_negative_and_hold_the_whole_digest(opened: Bundle, encoder: PageEncoder) -> None:
+    ready = prepared(page(), opened.manifest.model)
+    digests = ["0" * 64, "0" * 63 + "1", "f" * 64, "f" * 63 + "e", "0" * 15 + "1" + "0" * 48]
+    keys = [
+        encoder.encode(dataclasses.replace(ready, sha256=digest), clock).key for digest in digests
+    ]
+    assert keys == [-1, -2, -(2**256), 1 - 2**256, -1 - 16**48]
+
+
+@pytest.mark.parametrize("length", [15, 16, 63])
+def test_pages_whose_digests_begin_alike_are_different_pages(
+    bundle: Path, model: pulse_edge.Model, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    """Neither the features nor the cache of one serve the other."""
+    true = fresh(bundle, page(1), Q1)
+
+    def forged(source: PageInput, alpha: str) -> Page:
+        decoded = decode_page(source)
+        digest = "ab" * 32
+        return dataclasses.replace(decoded, sha256=digest[:length] + decoded.sha256[length:])
+
+    monkeypatch.setattr(preparation, "decode_page", forged)
+    model.ask(page(), Q1, max_new_tokens=40)
+    answer = model.ask(page(1), Q1, max_new_tokens=40)
+    assert answer.usage.cached_tokens < 80
+    assert answer.token_ids == true.token_ids
+    chats = [model.chat(page(i)) for i in range(2)]
+    for chat in chats:
+        chat.ask(Q1, max_new_tokens=5)
+    monkeypatch.undo()
+    other = pulse_edge.load(bundle, threads=1).chat(page())
+    other.ask(Q1, max_new_tokens=5)
+    assert chats[0].ask(Q2, max_new_tokens=20).token_ids == (
+        other.ask(Q2, max_new_tokens=20).token_ids
+    )
