@@ -80,9 +80,8 @@ def bench_command(
     if append:
         baseline.append(append)
     with Status() as status:
-        record = bench.run(
-            bundle or default_bundle(), options, settings, image or SAMPLE_PAGE, status
-        )
+        path = default_bundle() if bundle is None else bundle
+        record = bench.run(path, options, settings, image or SAMPLE_PAGE, status)
     if as_json:
         show_json(record)
     else:

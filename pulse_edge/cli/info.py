@@ -21,7 +21,8 @@ from pulse_edge.engines.registry import engine_module
 def info_command(bundle: str | None, as_json: bool) -> None:
     """Show what a BUNDLE is, after checking it."""
     with Status() as status:
-        opened = open_bundle(bundle or default_bundle(), progress=status)
+        path = default_bundle() if bundle is None else bundle
+        opened = open_bundle(path, progress=status)
     if as_json:
         manifest = dataclasses.asdict(opened.manifest) | {"notice": NOTICE}
         show_json(manifest, indent=2)

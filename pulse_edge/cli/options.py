@@ -148,7 +148,7 @@ def model_options(command: Command) -> Command:
             def open_model() -> Model:
                 from pulse_edge.model import load
 
-                path = bundle or default_bundle()
+                path = default_bundle() if bundle is None else bundle
                 return load(path, **dataclasses.asdict(options), progress=status)
 
             return command(open_model=open_model, status=status, **rest)

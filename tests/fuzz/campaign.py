@@ -15,6 +15,7 @@ Counts = Mapping[str, int]  # what became of the operations of a case
 
 ESCAPE, SILENT, HANG, MEMORY = "escape", "silent", "hang", "memory"
 KINDS = (ESCAPE, SILENT, HANG, MEMORY)
+GROWTH = 512 << 20  # bytes
 LONGEST = 2000  # characters of an error's one line
 
 
@@ -35,6 +36,9 @@ class Finding(Exception):
 
 class Campaign(Protocol):
     """A kind of input. Every worker process has one of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        """Make the seeds. `folder`: an empty one that the campaign may use."""
 
     def case(self, number: int, rng: random.Random) -> Counts:
         """Run one case.
@@ -57,15 +61,17 @@ class Entry:
 
     Attributes:
         title: what is put in.
-        open: makes the campaign; it may use the folder.
+        open: the campaign's class, at the top of its module, where a worker finds it.
         cases: of the full campaign.
         seconds: of the processor that one case may take.
+        memory: bytes that a process may grow by in one case.
     """
 
     title: str
-    open: Callable[[Path], Campaign]
+    open: type[Campaign]
     cases: int
     seconds: float = 2.0
+    memory: int = GROWTH
 
 
 def attempt(call: Callable[[], T]) -> T | PulseEdgeError:

@@ -21,10 +21,10 @@ from pulse_edge import errors
 from pulse_edge.cli import cli, main
 from pulse_export.pipeline import export
 
-from fuzz.campaign import ESCAPE, HANG, MEMORY, Counts, Finding
+from fuzz.campaign import ESCAPE, GROWTH, HANG, MEMORY, Counts, Finding
 from fuzz.children import Ended, in_child
 from fuzz.dicom_files import Form, dicom_file
-from fuzz.worker import GROWTH, peak_memory
+from fuzz.worker import peak_memory
 from support import tiny
 
 NUMBERS = (

@@ -68,7 +68,7 @@ def signals(form: Form) -> NDArray[np.float64]:
 
 def dicom_file(form: Form) -> bytes:
     """A 12-lead recording as carts write them."""
-    dataset = Dataset()
+    dataset: Any = Dataset()
     dataset.SOPClassUID = GENERAL_ECG
     dataset.SOPInstanceUID = "1.2.3.4"
     dataset.PatientName = "Nobody^None"
@@ -79,7 +79,7 @@ def dicom_file(form: Form) -> bytes:
     if form.median:
         short = signals(form)[:, : form.rate // 2]
         dataset.WaveformSequence.append(_group(form, short, "DERIVED"))
-    meta = FileMetaDataset()
+    meta: Any = FileMetaDataset()
     meta.MediaStorageSOPClassUID = GENERAL_ECG
     meta.MediaStorageSOPInstanceUID = "1.2.3.4"
     meta.TransferSyntaxUID = ImplicitVRLittleEndian if form.implicit else ExplicitVRLittleEndian

@@ -18,8 +18,7 @@ from typing import Any
 
 from pulse_edge import state
 
-from fuzz.campaign import ESCAPE, HANG, KINDS
-from fuzz.table import CAMPAIGNS
+from fuzz.campaign import ESCAPE, HANG, KINDS, Entry
 
 START = 120.0  # seconds in which a worker must be ready
 WALL = 20.0  # seconds of a case that waits for something, or runs on a busy machine
@@ -65,11 +64,11 @@ class Tally:
 class _Worker:
     """One process. It is replaced when a case ends or hangs it."""
 
-    def __init__(self, name: str, seed: int, folder: Path) -> None:
+    def __init__(self, name: str, entry: Entry, seed: int, folder: Path) -> None:
         self._name = name
+        self._entry = entry
         self._seed = seed
         self._folder = folder
-        self._seconds = CAMPAIGNS[name].seconds
         self._process: subprocess.Popen[bytes] | None = None
 
     def run(self, number: int) -> dict[str, Any]:
@@ -103,7 +102,7 @@ class _Worker:
         while not self._readable(process, POLL):
             used = _processor_seconds(process.pid) - before
             waited = time.monotonic() - begun
-            if used > self._seconds or waited > WALL:
+            if used > self._entry.seconds or waited > WALL:
                 self.stop()
                 text = f"{used:.1f} s of the processor, {waited:.1f} s in all"
                 return {"number": number, "kind": HANG, "text": text}
@@ -120,7 +119,9 @@ class _Worker:
 
     def _start(self) -> subprocess.Popen[bytes]:
         folder = tempfile.mkdtemp(dir=self._folder)
-        command = [sys.executable, "-m", "fuzz.worker", self._name, str(self._seed), folder]
+        place = f"{self._entry.open.__module__}:{self._entry.open.__qualname__}"
+        numbers = [str(self._seed), str(self._entry.memory)]
+        command = [sys.executable, "-m", "fuzz.worker", place, self._name, *numbers, folder]
         self._process = subprocess.Popen(
             command,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), state.VARIABLE: state.OFF},
@@ -134,7 +135,8 @@ class _Worker:
 
     @staticmethod
     def _readable(process: subprocess.Popen[bytes], seconds: float) -> bool:
-        return bool(select.select([process.stdout], [], [], seconds)[0])
+        streams = [process.stdout] if process.stdout else []
+        return bool(select.select(streams, [], [], seconds)[0])
 
 
 def _processor_seconds(pid: int) -> float:
@@ -149,15 +151,17 @@ def _processor_seconds(pid: int) -> float:
 class Run:
     """Cases 0 to `count` of a campaign, save those that a file of replies has already."""
 
-    def __init__(self, name: str, count: int, seed: int, replies: Path) -> None:
+    def __init__(self, name: str, entry: Entry, count: int, seed: int, replies: Path) -> None:
         """
         Args:
-            name: of a campaign.
+            name: of the campaign.
+            entry: its row.
             count: cases.
             seed: of all chance.
             replies: a file with a line for each case that has run; it grows.
         """
         self._name = name
+        self._entry = entry
         self._seed = seed
         self._path = replies
         self.tally = Tally(name, seed)
@@ -196,7 +200,7 @@ class Run:
         return self.tally
 
     def _work(self, scratch: Path, out: Any) -> None:
-        worker = _Worker(self._name, self._seed, scratch)
+        worker = _Worker(self._name, self._entry, self._seed, scratch)
         try:
             while True:
                 reply = worker.run(self._waiting.get_nowait())

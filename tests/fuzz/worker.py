@@ -1,12 +1,13 @@
 """A process that runs the cases of one campaign, as the runner asks for them.
 
-    python -m fuzz.worker NAME SEED FOLDER
+    python -m fuzz.worker MODULE:CLASS NAME SEED MEMORY FOLDER
 
 A line on stdin is a case's number, a line on stdout its outcome as JSON.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import random
@@ -18,10 +19,9 @@ from typing import Any
 
 from pulse_edge.privacy import silence
 
-from fuzz.campaign import ESCAPE, MEMORY, Campaign, Finding
+from fuzz.campaign import ESCAPE, GROWTH, MEMORY, Campaign, Finding
 
-GROWTH = 512 << 20  # bytes that a process may grow by, over what it took before the first case
-ROOM = 6 << 30  # bytes of address space beyond that; more is a MemoryError
+ROOM = 6 << 30  # bytes of address space that cases may take; more is a MemoryError
 
 
 def peak_memory() -> int:
@@ -35,14 +35,24 @@ def address_space() -> int:
     return pages * resource.getpagesize()
 
 
-def run_case(campaign: Campaign, name: str, seed: int, number: int) -> dict[str, Any]:
-    """The case's counts, or what is wrong with it."""
+def run_case(
+    campaign: Campaign, name: str, seed: int, number: int, memory: int = GROWTH
+) -> dict[str, Any]:
+    """The case's counts, or what is wrong with it.
+
+    Args:
+        campaign: an open one.
+        name: of the campaign; with seed and number it gives the case.
+        seed: of the run.
+        number: of the case.
+        memory: bytes that the process may grow by.
+    """
     rng = random.Random(f"{name} {seed} {number}")
     before = peak_memory()
     try:
         counts = dict(campaign.case(number, rng))
         grown = peak_memory() - before
-        if grown > GROWTH:
+        if grown > memory:
             raise Finding(MEMORY, f"{grown >> 20} MB")
     except Finding as finding:
         return {"number": number, "kind": finding.kind, "text": finding.text}
@@ -54,17 +64,17 @@ def run_case(campaign: Campaign, name: str, seed: int, number: int) -> dict[str,
 
 def main() -> None:
     silence("onnxruntime")
-    from fuzz.table import CAMPAIGNS
-
-    name, seed, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+    place, name = sys.argv[1:3]
+    seed, memory, folder = int(sys.argv[3]), int(sys.argv[4]), Path(sys.argv[5])
+    module, _, attribute = place.partition(":")
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever a case prints does not reach the runner
-    campaign = CAMPAIGNS[name].open(folder)
+    campaign = getattr(importlib.import_module(module), attribute)(folder)
     limit = address_space() + ROOM
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     print(json.dumps({"ready": True}), file=replies)
     for line in sys.stdin:
-        print(json.dumps(run_case(campaign, name, seed, int(line))), file=replies)
+        print(json.dumps(run_case(campaign, name, seed, int(line), memory)), file=replies)
 
 
 if __name__ == "__main__":

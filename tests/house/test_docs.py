@@ -150,3 +150,15 @@ def test_figures_of_the_house(tmp_path: Path) -> None:
         check=True,
     )
     assert '"core_lines"' in done.stdout
+
+
+def test_tests_that_hold_inputs_exist() -> None:
+    """Each row of docs/inputs.md names a test function, or a file of tests."""
+    rows = [line for line in (ROOT / "docs/inputs.md").read_text().splitlines() if "tests/" in line]
+    named = [re.findall(r"`(tests/[^`]+?\.py)(?:::(\w+))?`", row) for row in rows[1:]]
+    assert len(named) > 25
+    assert all(named)
+    for path, function in (test for tests in named for test in tests):
+        assert (
+            f"def {function}(" in (ROOT / path).read_text() if function else (ROOT / path).exists()
+        )
