@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test coverage lint check house clean
+.PHONY: demo test coverage lint check house mutants fuzz clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/python -m pulse_nano.demo
@@ -28,6 +28,14 @@ check: lint test
 # How the code measures: long files, wide signatures, repeated names. A mirror, not a law.
 house: $(VENV)/.test
 	@$(BIN)/python -m benchmarks.house
+
+# Ten minutes of small faults in the code: does a test notice each? All of a room's: see the docstring.
+mutants: $(VENV)/.test
+	PYTHONPATH=tests $(BIN)/python -m support.mutants
+
+# Every fuzzing campaign in full, which takes hours; writes the table of docs/fuzzing.md.
+fuzz: $(VENV)/.test
+	PYTHONPATH=tests $(BIN)/python -m fuzz
 
 $(VENV)/bin/pip:
 	$(PYTHON) -m venv $(VENV)

@@ -29,8 +29,7 @@ from pulse_edge.engines.registry import open_engine
 from pulse_edge.page.encoder import EncodedPage, PageEncoder
 from pulse_edge.page.preparation import Preparation, PreparedPage, check_alpha, pending_page
 from pulse_edge.page.source import ImageSource
-from pulse_edge.page.transparency import AlphaMode
-from pulse_edge.params import GenerationParams, Patience
+from pulse_edge.params import AlphaMode, GenerationParams, Patience
 from pulse_edge.progress import Progress
 from pulse_edge.provenance import provenance
 from pulse_edge.stream import Stream

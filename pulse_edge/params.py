@@ -7,11 +7,16 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from pulse_edge.errors import ParameterError, QueueTimeoutError
+
+# What becomes of a page's transparent pixels. "drop" is the authors' `convert("RGB")`: the colours
+# below a transparent ground show. Black ink on a transparent ground is often black on black then.
+AlphaMode = Literal["white", "drop"]
+ALPHA_MODES: tuple[AlphaMode, ...] = get_args(AlphaMode)
 
 
 @dataclass(frozen=True)

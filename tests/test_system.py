@@ -30,6 +30,16 @@ def test_threads_of_one_core_count_once(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert system.last_level_cache() == 32 << 20
 
 
+@pytest.mark.parametrize(
+    ("cores", "most"), [(None, 64), (1, 64), (2, 64), (16, 64), (17, 68), (256, 1024)]
+)
+def test_the_most_threads_follow_the_cores(
+    monkeypatch: pytest.MonkeyPatch, cores: int | None, most: int
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    assert system.most_threads() == most
+
+
 def test_a_machine_that_tells_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(system, "read_file", lambda _: None)
     monkeypatch.setattr(system, "CPUS", tmp_path)

@@ -15,12 +15,22 @@ from pulse_edge.assets import EMBEDDED
 from pulse_edge.cli.status import Status
 from pulse_edge.engines.options import EngineOptions
 from pulse_edge.engines.table import DEVICES, ENGINES
-from pulse_edge.params import GenerationParams
+from pulse_edge.params import ALPHA_MODES, AlphaMode, GenerationParams
 
 if TYPE_CHECKING:
     from pulse_edge.model import Model
 
 Command = Callable[..., Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadOptions:
+    """What the commands that load a model take besides how to run it. See `pulse_edge.load`."""
+
+    alpha: AlphaMode = dataclasses.field(default="white", metadata={"choices": ALPHA_MODES})
+    expect: str | None = None
+    trusted_keys: str | None = None
+    audit: str | None = None
 
 
 def _one_of(values: Sequence[str]) -> str:
@@ -35,6 +45,11 @@ HELP = {
     "threads": "CPU threads; 0 lets the engine choose.",
     "context": "Cap on prompt + answer, in tokens; lowers memory.",
     "prefill_chunk": "Prompt tokens at a time; 0: all [default: 512 on a CPU, 2048 on a GPU].",
+    # LoadOptions
+    "alpha": "Transparent pixels of a page: on white, or dropped as the authors' code does.",
+    "expect": "Seal that the bundle must have, 64 hex digits.",
+    "trusted_keys": "Folder of public keys; one of them must have signed the bundle.",
+    "audit": "Log file that gets a line for each answer, without its text.",
     # GenerationParams
     "max_new_tokens": "Longest answer.",
     "temperature": "0 is greedy.",
@@ -141,15 +156,23 @@ def model_options(command: Command) -> Command:
         help="Bundle directory [default: the embedded one].",
     )
     @engine_options
+    @options_from(LoadOptions, "conditions")
     @functools.wraps(command)
-    def wrapped(bundle: str | None, options: EngineOptions, **rest: Any) -> Any:
+    def wrapped(
+        bundle: str | None, options: EngineOptions, conditions: LoadOptions, **rest: Any
+    ) -> Any:
         with Status() as status:
 
             def open_model() -> Model:
                 from pulse_edge.model import load
 
                 path = default_bundle() if bundle is None else bundle
-                return load(path, **dataclasses.asdict(options), progress=status)
+                return load(
+                    path,
+                    **dataclasses.asdict(options),
+                    **dataclasses.asdict(conditions),
+                    progress=status,
+                )
 
             return command(open_model=open_model, status=status, **rest)
 

@@ -21,9 +21,8 @@ from pulse_edge.bundle.spec import ModelSpec
 from pulse_edge.cancellation import Cancellation
 from pulse_edge.errors import ImageError, ParameterError
 from pulse_edge.page.source import ImageSource, PageInput, decode_page, read_input
-from pulse_edge.page.transparency import ALPHA_MODES, AlphaMode
 from pulse_edge.page.views import preprocess
-from pulse_edge.params import Patience
+from pulse_edge.params import ALPHA_MODES, AlphaMode, Patience
 
 DECODED_AT_ONCE = 2  # pages in a process; each may take the memory that `page/limits.py` states
 LOST_AFTER = 30.0  # seconds; a place that is taken for longer was lost, as by a Ctrl-C

@@ -22,7 +22,8 @@ from pulse_edge.page.orientation import ORIENTATION_TAG, legal_orientation, turn
 from pulse_edge.page.picture import decode_picture, read_container
 from pulse_edge.page.regular_file import check_file_size, open_regular_file, read_limited
 from pulse_edge.page.samples import check_array, eight_bit_grey, image_of_array
-from pulse_edge.page.transparency import ALPHA_MODES, AlphaMode, AlphaRecord, without_alpha
+from pulse_edge.page.transparency import AlphaRecord, without_alpha
+from pulse_edge.params import ALPHA_MODES, AlphaMode
 
 Pixels = Image.Image | NDArray[np.generic]
 ImageSource = (

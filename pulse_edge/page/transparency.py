@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 from PIL import Image
 
 from pulse_edge.errors import ImageError
+from pulse_edge.params import AlphaMode
 
-# "drop" is the authors' `convert("RGB")`: the colours below a transparent ground show. Black ink on
-# a transparent ground is often black on black then.
-AlphaMode = Literal["white", "drop"]
-ALPHA_MODES: tuple[AlphaMode, ...] = get_args(AlphaMode)
 AlphaRecord = Literal["none", "white", "dropped"]  # "none": no pixel was transparent
 WHOLLY_TRANSPARENT = "The image is wholly transparent: the page is blank."
 

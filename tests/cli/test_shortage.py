@@ -46,12 +46,12 @@ LACKING: list[BaseException] = [
     EngineError("vision.onnx: cannot load it (Exception during loading: std::bad_alloc)"),
     EngineError("vision.onnx: cannot load it (pthread_create failed)"),
     EngineError("vision.onnx: (Resource temporarily unavailable)"),
-    BundleError("manifest.json: cannot be read (Cannot allocate memory)"),
 ]
 OTHER: list[BaseException] = [
     EngineError("ONNX Runtime is not installed"),
     EngineError("not enough memory to load ONNX Runtime; close other programs"),  # says it itself
     ImageError("the image is too large for this machine's free memory; scale it down"),
+    BundleError("manifest.json: cannot be read (Cannot allocate memory)"),  # and so does this
     BundleError("no bundle at x"),
     ImportError("No module named 'onnxruntime'"),
     OSError(errno.ENOSPC, "No space left on device"),

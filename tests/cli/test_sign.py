@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from pulse_edge import configuration
 from pulse_edge.audit.log import AuditLog
@@ -280,3 +281,23 @@ def test_an_answer_in_a_log(log: Path, tmp_path: Path, capsys: Capture) -> None:
         file.write_bytes(content.encode("utf-8", "surrogateescape"))
         text = refused(capsys, 10, "audit", "verify", log, "--answer", file)
         assert "not an answer; expected what 'pulse-edge ask --json' printed" in text
+
+
+def test_a_question_may_ask_for_a_signature_and_a_log(
+    path: Path, signer: Signer, tmp_path: Path, capsys: Capture
+) -> None:
+    page = tmp_path / "page.png"
+    Image.new("RGB", (60, 60), "white").save(page)
+    log = tmp_path / "audit.jsonl"
+    asked = ("ask", page, "-m", path, "--max-new-tokens", 2, "--json", "--alpha", "drop")
+    asked += ("--trusted-keys", signer.trusted, "--audit", log)
+    assert "it has no signature" in refused(capsys, 4, *asked)
+    signer.sign(path)
+    code, out, _ = run(capsys, *asked)
+    assert code == 0
+    provenance = json.loads(out)["provenance"]
+    assert provenance["verified"] == {"how": "signature", "key": signer.id}
+    assert len(log.read_text().splitlines()) == 2
+    assert "its seal is" in refused(capsys, 4, *asked, "--expect", "0" * 64)
+    seal = provenance["bundle"]
+    assert "a seal is 64 hex digits" in refused(capsys, 2, *asked, "--expect", seal[:8])

@@ -7,6 +7,7 @@ import random
 import tracemalloc
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -142,3 +143,60 @@ def test_memory_is_bounded_and_holds_the_latest() -> None:
     ngrams.forget()
     ngrams.begin([7777, 7778])
     assert found(ngrams, 5) == []
+
+
+# -- the limits, by their numbers
+
+
+@pytest.mark.parametrize("length", [8, 4, 2])
+def test_a_place_of_this_length_outweighs_shorter_ones(length: int) -> None:
+    """It was followed by 60 once. The place without its first token was followed by 50 five times.
+    With one token more before it, it was never seen."""
+    place = list(range(1, 1 + length))
+    often = [token for i in range(5) for token in (100 + i, *place[1:], 50)]
+    assert found(fed([*often, 99, *place, 60, 98, *place]), 1) == [60]
+
+
+@pytest.mark.parametrize("length", [3, 5, 7, 9])
+def test_places_of_other_lengths_do_not_count(length: int) -> None:
+    """The place was followed by 60 once, as a whole. A part of it, by 50 five times."""
+    place = list(range(1, 1 + length))
+    part = place[-max(n for n in (1, 2, 4, 8) if n < length) :]
+    often = [token for i in range(5) for token in (100 + i, *part, 50)]
+    assert found(fed([*often, 99, *place, 60, 98, *place]), 1) == [50]
+
+
+def test_the_latest_eight_followers_are_remembered() -> None:
+    (guess,) = itertools.islice(fed([1, 2] * 20 + [1]).guesses(), 1)
+    assert (guess.token, guess.chance) == (2, 8.5 / 9)
+    followers = [3] * 5 + [4] * 4 + [5] * 4  # the last eight are 4 and 5, four times each
+    text = [token for i, follower in enumerate(followers) for token in (100 + i, 1, follower)]
+    (guess,) = itertools.islice(fed([*text, 99, 1]).guesses(), 1)
+    assert (guess.token, guess.chance) == (5, 4.5 / 9)
+
+
+def numbered(count: int) -> list[int]:
+    """Tokens that are all different, from 10."""
+    return list(range(10, 10 + count))
+
+
+def test_up_to_8192_tokens_are_remembered_whole() -> None:
+    assert found(fed(numbered(8192), [10, 11]), 1) == [12]
+
+
+@pytest.mark.parametrize("count", [8193, 10_000])
+def test_of_more_the_latest_4096_are_remembered(count: int) -> None:
+    tokens = numbered(count)
+    kept = tokens[-4096:]
+    assert found(fed(tokens, [10, 11]), 1) == []
+    assert found(fed(tokens, kept[:2]), 1) == [kept[2]]
+    assert found(fed(tokens, kept[2000:2002]), 1) == [kept[2002]]
+    before = tokens[-4097]  # with the first that is kept
+    assert found(fed(tokens, [before]), 1) == []
+    assert found(fed(tokens, tokens[-2:]), 1) == []
+
+
+def test_an_image_still_separates_after_memory_was_halved() -> None:
+    tokens = [*numbered(8193), 1, 2, -7, 3, 4]
+    assert found(fed(tokens, [1, 2]), 1) == []
+    assert found(fed(tokens, [3]), 1) == [4]

@@ -170,3 +170,11 @@ def test_logits_that_are_not_finite_are_an_error_and_no_token(
     logits[2] = bad
     with pytest.raises(EngineError, match="not finite"):
         Sampler(GenerationParams(temperature=temperature))(logits)
+
+
+@pytest.mark.parametrize(("penalty", "expected"), [(2.0, 1), (1.9, 0), (1.0, 0), (0.5, 0)])
+def test_a_penalty_counts_from_the_second_token(penalty: float, expected: int) -> None:
+    """4.0 / 2 is below 2.05; 4.0 / 1.9 is not."""
+    sampler = Sampler(GenerationParams(repetition_penalty=penalty))
+    logits = np.array([4.0, 2.05, 0.0], np.float32)
+    assert [sampler(logits), sampler(logits)] == [0, expected]

@@ -43,6 +43,11 @@ def filled(sequence: Sequence, *ids: int) -> np.ndarray:
     return logits
 
 
+def test_token_0_is_no_image() -> None:
+    assert text(0, 1).image_tokens == 0
+    assert render((0, IMAGE), -1, np.array([512])).image_tokens == 1
+
+
 # --- prompts -------------------------------------------------------------------------------------
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import gc
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -25,10 +27,12 @@ pytest.importorskip("onnx", reason="exporting needs pulse-edge[export]")
 
 from pulse_edge.bundle.bundle import open_bundle
 from pulse_edge.bundle.manifest import MANIFEST
+from pulse_edge.bundle.tensors import TENSORS
 from pulse_edge.errors import BundleError, ExportError
-from pulse_export import pipeline
+from pulse_export import pipeline, transaction
 from pulse_export.pipeline import export
 
+from support.command import ended, started
 from support.process import run
 
 Bundles = Callable[..., Path]
@@ -315,3 +319,266 @@ def test_no_torch(checkpoint: Path, tmp_path: Path) -> None:
     done = run(script)
     assert done.returncode == 0, done.stderr
     open_bundle(tmp_path / "out")
+
+
+# -- at once
+
+
+# Exports in forked children that all begin when the last of them is ready. Prints how each ended.
+AT_ONCE = """
+    import os, sys
+    from pulse_edge.errors import ExportError
+    from pulse_export.pipeline import export
+
+    checkpoint, home, count, force = sys.argv[1:]
+    precisions = ("int8", "int4", "w8a8", "fp32")
+    read, write = os.pipe()
+
+    def child(number):
+        os.close(write)
+        os.read(read, 1)  # until all are there
+        try:
+            precision = precisions[number % 4]
+            export(checkpoint, home + "/out", precision=precision, force=force == "force")
+            line = precision
+        except ExportError as error:
+            line = f"refused {error}"
+        except BaseException as error:
+            line = f"failed {error!r}"
+        os.write(1, f"{line}\\n".encode())  # whole, beside those of others
+        os._exit(0)
+
+    children = []
+    for number in range(int(count)):
+        pid = os.fork()
+        if not pid:
+            child(number)
+        children.append(pid)
+    os.close(write)
+    for pid in children:
+        os.waitpid(pid, 0)
+"""
+
+
+def test_exports_at_once_make_one_bundle(checkpoint: Path, tmp_path: Path) -> None:
+    """The others are told that it exists, whenever they find out."""
+    for attempt in range(2):
+        home = tmp_path / str(attempt)
+        home.mkdir()
+        done = run(AT_ONCE, checkpoint, home, 4, "no")
+        results = done.stdout.splitlines()
+        refusals = [line for line in results if line.startswith("refused")]
+        winners = set(results) - set(refusals)
+        assert len(results) == 4, done.stderr
+        assert len(refusals) == 3, results
+        assert all(f"{home / 'out'} exists; choose another" in line for line in refusals)
+        assert winners == {open_bundle(home / "out").manifest.precision.name}
+        assert names(home) == ["out"]
+
+
+def test_exports_at_once_that_replace_all_succeed(checkpoint: Path, tmp_path: Path) -> None:
+    done = run(AT_ONCE, checkpoint, tmp_path, 4, "force")
+    assert sorted(done.stdout.splitlines()) == ["fp32", "int4", "int8", "w8a8"], done.stdout
+    assert open_bundle(tmp_path / "out").manifest.precision.name in done.stdout
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_directory_that_stays_locked_is_named(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transaction, "LOCK_SECONDS", 0.01)
+    handle = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    assert "keeps it locked" in refused(checkpoint, tmp_path / "out", precision="int8")
+    os.close(handle)
+    assert names(tmp_path) == []
+
+
+def test_a_file_system_without_locks_will_do(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing counts as stale there, so what a killed export has left stays."""
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    (tmp_path / ".out.partial-old").mkdir()
+    export(checkpoint, tmp_path / "out", precision="int8")
+    assert "exists" in refused(checkpoint, tmp_path / "out", precision="int8")
+    assert names(tmp_path) == [".out.partial-old", "out"]
+
+
+# -- durable
+
+
+def test_everything_is_written_through_in_order(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files and their directory before the rename into place, both directories after theirs."""
+    events: list[str] = []
+    sync, rename = os.fsync, Path.rename
+
+    def logged_sync(handle: int) -> None:
+        events.append(f"sync {Path(os.readlink(f'/proc/self/fd/{handle}')).name}")
+        sync(handle)
+
+    def logged_rename(self: Path, target: Path) -> Path:
+        events.append(f"rename {self.name} {Path(target).name}")
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", logged_sync)
+    monkeypatch.setattr(Path, "rename", logged_rename)
+    export(checkpoint, tmp_path / "out", precision="int8")
+    place = events.index("rename bundle out")
+    files = {transaction.PENDING, *names(tmp_path / "out")} - {MANIFEST}
+    assert set(events[: place - 1]) == {f"sync {name}" for name in files}
+    assert events[place - 1] == "sync bundle"
+    assert events[place + 1 :] == [
+        f"sync {tmp_path.name}",
+        f"rename {transaction.PENDING} {MANIFEST}",
+        "sync out",
+    ]
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP])
+def test_directories_that_cannot_be_written_through_are_no_failure(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    sync = os.fsync
+
+    def files_only(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(code, os.strerror(code))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", files_only)
+    export(checkpoint, tmp_path / "out", precision="int8")
+    assert loadable(tmp_path) == [tmp_path / "out"]
+
+
+# -- places
+
+
+def test_a_replacement_that_fails_brings_the_old_bundle_back(
+    checkpoint: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At each of the renames before the new one is in place."""
+    rename = Path.rename
+    shutil.copytree(bundle, tmp_path / "out")
+    for failing in range(3):
+        calls: list[Path] = []
+
+        def fail(self: Path, target: Path, failing: int = failing, calls: Any = calls) -> Path:
+            calls.append(self)
+            if len(calls) == failing + 1:
+                raise OSError(errno.EIO, "Input/output error")
+            return rename(self, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "rename", fail)
+            refused(checkpoint, tmp_path / "out", precision="int8", force=True)
+        assert open_bundle(tmp_path / "out").digest == open_bundle(bundle).digest
+        assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("manifest.json", '{"name": "a web application", "icons": []}'),
+        ("manifest.json", "[1, 2]"),
+        ("manifest.json", "not JSON"),
+        ("manifest.json", ""),
+        ("manifest.json", "[" * 100_000),
+        ("manifest.json", '{"schema_version": 1}'),
+        ("decoder.onnx", "somebody else's"),
+        ("tokenizer.model", "somebody else's"),
+        ("notes.txt", "precious"),
+        (".hidden", "precious"),
+    ],
+)
+def test_a_directory_that_is_no_bundle_is_never_replaced(
+    checkpoint: Path, tmp_path: Path, file: str, text: str
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / file).write_text(text)
+    assert "--force replaces bundles only" in refused(checkpoint, tmp_path / "out", force=True)
+    assert (tmp_path / "out" / file).read_text() == text
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("name", ["decoder.onnx", "manifest.json", "notes"])
+def test_a_folder_with_a_files_name_is_no_part_of_a_bundle(
+    checkpoint: Path, bundle: Path, tmp_path: Path, name: str
+) -> None:
+    out = Path(shutil.copytree(bundle, tmp_path / "out"))
+    (out / name).unlink(missing_ok=True)
+    (out / name).mkdir()
+    (out / name / "precious").touch()
+    assert f"holds {name}, which is no part" in refused(checkpoint, out, force=True)
+    assert (out / name / "precious").exists()
+
+
+def test_every_part_of_a_bundle_may_be_replaced(
+    checkpoint: Path, bundles: Bundles, tmp_path: Path
+) -> None:
+    """Of a target with an index of tensors, with plans and signatures."""
+    out = Path(shutil.copytree(bundles("int8", target="cuda"), tmp_path / "out"))
+    assert (out / TENSORS).exists()
+    (out / "plans").mkdir()
+    (out / "signatures").mkdir()
+    export(checkpoint, out, precision="int4", force=True)
+    assert open_bundle(out).manifest.precision.name == "int4"
+
+
+def test_a_mount_point_is_not_replaced(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path).name == "out")
+    assert "exists" in refused(checkpoint, tmp_path / "out")
+    assert "is a mount point" in refused(checkpoint, tmp_path / "out", force=True)
+
+
+@pytest.mark.parametrize("name", ["out/", "out//", "./out", "x/../out", "out/."])
+def test_a_name_may_be_written_in_many_ways(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    export(checkpoint, name, precision="int8")
+    assert names(tmp_path) == ["out"]
+    assert "exists" in refused(checkpoint, name, precision="int8")
+
+
+def test_a_directory_that_may_not_be_written_to(checkpoint: Path, tmp_path: Path) -> None:
+    script = f"""
+        import os
+        from pulse_edge.errors import ExportError
+        from pulse_export.pipeline import export
+
+        export  # imported before the rights are gone
+        if os.geteuid() == 0:
+            import pulse_export.transaction as transaction
+
+            def forbidden(*args, **options):
+                raise PermissionError(13, "Permission denied")
+
+            transaction.tempfile.mkdtemp = forbidden  # root may write anywhere
+        os.chmod({str(tmp_path)!r}, 0o555)
+        try:
+            export({str(checkpoint)!r}, {str(tmp_path / "out")!r}, precision="int8")
+        except ExportError as error:
+            print(error)
+    """
+    done = run(script)
+    tmp_path.chmod(0o755)
+    assert done.stdout == f"{tmp_path}: cannot be written to (Permission denied)\n", done.stderr
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
+def test_ended_by_a_signal(slow_checkpoint: Path, tmp_path: Path, name: str, code: int) -> None:
+    process = started("export", slow_checkpoint, tmp_path / "out", "--precision", "fp32")
+    wait_until_staged(tmp_path, process)
+    assert ended(process, getattr(signal, name))[0] == code
+    assert names(tmp_path) == []

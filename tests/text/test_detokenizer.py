@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pulse_edge.text.detokenizer import TextStream, before_stop
+from pulse_edge.text.tokenizer import Tokenizer
 
 from support.tokens import TEXT, TOKENS, byte_tokens, raw
 
@@ -209,9 +212,9 @@ def test_a_stop_string_twice_in_one_token() -> None:
         for i in range(TOKENS.size)
         if (piece := raw([i])).isascii() and any(piece.count(bytes([c])) == 2 for c in piece)
     )
-    piece = raw([token]).decode()
-    letter = next(c for c in piece if piece.count(c) == 2)
-    before = piece[: piece.index(letter)]
+    text = raw([token]).decode()
+    letter = next(c for c in text if text.count(c) == 2)
+    before = text[: text.index(letter)]
     tokens = [*byte_tokens(b"go:"), token, *byte_tokens(b"on")]
     pieces, stopped = streamed(tokens, [letter])
     assert ("".join(pieces), stopped) == (("go:" + before).strip(), 4)
@@ -219,3 +222,32 @@ def test_a_stop_string_twice_in_one_token() -> None:
         tokens[:3],
         before.rstrip(),
     )
+
+
+def pieces_of(*texts: bytes) -> Tokenizer:
+    """A tokenizer whose token i has the i-th text."""
+    return cast(Tokenizer, SimpleNamespace(piece_bytes=lambda token: texts[token]))
+
+
+@pytest.mark.parametrize(
+    ("piece", "stop", "before"),
+    [
+        (b"one##two##three", ("##",), "one"),
+        (b"one####", ("##",), "one"),
+        (b"##one##", ("##",), ""),
+        (b"one ## two ##", ("##",), "one"),
+        (b"one<b>two<a>", ("<a>", "<b>"), "one"),
+        (b"one<a>two<b>", ("<a>", "<b>"), "one"),
+        (b"oneaaa", ("aa", "aaa"), "one"),
+        (b"one##two##", ("two##", "##two"), "one"),
+    ],
+)
+def test_a_token_that_holds_a_stop_string_twice(
+    piece: bytes, stop: tuple[str, ...], before: str
+) -> None:
+    tokenizer = pieces_of(b"zero ", piece, b"late")
+    stream = TextStream(tokenizer, stop)
+    text = "".join([stream.push(0), stream.push(1), stream.push(2)]) + stream.finish()
+    assert stream.stopped
+    assert text == f"zero {before}".strip()
+    assert before_stop(tokenizer, [0, 1], stop) == ([0], before) or before == ""

@@ -103,3 +103,31 @@ def test_departures_from_llamas_conventions(setting: dict[str, Any], word: str) 
     departure = Tokenizer(tiny.tokenizer_model(**setting), legacy=False).departure()
     assert departure
     assert word in departure
+
+
+def test_numbers_may_begin_with_a_space() -> None:
+    """Of a model whose pieces hold whole numbers, as the tiny one's do not."""
+    import io
+
+    import sentencepiece
+
+    out = io.BytesIO()
+    lines = [f"rate {n} and {n}th of {n * 7}" for n in range(60, 99)] * 4
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines),
+        model_writer=out,
+        model_type="bpe",
+        vocab_size=400,
+        byte_fallback=True,
+        split_digits=False,
+        split_by_number=False,
+        hard_vocab_limit=False,
+        num_threads=1,
+        minloglevel=2,
+    )
+    tokenizer = Tokenizer(out.getvalue(), False)
+    numbers = {tokenizer.piece_bytes(i) for i in tokenizer.numbers}
+    assert {piece for piece in numbers if piece.startswith(b" ")}
+    assert all(piece.strip().isdigit() for piece in numbers)
+    every = {tokenizer.piece_bytes(i) for i in range(tokenizer.size)}
+    assert {piece for piece in every if piece.strip().isdigit()} <= numbers
