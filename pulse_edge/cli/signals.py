@@ -10,7 +10,11 @@ import os
 import signal
 import sys
 import time
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import NoReturn
 
 FIRST = 128  # an exit code is this and the signal's number, as shells have it
 GRACE = 2.0  # seconds for clearing away, in which further signals change nothing
@@ -70,7 +74,7 @@ class Signals:
         """Exit code of a process that the signal ends."""
         return FIRST + (self.received or signal.SIGINT)
 
-    def _handle(self, number: int, _frame: Any) -> None:
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
         first = not self.received
         self.received = self.received or number
         if not self._raising:

@@ -42,11 +42,9 @@ def test_a_line_that_is_no_question_is_said(kind: str, monkeypatch: pytest.Monke
     monkeypatch.setattr(sys, "stdin", raw)
     with pytest.raises(ParameterError, match=re.escape(message)):
         read_question()
-    if kind == "UTF-16":  # its line breaks are two bytes, of which one begins the next line
-        with pytest.raises(ParameterError, match="empty"):
-            read_question()
-    else:
-        assert read_question() == "What is the rhythm?"
+    question = read_question()
+    assert question is not None
+    assert question.lstrip("\0") == "What is the rhythm?"  # UTF-16 ends a line with a NUL more
 
 
 @pytest.mark.parametrize("extra", [1, 2, 3, LONGEST, LONGEST + 1, 2 * LONGEST])

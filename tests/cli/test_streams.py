@@ -30,7 +30,6 @@ COMMANDS: dict[str, tuple[object, ...]] = {
     "ask as JSON": ("ask", PAGE, "--max-new-tokens", 3, "--json"),
     "fit": ("fit", "--device", "t4"),
     "devices": ("fit", "--list"),
-    "eval": ("eval", "--pages", "1", "--workers", "1"),
 }
 
 
@@ -62,7 +61,7 @@ def test_a_reader_that_has_left_is_not_worth_a_line(name: str) -> None:
     assert (done.returncode, done.stderr) == (141, "")
 
 
-@pytest.mark.parametrize("name", ["help", "info", "ask", "eval"])
+@pytest.mark.parametrize("name", ["help", "info", "ask"])
 def test_a_closed_stderr_loses_nothing_else(name: str) -> None:
     whole = command(*COMMANDS[name])
     done = shell('"$@" 2>&-', *COMMANDS[name])

@@ -26,6 +26,7 @@ def test_a_value_that_is_no_number_in_range_is_refused(name: str, value: Any) ->
     [("context", 1, MOST_TOKENS), ("prefill_chunk", 0, MOST_TOKENS)],
 )
 def test_the_ends_of_a_range_are_legal(name: str, least: int, most: int) -> None:
+    value: Any
     for value in (least, most, None):
         assert getattr(EngineOptions(**{name: value}), name) == value
     for value in (least - 1, most + 1):

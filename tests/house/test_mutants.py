@@ -91,6 +91,9 @@ def test_faults_of_a_block(source: str, change: str, becomes: str) -> None:
         "if TYPE_CHECKING:\n    a = 3",
         "x = f'{a + 1}'",
         "def f():\n    return None",
+        "x = a.reshape(-1, 3)",
+        "x = zip(a, b, strict=True)",
+        "x = field(metadata={'help': 'text'})",
     ],
 )
 def test_what_has_no_faults(source: str) -> None:

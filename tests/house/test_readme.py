@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -28,10 +29,12 @@ def blocks(language: str) -> list[str]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """What the README takes as given: a checkpoint, a page and a recording."""
-    pydicom = pytest.importorskip("pydicom")
+    pytest.importorskip("pydicom")
+    from fuzz.dicom_files import Form, dicom_file
+
     tiny.make_checkpoint(tmp_path / "PULSE-7B", dtype="bfloat16", shards=3, context=4096)
     shutil.copy(SAMPLE, tmp_path / "page.png")
-    shutil.copy(pydicom.data.get_testdata_file("waveform_ecg.dcm"), tmp_path / "recording.dcm")
+    (tmp_path / "recording.dcm").write_bytes(dicom_file(Form(rate=500, seconds=10)))
     return tmp_path
 
 
@@ -41,12 +44,19 @@ def test_commands_run_in_order(folder: Path) -> None:
     for line in lines:
         command, _, comment = line.partition("#")
         program, *arguments = shlex.split(command)
+        needs_gpu = "needs a GPU" in comment
+        # Hidden, so that a machine that has one gives the same.
+        hidden = {"CUDA_VISIBLE_DEVICES": "-1"} if needs_gpu else {}
         done = subprocess.run(
-            [BIN / program, *arguments], cwd=folder, capture_output=True, text=True
+            [BIN / program, *arguments],
+            cwd=folder,
+            env=os.environ | hidden,
+            capture_output=True,
+            text=True,
         )
-        if "needs a GPU" in comment:  # here it must say so, not fail anyhow
+        if needs_gpu:  # here it must say so, not fail anyhow
             assert done.returncode == 6, f"{line}\n{done.stderr}"
-            assert "pulse-edge[gpu]" in done.stderr
+            assert done.stderr.count("\n") == 1
         else:
             assert done.returncode == 0, f"{line}\n{done.stderr}"
 

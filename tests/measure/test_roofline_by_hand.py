@@ -23,16 +23,16 @@ HOST = Device("host", "a host", "cpu", 8e9, 1e9, read=20e9, gemm={"int8": 4e11, 
 
 
 def test_int4_on_a_jetson_of_8_gb() -> None:
-    """TensorRT: an int8 tower, embeddings in the memory that the GPU shares, passes of 512 rows."""
+    """TensorRT: an int8 tower, embeddings in their file, passes of 512 rows."""
     p = predict(PULSE_7B, DEVICES["orin-nano-8gb"], BY_NAME["int4", "gpu"])
-    # 6,476,005,376 x (0.5 + 2/128) + 131,072,000 x (1 + 2/128) + 310,378,496 x 1 + the table
-    assert p.weights == 3_339_190_272 + 133_120_000 + TOWER + TABLE == 4_044_832_768
+    # 6,476,005,376 x (0.5 + 2/128) + 131,072,000 x (1 + 2/128) + 310,378,496 x 1
+    assert p.weights == 3_339_190_272 + 133_120_000 + TOWER == 3_782_688_768
     assert p.cache_bytes == 4096 * ROW == 2_147_483_648
     assert (p.prefill_rows, p.activations) == (512, PASS_512)
     assert p.workspace == 600_000_000
-    assert p.total == 6_980_011_520
-    # 8.0 GB - 1.5 GB - 4,044,832,768 - 0.6 GB - 187,695,104 = 1,667,472,128 = 3,180.5 positions
-    assert (p.fits, p.max_context) == (False, 3180)
+    assert p.total == 6_717_867_520
+    # 8.0 GB - 1.5 GB - 3,782,688,768 - 0.6 GB - 187,695,104 = 1,929,616,128 = 3,680.4 positions
+    assert (p.fits, p.max_context) == (False, 3680)
     assert p.needs_int8_tower is False  # it has one
 
 
@@ -77,7 +77,7 @@ def test_everything_on_80_gb(precision: str) -> None:
 # above; fp16 on a T4: 16.0 - 0.5 GB - 2 x 6,476,005,376 - 2 x 131,072,000 - 2 x 310,378,496 -
 # 285,736,960 - 0.6 GB - 187,695,104 = 591,656,192 = 1,128.5 positions.
 LONGEST = {
-    "orin-nano-8gb": {"fp16": 0, "w8a8": 0, "int8": 0, "int4": 3180},
+    "orin-nano-8gb": {"fp16": 0, "w8a8": 0, "int8": 0, "int4": 3680},
     "orin-nx-16gb": {"fp16": 0, "w8a8": 4096, "int8": 4096, "int4": 4096},
     "agx-orin": dict.fromkeys(("fp16", "w8a8", "int8", "int4"), 4096),
     "t4": {"fp16": 1128, "w8a8": 4096, "int8": 4096, "int4": 4096},
@@ -96,7 +96,7 @@ def test_the_longest_context(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("context", "fits"), [(1, True), (3179, True), (3180, True), (3181, False), (4096, False)]
+    ("context", "fits"), [(1, True), (3679, True), (3680, True), (3681, False), (4096, False)]
 )
 def test_a_context_fits_up_to_the_longest(context: int, fits: bool) -> None:
     p = predict(PULSE_7B, DEVICES["orin-nano-8gb"], BY_NAME["int4", "gpu"], context)

@@ -14,7 +14,7 @@ from support.paths import PROGRAM
 SECONDS = 60  # that a command may take on a busy machine
 
 
-def command(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+def command(*arguments: object, **options: Any) -> subprocess.CompletedProcess[Any]:
     """Run `pulse-edge` to its end."""
     words = [str(a) for a in (PROGRAM, *arguments)]
     settings: dict[str, Any] = {"capture_output": True, "text": True, "timeout": SECONDS}

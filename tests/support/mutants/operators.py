@@ -47,6 +47,9 @@ ARITHMETIC: dict[type[ast.operator], tuple[str, str]] = {
     ast.BitXor: ("^", "|"),
 }
 
+# Keyword arguments that tell people and tools something, or guard against our own mistakes.
+UNSEEN = ("metadata", "strict", "help", "stacklevel")
+
 
 @dataclass(frozen=True)
 class Mutant:
@@ -117,7 +120,8 @@ def _compiles(source: str) -> bool:
 
 class _Walk:
     """Finds the edits of a file. Left out: docstrings, annotations, imports, decorators, protocols,
-    and the text of messages (strings inside `raise`, f-strings)."""
+    the text of messages (strings inside `raise`, f-strings), keywords of `UNSEEN`, and arguments of
+    `reshape`, to which any negative number is -1 and any other shape an error at once."""
 
     def __init__(self, source: str) -> None:
         self._source = source
@@ -135,10 +139,14 @@ class _Walk:
             return
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             return
+        if isinstance(node, ast.keyword) and node.arg in UNSEEN:
+            return
         yield from self._here(node, message)
         message = message or isinstance(node, ast.Raise)
         for name, value in ast.iter_fields(node):
             if name in ("decorator_list", "annotation", "returns", "type_params"):
+                continue
+            if name == "args" and _is_reshape(node):
                 continue
             children = value if isinstance(value, list) else [value]
             for child in children:
@@ -269,6 +277,10 @@ def _deletion(node: ast.AST) -> Iterator[_Edit]:
     if effect and isinstance(node, ast.stmt):
         kind = "raise" if isinstance(node, ast.Raise) else "statement"
         yield _replace(node, "pass", f"{kind} -> pass")
+
+
+def _is_reshape(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".reshape")
 
 
 def _is_none(node: ast.expr) -> bool:
