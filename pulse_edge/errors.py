@@ -1,7 +1,7 @@
 """The one exception family.
 
 Every mistake that a user can make ends in a `PulseEdgeError`. Its message is one line that says the
-value, what was expected, and the next step. `cli/main.py` prints it, and nothing else does.
+value, what was expected, and the next step. `cli/process.py` prints it, and nothing else does.
 """
 
 

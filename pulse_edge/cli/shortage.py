@@ -11,9 +11,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from pulse_edge.cli.signals import NO_MEMORY
 from pulse_edge.errors import EngineError, PulseEdgeError
 
-EXIT_CODE = 12
+EXIT_CODE = NO_MEMORY
 # Bytes of address space below which Python's own libraries crash instead of raising: numpy needs
 # as much with one thread.
 LEAST = 200 << 20
@@ -61,6 +62,11 @@ def shortage(error: BaseException) -> str | None:
     if isinstance(error, EngineError | ImportError | SystemError) and _near_limit():
         return f"{error}; perhaps for lack of memory: {ADVICE}"
     return None
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether memory was lacking, whoever says so."""
+    return "memory" in str(error) or shortage(error) is not None
 
 
 def _is_sign(error: BaseException) -> bool:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 FIRST = 128  # an exit code is this and the signal's number, as shells have it
 GRACE = 2.0  # seconds for clearing away, in which further signals change nothing
 AGAIN = 0.01  # seconds until an exception that was lost is raised again
+NO_MEMORY = 12  # exit code, as in `EXIT_CODES`
 WORDS = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "hung up"}
 
 
@@ -95,12 +96,22 @@ class Signals:
             os._exit(self.code)
 
     def _keep(self, lost: sys.UnraisableHookArgs) -> None:
-        """Raise a signal's exception again that Python has dropped, as it does in finalizers."""
+        """Raise a signal's exception again that Python has dropped, as it does in finalizers.
+
+        A thread that found no memory to begin ends the process: whoever started it waits for ever.
+        """
+        if issubclass(lost.exc_type, MemoryError) and _is_start_of_thread(lost.object):
+            os.write(2, b"error: not enough memory to start a thread\n")
+            os._exit(NO_MEMORY)
         if not issubclass(lost.exc_type, (KeyboardInterrupt, Terminated)):
             sys.__unraisablehook__(lost)
         elif hasattr(signal, "setitimer"):
             signal.signal(signal.SIGALRM, lambda *_: self._raise())
             signal.setitimer(signal.ITIMER_REAL, AGAIN)
+
+
+def _is_start_of_thread(thing: object) -> bool:
+    return getattr(thing, "__name__", None) == "_bootstrap"  # of `threading.Thread`
 
 
 signals = Signals()

@@ -169,3 +169,37 @@ def test_an_import_that_lacks_memory_says_it(module: str, failure: str, tmp_path
     assert done.stderr.startswith("error: ")
     assert "memory" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_thread_that_finds_no_memory_to_begin_ends_the_process(tmp_path: Path) -> None:
+    """Python's `Thread.start` would wait for it for ever."""
+    script = """
+        import threading
+        from pulse_edge.cli.status import Status
+
+        class Starved(threading.Thread):
+            def _bootstrap(self):
+                raise MemoryError
+
+        Status.__enter__ = lambda _: Starved(daemon=True).start()
+    """
+    done = command("info", env=environment_with(tmp_path, script))
+    assert (done.returncode, done.stdout) == (12, "")
+    assert done.stderr == "error: not enough memory to start a thread\n"
+
+
+def test_libraries_loaded_by_half_are_not_taken_down(tmp_path: Path) -> None:
+    """What runs at exit may crash after a lack of memory, and does not run."""
+    script = """
+        import atexit, os
+        from pulse_edge.cli.status import Status
+
+        def lack(_):
+            raise MemoryError
+
+        atexit.register(os.abort)
+        Status.__enter__ = lack
+    """
+    done = command("info", env=environment_with(tmp_path, script))
+    assert (done.returncode, done.stdout) == (12, "")
+    assert done.stderr.startswith("error: not enough memory; ")

@@ -289,8 +289,8 @@ def test_a_question_may_ask_for_a_signature_and_a_log(
     page = tmp_path / "page.png"
     Image.new("RGB", (60, 60), "white").save(page)
     log = tmp_path / "audit.jsonl"
-    asked = ("ask", page, "-m", path, "--max-new-tokens", 2, "--json", "--alpha", "drop")
-    asked += ("--trusted-keys", signer.trusted, "--audit", log)
+    asked = ["ask", page, "-m", path, "--max-new-tokens", 2, "--json", "--alpha", "drop"]
+    asked += ["--trusted-keys", signer.trusted, "--audit", log]
     assert "it has no signature" in refused(capsys, 4, *asked)
     signer.sign(path)
     code, out, _ = run(capsys, *asked)

@@ -67,6 +67,7 @@ def ends(name: str, done: subprocess.CompletedProcess[str]) -> None:
 @pytest.mark.parametrize(
     ("name", "module"),
     [
+        ("SIGINT", "pulse_edge.cli.process"),
         ("SIGINT", "pulse_edge.cli.registry"),
         ("SIGINT", "click"),
         ("SIGTERM", "click"),

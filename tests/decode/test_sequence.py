@@ -114,6 +114,20 @@ def test_a_prompt_that_does_not_fit_changes_nothing(sequence: Sequence, length: 
     filled(sequence, *range(1, CAPACITY))
 
 
+def test_a_page_of_one_token_is_read(sequence: Sequence) -> None:
+    """Its only row is the first after those of the embedding table."""
+    engine = sequence.engine
+    width = engine.rows(np.array([5])).shape[-1]
+    features = np.random.default_rng(0).normal(0, 1, (1, 1, width)).astype(np.float32)
+    prompt = render((1, IMAGE, 5), -9, np.array([engine.table_rows]))
+    sequence.rewind_to(prompt)
+    logits = sequence.prefill(prompt, features).copy()
+    sequence.rewind(0)
+    sequence.rewind_to(prompt)
+    other = sequence.prefill(prompt, 2 * features)
+    assert not np.allclose(logits, other)
+
+
 # --- what goes wrong -----------------------------------------------------------------------------
 
 

@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pulse_edge.assets import RATE_QUESTION, REPORT_QUESTION
+from pulse_edge.bundle.manifest import TOKENIZER
 from pulse_edge.errors import ExportError
 from pulse_edge.page.tokens import token_count
-from pulse_edge.text.template import IMAGE
+from pulse_edge.simulation.cases import heldout_case
+from pulse_edge.text.template import IMAGE, PromptBuilder
 
 pytest.importorskip("onnx", reason="exporting needs pulse-edge[export]")
 from pulse_export.checkpoint import Checkpoint
@@ -96,6 +99,7 @@ def test_bytes_of_a_weight(name: str, bytes_: float) -> None:
     assert storage.bits == {"fp32": 32, "fp16": 16, "int4": 4}.get(name, 8)
     assert storage.quantized == (storage.bits < 16)
     assert storage.rounds_inputs == (name == "w8a8")
+    assert storage.stored_twice == (name in ("fp16", "w8a8"))  # as was measured with TensorRT
 
 
 # -- the cache
@@ -207,6 +211,32 @@ def test_the_same_pages_are_drawn_every_time(checkpoint: Path, tmp_path: Path) -
     samples = read_samples(checkpoint, Checkpoint(checkpoint).spec, 3, tmp_path)
     order = np.random.Generator(np.random.PCG64(0)).permutation(8)[:3]
     assert [int(Path(sample.name).stem) for sample in samples] == sorted(order.tolist())
+
+
+def test_pages_alone_get_these_questions(checkpoint: Path, tmp_path: Path) -> None:
+    questions = [
+        REPORT_QUESTION,
+        RATE_QUESTION,
+        "What is the rhythm?",
+        "Are there ST segment changes?",
+        "Is there a conduction abnormality?",
+        REPORT_QUESTION,
+    ]
+    for number in range(6):
+        picture(number).save(tmp_path / f"{number}.png")
+    spec = Checkpoint(checkpoint).spec
+    template = PromptBuilder.of(spec, checkpoint / TOKENIZER)
+    samples = list(read_samples(checkpoint, spec, 6, tmp_path))
+    assert [list(s.ids) for s in samples] == [template.first_turn(q) for q in questions]
+
+
+def test_without_pages_they_are_simulated_from_a_seed_of_their_own(checkpoint: Path) -> None:
+    """7070: neither training's nor the accuracy gate's."""
+    spec = Checkpoint(checkpoint).spec
+    for number, sample in enumerate(read_samples(checkpoint, spec, 2)):
+        case = heldout_case(number, 7070)
+        assert sample.page.tobytes() == case.image.tobytes()
+        assert sample.page.tobytes() != heldout_case(number).image.tobytes()
 
 
 def test_a_conversation_is_cut_where_the_context_ends(checkpoint: Path, tmp_path: Path) -> None:

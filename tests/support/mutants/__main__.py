@@ -9,10 +9,10 @@ The run works in copies of the tree. It exits with 1 if fewer than `--floor` per
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 from support.mutants.clean import copy_tree, run_clean
@@ -29,7 +29,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=16, help="of the sample")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--floor", type=float, default=0, help="per cent that must be killed")
-    parser.add_argument("--json", type=Path, help="write every verdict to this file")
+    parser.add_argument("--json", type=Path, help="add a line for each verdict to this file")
     return parser.parse_args()
 
 
@@ -60,41 +60,24 @@ def table(verdicts: list[Verdict]) -> str:
     return "\n".join(lines)
 
 
-def record(verdicts: list[Verdict]) -> list[dict[str, object]]:
-    """Verdicts as JSON."""
-    return [
-        {
-            "file": v.mutant.file,
-            "line": v.mutant.line,
-            "text": v.mutant.text,
-            "change": v.mutant.change,
-            "outcome": v.outcome,
-            "tests": v.tests,
-            "seconds": round(v.seconds, 2),
-        }
-        for v in verdicts
-    ]
-
-
 def main() -> int:
     options = arguments()
     end = None if options.all else time.monotonic() + 60 * options.minutes
     files, tests = chosen(options.all)
-    with tempfile.TemporaryDirectory() as scratch:
+    log = options.json.open("a", encoding="utf-8") if options.json else None
+    with tempfile.TemporaryDirectory() as scratch, log or nullcontext():
         trees = [copy_tree(Path(scratch) / str(i)) for i in range(options.workers)]
         clean = run_clean(trees[0], tests, options.workers)
         print(f"{len(clean.seconds)} tests pass without a fault", file=sys.stderr)
         for test in clean.failed:
             print(f"left out, because it fails without a fault: {test}", file=sys.stderr)
-        hunt = Hunt(files, clean, trees, end)
+        hunt = Hunt(files, clean, trees, end, log)
         verdicts = hunt.run(options.seed)
     for verdict in verdicts:
         if verdict.outcome == SURVIVED:
             print(verdict.mutant.diff((ROOT / verdict.mutant.file).read_text("utf-8")))
     print(table(verdicts))
     print(f"{len(hunt.equivalent)} equivalent mutants were not run, {hunt.left} had no time")
-    if options.json:
-        options.json.write_text(json.dumps(record(verdicts), indent=1))
     killed = sum(v.outcome != SURVIVED for v in verdicts)
     return int(100 * killed < options.floor * len(verdicts))
 

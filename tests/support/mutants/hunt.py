@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import queue
 import random
 import subprocess
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TextIO
 
 from support.mutants import nursery
 from support.mutants.clean import CleanRun, environment
@@ -34,6 +36,18 @@ class Verdict:
     tests: int
     seconds: float
 
+    def record(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "file": self.mutant.file,
+            "line": self.mutant.line,
+            "text": self.mutant.text,
+            "change": self.mutant.change,
+            "outcome": self.outcome,
+            "tests": self.tests,
+            "seconds": round(self.seconds, 2),
+        }
+
 
 class Hunt:
     """A run over files.
@@ -44,7 +58,12 @@ class Hunt:
     """
 
     def __init__(
-        self, files: dict[str, str], clean: CleanRun, trees: list[Path], end: float | None
+        self,
+        files: dict[str, str],
+        clean: CleanRun,
+        trees: list[Path],
+        end: float | None,
+        log: TextIO | None = None,
     ) -> None:
         """
         Args:
@@ -52,7 +71,10 @@ class Hunt:
             clean: the tests without a fault.
             trees: a copy of the tree for each worker.
             end: by the monotonic clock, None for no end.
+            log: gets a line of JSON for each verdict at once, so that a run that is stopped has
+                not been for nothing.
         """
+        self._log = log
         self._files = files
         self._clean = clean
         self._trees = trees
@@ -97,7 +119,11 @@ class Hunt:
                     mutant = waiting.get_nowait()
                 except queue.Empty:
                     break
-                verdicts.append(self._verdict(process, mutant))
+                verdict = self._verdict(process, mutant)
+                verdicts.append(verdict)
+                if self._log:
+                    self._log.write(json.dumps(verdict.record()) + "\n")
+                    self._log.flush()
                 if len(verdicts) % STEP == 0:
                     print(f"{len(verdicts)} of {len(self._mutants)}", file=sys.stderr)
             if process.stdin:
