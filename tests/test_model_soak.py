@@ -12,7 +12,7 @@ from typing import Any
 import pulse_edge
 from pulse_edge.errors import ImageError, ParameterError, QueueTimeoutError
 
-from support.requests import Q1, Q2, encoded, fresh, page
+from support.requests import Q1, Q2, encoded, fresh, page, settled
 
 THREADS = 8
 OPERATIONS = 200  # of each thread
@@ -118,7 +118,7 @@ def test_eight_threads(bundle: Path, model: pulse_edge.Model) -> None:
             each.result(SECONDS)
     assert sum(soak.done.values()) == THREADS * OPERATIONS
     assert min(soak.done.values()) > 50
-    assert model.worker.unfinished == frozenset()
+    assert settled(model.worker)
     model.forget()
     for i in range(len(soak.pages)):
         soak.ask(i, Q1)

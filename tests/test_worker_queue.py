@@ -22,7 +22,7 @@ from pulse_edge.page import preparation
 from pulse_edge.page.views import preprocess
 from pulse_edge.params import Patience
 
-from support.requests import LONG, Q1, Q2, fresh, page, usable
+from support.requests import LONG, Q1, Q2, fresh, page, settled, usable
 
 PATIENCE = 60  # seconds
 SHORT = 0.02
@@ -187,7 +187,7 @@ def test_a_withdrawn_request_runs_nothing_and_holds_nothing(
     finally:
         gc.enable()
     busy.end()
-    assert model.worker.unfinished == frozenset()
+    assert settled(model.worker)
     model.forget()  # the worker has passed them
     for stream in streams:
         assert list(stream) == []
@@ -233,7 +233,7 @@ def test_many_that_ask_only_an_idle_model(
 
     answered = sum(pool.map(ask, range(8)))
     assert 1 <= answered <= 200
-    assert model.worker.unfinished == frozenset()
+    assert settled(model.worker)
 
 
 # --- legal values --------------------------------------------------------------------------------

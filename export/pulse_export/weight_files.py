@@ -148,7 +148,7 @@ def _tensors(file: Path, listed_in: str = "") -> Iterator[tuple[str, StoredTenso
         reason = f"though {listed_in} lists it" if listed_in else "or a link that leads nowhere"
         raise CheckpointError(f"{file}: missing, {reason}; get it again") from None
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{file}: truncated or not safetensors ({error})") from None
+        raise CheckpointError(f"{file}: truncated or not safetensors ({error!s:.200})") from None
     if metadata.get("format") not in FORMATS:
         raise CheckpointError(
             f"{file}: its format is {metadata['format']!r:.60}, supported is 'pt'; "

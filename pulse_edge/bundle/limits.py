@@ -17,6 +17,7 @@ from pulse_edge.bundle.spec import ImageSpec, ModelSpec, TextSpec, VisionSpec
 
 LARGEST_MANIFEST = 1 << 20  # bytes; PULSE-7B's takes 3 kB
 LONGEST_TEXT = 10_000  # characters
+LONGEST_NAME = 255  # bytes of a file's name, as file systems have it
 MOST_FILES = 1_000
 MOST_GRIDS = 64
 MOST_TILES = 64  # of a page; PULSE-7B's has 4
@@ -71,10 +72,12 @@ class ListedFile(Protocol):
 
 
 def text_problems(record: Any) -> Iterator[str]:
-    """Texts that are too long, anywhere in a record."""
+    """Texts that are too long or no Unicode, anywhere in a record."""
     for name, text in _texts(dataclasses.asdict(record), ""):
         if len(text) > LONGEST_TEXT:
             yield f"{name} has {len(text):,} characters, over {LONGEST_TEXT:,}"
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            yield f"{name!r:.60} holds half a character: {text!r:.60}"
 
 
 def is_digest(text: str) -> bool:
@@ -91,6 +94,9 @@ def file_problems(files: Sequence[ListedFile]) -> Iterator[str]:
         if entry.path.casefold() in names:
             yield f"files lists {entry.path!r:.60} twice"
         names.add(entry.path.casefold())
+        length = len(entry.path.encode(errors="surrogatepass"))
+        if length > LONGEST_NAME:
+            yield f"files lists a name of {length} bytes, over {LONGEST_NAME}"
         if not 0 <= entry.size <= LARGEST_FILE:
             yield f"files says that {entry.path!r:.60} has {entry.size} bytes"
         if entry.size > LARGEST_PARSED and not entry.path.endswith(WEIGHTS):

@@ -147,3 +147,21 @@ def test_listed_names_are_plain(bundle: Path, tmp_path: Path, name: str) -> None
     edit_manifest(copy, lambda m: m["files"][0].update(path=name))
     with pytest.raises(BundleError, match="not a plain file name"):
         open_bundle(copy)
+
+
+@pytest.mark.parametrize("name", ["x" * 256, "\u00e9" * 128, "x" * 5000, "a/" * 200])
+def test_no_file_system_has_such_a_name(manifest: dict[str, Any], name: str) -> None:
+    message = refused(manifest, lambda m: m["files"][0].update(path=name))
+    assert "files lists a name of" in message
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\udfffb", "\udc00\ud800"])
+@pytest.mark.parametrize("place", ["system", "name"])
+def test_half_a_character_is_no_text(manifest: dict[str, Any], place: str, text: str) -> None:
+    part = manifest["model"]["prompt"] if place == "system" else manifest["checkpoint"]
+    key = next(key for key, value in part.items() if isinstance(value, str))
+
+    def change(data: dict[str, Any]) -> None:
+        (data["model"]["prompt"] if place == "system" else data["checkpoint"])[key] = text
+
+    assert "holds half a character" in refused(manifest, change)

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +56,9 @@ def in_child(work: Callable[[], object], folder: Path, seconds: float, silent: b
             break
         if time.monotonic() >= end:
             killed = True
-            os.killpg(child, signal.SIGKILL)
+            os.kill(child, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it leads no group yet
+                os.killpg(child, signal.SIGKILL)
         time.sleep(0.001)
     return Ended(
         code=os.waitstatus_to_exitcode(status),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from pulse_edge.cancellation import Cancellation
 from pulse_edge.page.preparation import Preparation, PreparedPage, pending_page
 from pulse_edge.page.source import ImageSource
 from pulse_edge.params import Patience
+from pulse_edge.worker import Worker
 
 Q1 = "What is the rate?"
 Q2 = "What is the rhythm?"
@@ -54,3 +56,11 @@ def prepared(image: ImageSource, spec: ModelSpec) -> PreparedPage:
     """An image as the tower of a model takes it."""
     how = Preparation(spec)
     return pending_page(image).prepare(how, None, Stopwatch(), Patience(None), Cancellation())
+
+
+def settled(worker: Worker) -> bool:
+    """Whether all requests of a worker have ended; waits for those that end at this moment."""
+    deadline = time.monotonic() + 10
+    while worker.unfinished and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return not worker.unfinished

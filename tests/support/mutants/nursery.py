@@ -91,6 +91,7 @@ def _outcome(child: int, seconds: float) -> str:
             _end_group(child)
             return SURVIVED if status == 0 else KILLED
         time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
     _end_group(child)
     os.waitpid(child, 0)
     return TIMEOUT
