@@ -160,7 +160,8 @@ class Checkpoint:
 
         A tied checkpoint gives the embeddings for `lm_head.weight`.
         """
-        return _float32(self._raw(self._names[EMBEDDING if name not in self._names else name]))
+        tied = name == HEAD and HEAD not in self._names
+        return _float32(self._raw(self._names[EMBEDDING if tied else name]))
 
     def elements(self, name: str) -> int:
         return math.prod(self._where[self._names[name]].shape)

@@ -19,6 +19,7 @@ from pulse_edge.errors import CheckpointError
 from pulse_export.checkpoint import Checkpoint
 
 from support.damage import edit, refused
+from support.fixture_types import Checkpoints
 
 PUBLISHED = "LlavaLlamaForCausalLM"
 
@@ -402,3 +403,18 @@ def test_weights_too_large_for_half_precision_are_refused(
             export(copy, tmp_path / "int8", precision="int8")
     else:
         export(copy, tmp_path / "int8", precision="int8")
+
+
+@pytest.mark.parametrize("name", ["image_newlin", "embed_tokens.weightX", "nothing", ""])
+@pytest.mark.parametrize("tied", [False, True])
+def test_an_unknown_tensor_is_not_the_embeddings(
+    checkpoints: Checkpoints, tied: bool, name: str
+) -> None:
+    """Only a tied head is."""
+    checkpoint = Checkpoint(checkpoints(tied=tied))
+    with pytest.raises(KeyError):
+        checkpoint.tensor(name)
+    same = np.array_equal(
+        checkpoint.tensor("lm_head.weight"), checkpoint.tensor("embed_tokens.weight")
+    )
+    assert same == tied

@@ -7,6 +7,7 @@ checkpoint, under a new seal. So everything that is checked before the compariso
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from support.fixture_types import Bundles, Checkpoints
 from support.manifests import edit_manifest
 
 pytest.importorskip("onnx", reason="verify --against needs pulse-edge[export]")
+from pulse_export import verify
 from pulse_export.checkpoint import Checkpoint
 from pulse_export.pipeline import export
 from pulse_export.verify import FP32_BAR, Report, compare, kl_divergence, prompt_ids
@@ -39,6 +41,7 @@ PROJECTOR = "model.mm_projector.2.bias"
 NORM = "model.norm.weight"
 HEAD = "lm_head.weight"
 TOKENS = 6
+PAGE = "44413f2cca94b0b02d99e4b9f957ad6036f09bb0e04ea9edf83b6eb065b813c5"  # SHA-256 of its pixels
 
 
 def checkpoint_with(folder: Path, source: Path, change: Change) -> Path:
@@ -113,6 +116,12 @@ def test_the_command_ends_with_0(
     code, out, err = exit_code(capsys, bundle, "--against", checkpoint, "--tokens", 2)
     assert (code, err) == (0, "")
     assert "PASSED (fp32): features and logits are within 0.0001" in out
+
+
+def test_a_sound_bundle_with_newlines_passes(bundles: Bundles, checkpoints: Checkpoints) -> None:
+    """`spatial_unpad` puts a learned row behind each row of patches."""
+    found = report(bundles(merge="spatial_unpad"), checkpoints(merge="spatial_unpad"))
+    assert (found.passed, found.diverged_at) == (True, None)
 
 
 @pytest.mark.parametrize("factor", [1 + 1e-5, 1 - 1e-5])
@@ -326,6 +335,15 @@ def test_a_shorter_context_is_the_same_model(checkpoint: Path, tmp_path: Path) -
 def test_another_engine(bundle: Path, checkpoint: Path) -> None:
     with pytest.raises(EngineError, match="engine tensorrt does not run"):
         compare(open_bundle(bundle), checkpoint, None, 2, 1, engine="tensorrt")
+
+
+def test_the_page_that_is_drawn_for_it() -> None:
+    """Fixed, so that figures of two days compare."""
+    page = verify.test_page()
+    assert (page.size, page.mode) == ((550, 425), "RGB")
+    colours = {colour: count for count, colour in page.getcolors() or []}
+    assert colours.keys() == {(255, 255, 255), (255, 200, 200), (0, 0, 0)}
+    assert hashlib.sha256(page.tobytes()).hexdigest() == PAGE
 
 
 def test_a_page_of_ones_own_and_progress(bundle: Path, checkpoint: Path) -> None:
