@@ -41,7 +41,7 @@ FLOORS = {
     "pulse_edge/engines/native": 70,  # needs a C++ compiler, for the emulation
     "pulse_edge/evaluate": 80,
     "pulse_edge/measure": 80,
-    "pulse_edge/page": 95,
+    "pulse_edge/page": 93,
     "pulse_edge/simulation": 92,
     "pulse_edge/text": 95,
 }
