@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pulse_edge.bundle.limits import model_problem
 from pulse_edge.bundle.manifest import TOKENIZER, CheckpointInfo
 from pulse_edge.errors import CheckpointError
 from pulse_export.config import architecture, hf_spec, is_tied, published_spec, tower_name
@@ -71,6 +72,8 @@ class Checkpoint:
         spec = (published_spec if published else hf_spec)(config, self.path, template)
         text = fitted_to_tokenizer(spec.text, self.path, self.path / TOKENIZER)
         self.spec = replace(spec, text=text)
+        if problem := model_problem(self.spec):  # no bundle with it would load
+            raise CheckpointError(f"{self.path}: {problem}; expected a LLaVA checkpoint's values")
         self.tied = is_tied(config)
         self._where = index_tensors(self.path)
         layout = LAYOUTS[self.architecture]

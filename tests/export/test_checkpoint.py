@@ -418,3 +418,11 @@ def test_an_unknown_tensor_is_not_the_embeddings(
         checkpoint.tensor("lm_head.weight"), checkpoint.tensor("embed_tokens.weight")
     )
     assert same == tied
+
+
+def test_a_model_that_no_bundle_may_hold_is_refused_before_any_work(tmp_path: Path) -> None:
+    path = tiny.make_checkpoint(tmp_path / "checkpoint")
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 0.5}))
+    with pytest.raises(CheckpointError, match=r"model\.text\.eps is 0\.5, outside"):
+        Checkpoint(path)
