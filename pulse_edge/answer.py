@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pulse_edge.bundle.manifest import NOTICE
+from pulse_edge.deadline import DeadlineReport
+from pulse_edge.decode.logprobs import TokenLogprob
 from pulse_edge.decode.result import FinishReason, Generation
 from pulse_edge.page.preparation import PendingPage
-from pulse_edge.params import GenerationParams, Patience
+from pulse_edge.params import GenerationParams, Terms
 
 STAGES = ("decode_image", "preprocess", "vision", "prefill")
 
@@ -25,7 +27,8 @@ class Request:
     prompt: str  # the same as text, for provenance
     page: PendingPage | None
     params: GenerationParams
-    patience: Patience = field(default_factory=lambda: Patience(None))
+    terms: Terms = field(default_factory=Terms)
+    generates: bool = True  # False: only the page is prefilled
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,10 @@ class Timings:
     """Wall-clock seconds of work. Stages that were not needed (the page is known already) are 0.
 
     `ttft` and `total` count the page's preparation and then everything from the request's turn on.
-    They leave out the waits for other requests, and reading the file.
+    They leave out the waits for other requests, which are `queued`, and reading the file.
 
     Args:
+        queued: seconds that the request waited for others.
         decode_image: image file to RGB pixels.
         preprocess: pixels to normalised views.
         vision: views to features.
@@ -80,6 +84,7 @@ class Timings:
     ttft: float | None
     tpot: float | None
     total: float
+    queued: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -90,10 +95,12 @@ class Answer:
         text: stripped of white space at both ends, without the stop string.
         token_ids: generated, without the end token.
         finish_reason: `eos`, `stop` (a stop string), `length` (`max_new_tokens`), `context` (the
-            cache is full) or `cancelled`.
+            cache is full), `deadline` (time was up) or `cancelled`.
         usage: token counts.
         timings: seconds.
         provenance: what produced it, JSON-ready.
+        deadline: what became of the request's deadline; None if it had none.
+        logprobs: of each of `token_ids`; None without `GenerationParams.logprobs`.
         notice: that it is for research only.
     """
 
@@ -103,6 +110,8 @@ class Answer:
     usage: Usage
     timings: Timings
     provenance: dict[str, Any]
+    deadline: DeadlineReport | None = None
+    logprobs: tuple[TokenLogprob, ...] | None = None
     notice: str = NOTICE
 
     def __str__(self) -> str:
@@ -118,13 +127,18 @@ class Stopwatch:
 
     Args:
         clock: seconds since any moment; the one that `Generation.clock` is.
+
+    Attributes:
+        reached: the stages that have begun, in order.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
         self._stages = dict.fromkeys(STAGES, 0.0)
-        self._prepared = 0.0  # seconds of work before the turn
-        self._turn = 0.0
+        self._created = clock()
+        self._worked = 0.0  # seconds of work before this turn
+        self._turn: float | None = None  # when it began
+        self.reached: list[str] = []
 
     @contextmanager
     def preparing(self) -> Iterator[None]:
@@ -133,15 +147,23 @@ class Stopwatch:
         try:
             yield
         finally:
-            self._prepared += self._clock() - start
+            self._worked += self._clock() - start
 
     def begin_turn(self) -> None:
         """Count everything from now on."""
         self._turn = self._clock()
 
+    def end_turn(self) -> None:
+        """Count nothing until the next turn."""
+        if self._turn is not None:
+            self._worked += self._clock() - self._turn
+        self._turn = None
+
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Add the seconds spent inside to one of `STAGES`."""
+        if name not in self.reached:
+            self.reached.append(name)
         start = self._clock()
         try:
             yield
@@ -154,7 +176,8 @@ class Stopwatch:
         Args:
             out: what its decode loop did, by the same clock.
         """
-        start = self._turn - self._prepared
+        now = self._clock()
+        start = (now if self._turn is None else self._turn) - self._worked
         first = out.first_token_at
         last = out.last_token_at
         count = len(out.tokens) + (out.finish_reason == "eos")
@@ -168,5 +191,6 @@ class Stopwatch:
             detokenise=out.detokenise_seconds,
             ttft=None if first is None else first - start,
             tpot=tpot,
-            total=self._clock() - start,
+            total=now - start,
+            queued=max(0.0, start - self._created),
         )

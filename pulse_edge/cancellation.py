@@ -1,4 +1,4 @@
-"""Cancels a request, also in the middle of a call that takes seconds."""
+"""Cancels or pauses a request, also in the middle of a call that takes seconds."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ from contextlib import contextmanager
 
 class Cancelled(BaseException):
     """Unwinds a request that was cancelled before its first token.
+
+    Not an `Exception`, so that no engine takes it for a failure of its own.
+    """
+
+
+class Paused(BaseException):
+    """Unwinds a request that gives way to another one, and goes on later.
 
     Not an `Exception`, so that no engine takes it for a failure of its own.
     """

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from pulse_edge.answer import Answer, Request
 from pulse_edge.delivery import Delivery
 from pulse_edge.errors import ParameterError
 from pulse_edge.page.preparation import PendingPage
-from pulse_edge.params import GenerationParams, Patience
+from pulse_edge.params import GenerationParams, Priority, Terms
 from pulse_edge.stream import Stream
 from pulse_edge.text.template import PromptBuilder
 
@@ -23,7 +23,11 @@ class Chat:
     """
 
     def __init__(
-        self, template: PromptBuilder, page: PendingPage | None, start: Callable[[Request], Stream]
+        self,
+        template: PromptBuilder,
+        page: PendingPage | None,
+        start: Callable[[Request], Stream],
+        turns: Iterable[tuple[str, str]] = (),
     ) -> None:
         self._template = template
         self._page = page
@@ -31,35 +35,69 @@ class Chat:
         self._ids: list[int] = []
         self._prompt = ""
         self._last: tuple[Request, Delivery] | None = None  # not the stream, which it would hold
+        for question, answer in turns:
+            ids, prompt = self._next(question)
+            said = template.given_answer(answer)
+            self._ids = [*ids, *said]
+            self._prompt = prompt + template.answer_text(said)
 
-    def ask(self, question: str, *, timeout: float | None = None, **params: Any) -> Answer:
+    def ask(
+        self,
+        question: str,
+        *,
+        timeout: float | None = None,
+        deadline_s: float | None = None,
+        best_effort: bool = False,
+        priority: Priority = "interactive",
+        **params: Any,
+    ) -> Answer:
         """The next turn's answer. Takes and raises what `Model.ask` does."""
-        return self.stream(question, timeout=timeout, **params).answer
+        return self._stream(
+            question, Terms(timeout, deadline_s, best_effort, priority), params
+        ).answer
 
-    def stream(self, question: str, *, timeout: float | None = None, **params: Any) -> Stream:
+    def stream(
+        self,
+        question: str,
+        *,
+        timeout: float | None = None,
+        deadline_s: float | None = None,
+        best_effort: bool = False,
+        priority: Priority = "interactive",
+        **params: Any,
+    ) -> Stream:
         """The next turn, lazily.
 
         Args:
             question: not empty.
-            timeout: see `Model.ask`.
+            timeout: see `Model.ask`, as all others.
+            deadline_s: for everything.
+            best_effort: whether a predicted miss is run.
+            priority: of the turn.
             params: fields of `GenerationParams`.
 
         Raises:
             ParameterError: a parameter is wrong, or the turn before is still being read.
         """
+        return self._stream(question, Terms(timeout, deadline_s, best_effort, priority), params)
+
+    def _stream(self, question: str, terms: Terms, params: dict[str, Any]) -> Stream:
         self._settle()
-        template = self._template
-        if self._ids:
-            ids = self._ids + template.next_turn(question)
-            prompt = f"{self._prompt}</s>{template.turn_text(question)}"
-        else:
-            ids = template.first_turn(question, self._page is not None)
-            prompt = template.text(question, self._page is not None)
+        ids, prompt = self._next(question)
         options = GenerationParams.of(params)
-        request = Request(tuple(ids), prompt, self._page, options, Patience(timeout))
+        request = Request(tuple(ids), prompt, self._page, options, terms)
         stream = self._start(request)
         self._last = request, stream.delivery
         return stream
+
+    def _next(self, question: str) -> tuple[list[int], str]:
+        """The conversation with a question more, as ids and as text."""
+        template = self._template
+        if self._ids:
+            ids = self._ids + template.next_turn(question)
+            return ids, f"{self._prompt}</s>{template.turn_text(question)}"
+        shown = self._page is not None
+        return template.first_turn(question, shown), template.text(question, shown)
 
     def _settle(self) -> None:
         """Take the last turn into the conversation."""

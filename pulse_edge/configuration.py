@@ -45,7 +45,7 @@ def configurations() -> tuple[Configuration, ...]:
     """The rules of this device; none if it has no file of them.
 
     Raises:
-        TrustError: a file is malformed, cannot be read, or everyone may write to it.
+        TrustError: a file is malformed, cannot be read, or others than its owner may write to it.
     """
     rules = []
     if os.name == "posix" and (raw := _read_rules(SYSTEM_FILE)) is not None:

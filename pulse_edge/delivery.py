@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 from pulse_edge.answer import Answer
-from pulse_edge.cancellation import Cancellation, Cancelled
+from pulse_edge.cancellation import Cancellation, Cancelled, Paused
+from pulse_edge.deadline import Alarm, Deadline
 from pulse_edge.decode.result import Generation
 from pulse_edge.errors import EngineError, PulseEdgeError
+from pulse_edge.params import Priority
 from pulse_edge.progress import Progress
 
 _T = TypeVar("_T")
@@ -39,6 +42,12 @@ class Delivery:
         self.out = Generation()
         self.answer: Answer | None = None
         self.read = False  # a reader has seen the end
+        self.expired = False  # its deadline has passed
+        self.priority: Priority = "interactive"
+        self.seconds: float | None = None  # of work that it was predicted to take
+        self.usual_s: float | None = None  # that the engine's running call usually takes
+        self._turn_at: float | None = None  # when its turn came
+        self._moved_at = time.monotonic()  # when it last got on
         self.worker = worker
         self._process = os.getpid()
         self._begun = threading.Lock()  # taken by the reader who begins the request
@@ -46,6 +55,8 @@ class Delivery:
         self._ended = False
         self._error: BaseException | None = None
         self._work: Callable[[Delivery], Answer | None] | None = None
+        self._alarm: Alarm | None = None
+        self._at_deadline: Callable[[], Answer | None] | None = None
         self._unfinished: set[Delivery] = set()  # of the worker
         self._texts: list[str] = []
         self._pieces: SimpleQueue[tuple[int, str] | None] = SimpleQueue()  # None is the end
@@ -64,24 +75,42 @@ class Delivery:
         return self._begun.locked()
 
     @property
-    def cancelled(self) -> bool:
-        return self.cancellation.requested
+    def ended(self) -> bool:
+        """Whether nothing will follow."""
+        return self._ended
 
-    def begin(self, start: Callable[[Delivery], None]) -> None:
+    @property
+    def cancelled(self) -> bool:
+        """Whether somebody has cancelled it. A request whose deadline has passed is not."""
+        return self.cancellation.requested and not self.expired
+
+    def begin(self, start: Callable[[Delivery], None], aside: bool = False) -> None:
         """Begin the request, unless another reader has.
 
         Args:
             start: prepares the request and queues it, in this thread. What it raises ends the
                 request; every reader sees the end, and one gets the error.
+            aside: call `start` in a thread of its own, so that a deadline ends the wait for it.
         """
         if not self._begun.acquire(blocking=False):
             return
+        if aside:
+            name = "pulse-edge preparation"
+            work = threading.Thread(target=self._start, args=(start,), name=name, daemon=True)
+            try:
+                work.start()
+            except BaseException as error:
+                self.withdraw(error)
+        else:
+            self._start(start)
+
+    def _start(self, start: Callable[[Delivery], None]) -> None:
         try:
             start(self)
         except Cancelled:
-            self.withdraw()
+            self._expire_waiting() if self.expired else self.withdraw()
         except BaseException as error:
-            if not self.withdraw(error):  # it runs already
+            if not self.withdraw(error) and not self.expired:  # it runs already
                 self.cancel()
                 raise
 
@@ -110,6 +139,36 @@ class Delivery:
         self._error = error
         self.end()
         return True
+
+    def limit(self, deadline: Deadline, answer: Callable[[], Answer | None]) -> None:
+        """End the request when a deadline passes, with what there is of its answer.
+
+        Args:
+            deadline: of the request.
+            answer: makes the answer of a request whose turn has not come. It is called in any
+                thread.
+        """
+        self._at_deadline = answer
+        self._alarm = deadline.watch(self.expire)
+
+    def expire(self) -> None:
+        """The deadline has passed. From any thread; waits for nothing."""
+        self.expired = True
+        self.cancellation.request()
+        self._expire_waiting()
+
+    def _expire_waiting(self) -> None:
+        if self._turn.acquire(blocking=False):
+            self._work = None
+            self._finish_late()
+            self.end()
+
+    def _finish_late(self) -> None:
+        try:
+            if self._at_deadline is not None:
+                self.answer = self._at_deadline()
+        except BaseException as error:
+            self._error = error
 
     def wait_for_turn(self, seconds: float | None) -> bool:
         """Wait until the request's turn comes, or it was withdrawn. Raises like `wait`.
@@ -200,34 +259,73 @@ class Delivery:
         if self._turn.locked():  # withdrawn in the meantime
             self._work = None
             unfinished.discard(self)
+        elif self.expired:
+            self._expire_waiting()
 
     def take_turn(self) -> bool:
         """Whether the request may run now: nobody has withdrawn it."""
         if not self._turn.acquire(blocking=False):
             return False
+        self._turn_at = self._moved_at = time.monotonic()
         self._turns.put(None)
         return True
 
-    def run(self) -> None:
-        """Produce the answer. Raises nothing, and keeps nothing that it needed."""
+    @property
+    def left_s(self) -> float | None:
+        """Predicted seconds of work that are left; None if nothing was predicted."""
+        if self.seconds is None or self._turn_at is None:
+            return self.seconds
+        return max(0.0, self.seconds - (time.monotonic() - self._turn_at))
+
+    def run(self) -> bool:
+        """Produce the answer. Raises nothing, and keeps nothing that it needed.
+
+        Returns:
+            False if the request has given way to another one and must run again. Until then it can
+            be withdrawn, as before its turn.
+        """
         work = self._work
         self._work = None
         try:
-            if work is not None and not self.cancelled:
+            if work is not None and not self.cancellation.requested:
                 self.answer = work(self)
+            elif self.expired:
+                self._finish_late()
+        except Paused:
+            self._work = work
+            self._turn.release()
+            if self.expired:  # before that, so the alarm could not end it
+                self._expire_waiting()
+            elif self.cancelled:
+                self.withdraw()
+            return False
         except BaseException as error:  # also KeyboardInterrupt: a reader raises it
             self._error = error
+        return True
 
     def end(self) -> None:
         """Tell everybody that nothing will follow."""
         self._unfinished.discard(self)
         self._ended = True
+        self._at_deadline = None
+        if self._alarm is not None:
+            self._alarm.stop()
         self._mark_end()
 
     def _mark_end(self) -> None:
         self._turns.put(None)
         self._pieces.put(None)
         self._ends.put(None)
+
+    def expect(self, seconds: float | None) -> None:
+        """A call of the engine begins that usually takes `seconds`; None if nobody knows."""
+        self.usual_s = seconds
+        self._moved_at = time.monotonic()
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since it last got on, before its first token."""
+        return time.monotonic() - self._moved_at
 
     def put(self, piece: str) -> None:
         """Hand a piece of text over. Never waits: an answer is bounded by `max_new_tokens`."""
@@ -243,6 +341,7 @@ class Delivery:
         """`told`, which also raises `Cancelled` once the request is."""
 
         def tell(stage: str, done: int, total: int) -> None:
+            self._moved_at = time.monotonic()
             self.cancellation.check()
             if told:
                 told(stage, done, total)

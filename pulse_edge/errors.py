@@ -59,6 +59,34 @@ class QueueTimeoutError(PulseEdgeError, TimeoutError):
     """A request whose turn did not come within its `timeout`. It was withdrawn and ran nothing."""
 
 
+class QueueFullError(PulseEdgeError):
+    """A request that found the queue full. It was not queued.
+
+    Attributes:
+        retry_after_s: seconds after which a place is likely to be free.
+    """
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineError(PulseEdgeError, TimeoutError):
+    """A request that was predicted to miss its deadline. It was refused, and ran nothing.
+
+    Attributes:
+        predicted_s: seconds that it would take, its wait among them.
+        deadline_s: seconds that it had.
+    """
+
+    exit_code = 13
+
+    def __init__(self, message: str, predicted_s: float, deadline_s: float) -> None:
+        super().__init__(message)
+        self.predicted_s = predicted_s
+        self.deadline_s = deadline_s
+
+
 class CheckpointError(PulseEdgeError):
     """A checkpoint that cannot be exported; raised before any work is done."""
 
@@ -110,6 +138,7 @@ EXIT_CODES = {
     10: "an audit log that cannot be written, or was altered",
     11: "standard output that cannot be written to",
     12: "not enough memory",
+    13: "a deadline that cannot be met",
     129: "ended by SIGHUP",
     130: "ended by Ctrl-C (SIGINT)",
     141: "the reader of standard output has left (SIGPIPE)",

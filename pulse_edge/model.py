@@ -1,43 +1,53 @@
-"""One request, in order: image and question -> text -> `Answer`."""
+"""A model that is loaded: questions about pages in, answers out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pulse_edge.answer import Answer, Request, Stopwatch, Usage
+from pulse_edge.answer import Answer, Request, Stopwatch
 from pulse_edge.assets import EMBEDDED
 from pulse_edge.audit.log import AuditLog, audit_logs
 from pulse_edge.bundle.bundle import Bundle, open_while_hashing
 from pulse_edge.bundle.manifest import TOKENIZER
 from pulse_edge.bundle.trust import CHECKSUM, Verified, check_trust
-from pulse_edge.cancellation import Cancellation, Cancelled
+from pulse_edge.cancellation import Cancellation
 from pulse_edge.chat import Chat
-from pulse_edge.decode.loop import generate
-from pulse_edge.decode.ngrams import Ngrams
-from pulse_edge.decode.result import Generation
-from pulse_edge.decode.sampler import Logits
-from pulse_edge.decode.sequence import Sequence
+from pulse_edge.deadline import Deadline
+from pulse_edge.decode.scoring import OptionScore, checked_options
 from pulse_edge.delivery import Delivery
 from pulse_edge.engines.engine import Engine
 from pulse_edge.engines.options import EngineOptions
 from pulse_edge.engines.registry import open_engine
-from pulse_edge.page.encoder import EncodedPage, PageEncoder
-from pulse_edge.page.preparation import Preparation, PreparedPage, check_alpha, pending_page
+from pulse_edge.errors import DeadlineError, PulseEdgeError
+from pulse_edge.health import Health, examine
+from pulse_edge.look import Look
+from pulse_edge.page.preparation import (
+    PendingPage,
+    Preparation,
+    PreparedPage,
+    check_alpha,
+    pending_page,
+)
 from pulse_edge.page.source import ImageSource
-from pulse_edge.params import AlphaMode, GenerationParams, Patience
+from pulse_edge.panels.panel import Panel
+from pulse_edge.panels.panel_file import default_panel, load_panel
+from pulse_edge.panels.result import Result
+from pulse_edge.panels.run import run_panel
+from pulse_edge.params import AlphaMode, GenerationParams, Priority, Terms
 from pulse_edge.progress import Progress
-from pulse_edge.provenance import provenance
+from pulse_edge.runner import Run, Runner
 from pulse_edge.stream import Stream
-from pulse_edge.text.detokenizer import TextStream
-from pulse_edge.text.template import Prompt, PromptBuilder, render
+from pulse_edge.text.template import PromptBuilder
 from pulse_edge.worker import Worker
 
 T = TypeVar("T")
+# What the worker's thread does for a request. It may have to do it again, after a pause.
+RunWork = Callable[[Run, PreparedPage | None, Delivery], Answer | None]
+KEPT_BYTES = 1 << 30  # by default
 
 
 def load(
@@ -53,6 +63,8 @@ def load(
     expect: str | None = None,
     trusted_keys: str | Path | None = None,
     audit: str | Path | None = None,
+    queue_limit: int | None = None,
+    kept_bytes: int = KEPT_BYTES,
     progress: Progress | None = None,
 ) -> Model:
     """Open a bundle and its engine.
@@ -74,6 +86,9 @@ def load(
             bundle.
         audit: a log file that gets a line for each answer, without text, path or name. An answer
             that cannot be logged is withheld.
+        queue_limit: most requests that wait; one more raises `QueueFullError`. None is any number.
+        kept_bytes: most memory for pages that gave way to others in the KV cache. Such a page is
+            not computed again. Engines on a GPU keep none: to compute it again is as fast.
         progress: called with the progress of slow stages. While the bundle loads, several threads
             call it; during a request, the model's worker thread does.
 
@@ -93,7 +108,7 @@ def load(
         if progress:
             progress("loading", 0, 1)
         loaded = open_engine(opened, options)
-        return Model(opened, loaded, progress, alpha, verified, logs)
+        return Model(opened, loaded, progress, alpha, verified, logs, queue_limit, kept_bytes)
 
 
 class Model:
@@ -111,6 +126,8 @@ class Model:
         alpha: as in `load`.
         verified: how the bundle was checked, for provenance.
         logs: get a line for each answer.
+        queue_limit: as in `load`.
+        kept_bytes: as in `load`.
     """
 
     def __init__(
@@ -121,29 +138,37 @@ class Model:
         alpha: AlphaMode = "white",
         verified: Verified = CHECKSUM,
         logs: tuple[AuditLog, ...] = (),
+        queue_limit: int | None = None,
+        kept_bytes: int = KEPT_BYTES,
     ) -> None:
         spec = bundle.manifest.model
         self.bundle = bundle
         self.engine = engine
         self._preparation = Preparation(spec, alpha)
-        self._eos = spec.text.eos
-        self._progress = progress
-        self._verified = asdict(verified)
-        self._logs = logs
         tokenizer = bundle.read(TOKENIZER)
         self._template = PromptBuilder.of(spec, tokenizer, str(bundle.file(TOKENIZER)))
         self.tokenizer = self._template.tokenizer
-        self._pages = PageEncoder(spec, engine)
-        self._sequence = Sequence(engine)
-        self._ngrams = Ngrams(self.tokenizer.numbers)
-        self.worker = Worker()
+        self.worker = worker = Worker(queue_limit)
+        self.runner = Runner(
+            bundle,
+            engine,
+            self.tokenizer,
+            progress,
+            asdict(verified),
+            logs,
+            kept_bytes,
+            lambda: worker.wanted,
+        )
 
     def ask(
         self,
-        image: ImageSource | None,
+        image: ImageSource | Look | None,
         question: str,
         *,
         timeout: float | None = None,
+        deadline_s: float | None = None,
+        best_effort: bool = False,
+        priority: Priority = "interactive",
         **params: Any,
     ) -> Answer:
         """Answer one question about one page.
@@ -151,10 +176,15 @@ class Model:
         Args:
             image: path, bytes or binary file object of an image (PNG, JPEG, TIFF, BMP, WebP), a PIL
                 image, uint8 pixels [height, width] or [height, width, 1|3|4], a `Recording` or the
-                path of one, which is drawn first; None for a question without a page.
+                path of one, which is drawn first; a `Look`; None for a question without a page.
             question: not empty.
             timeout: seconds to wait for other requests until this one's turn comes; 0 asks only if
                 the model is idle, None waits as long as it takes. It does not bound the answer.
+            deadline_s: seconds for everything, the wait among them. When they are over, the answer
+                is what there is, with `finish_reason` "deadline".
+            best_effort: run also if the deadline is predicted to be missed.
+            priority: `interactive` goes before `background`, whose page gives way between two
+                pieces of its prefill and goes on later.
             params: fields of `GenerationParams`.
 
         Raises:
@@ -162,16 +192,22 @@ class Model:
             ParameterError: the question or a parameter is wrong.
             ContextError: the prompt does not fit the context.
             EngineError: the engine failed, or memory is short.
+            DeadlineError: the deadline would be missed, by the speeds measured so far.
+            QueueFullError: too many requests wait (`queue_limit`).
             QueueTimeoutError: the turn did not come in time. The request was withdrawn.
         """
-        return self.stream(image, question, timeout=timeout, **params).answer
+        terms = Terms(timeout, deadline_s, best_effort, priority)
+        return self._stream(image, question, terms, params).answer
 
     def stream(
         self,
-        image: ImageSource | None,
+        image: ImageSource | Look | None,
         question: str,
         *,
         timeout: float | None = None,
+        deadline_s: float | None = None,
+        best_effort: bool = False,
+        priority: Priority = "interactive",
         **params: Any,
     ) -> Stream:
         """Like `ask`, lazily: iterate for text while it is generated; `.answer` drains the rest.
@@ -179,21 +215,148 @@ class Model:
         A file is read, and a recording drawn, before this returns. When the stream is first read,
         the page is decoded, in the reader's thread, and the request runs.
         """
-        patience = Patience(timeout)
-        options = GenerationParams.of(params)
-        ids = self._template.first_turn(question, image is not None)
-        prompt = self._template.text(question, image is not None)
-        page = None if image is None else pending_page(image)
-        return self._start(Request(tuple(ids), prompt, page, options, patience))
+        terms = Terms(timeout, deadline_s, best_effort, priority)
+        return self._stream(image, question, terms, params)
 
-    def chat(self, image: ImageSource | None) -> Chat:
+    def chat(self, image: ImageSource | Look | None, turns: Iterable[tuple[str, str]] = ()) -> Chat:
         """A conversation about one page, as `ask` takes it; each turn sees the ones before.
 
         The image is read once, here, and decoded by the first turn. Raises `ImageError` if it
         cannot be read.
+
+        Args:
+            image: see `ask`.
+            turns: questions and answers that went before, as text.
         """
-        page = None if image is None else pending_page(image, keep=True)
-        return Chat(self._template, page, self._start)
+        page = None if image is None else _pending(image, keep=True)
+        return Chat(self._template, page, self._start, turns)
+
+    def look(
+        self,
+        image: ImageSource,
+        *,
+        deadline_s: float | None = None,
+        best_effort: bool = False,
+        priority: Priority = "background",
+    ) -> Look:
+        """Prefill a page before anybody asks about it.
+
+        The page is read and decoded here; the rest goes on after this returns. Raises like `ask`.
+
+        Args:
+            image: see `ask`.
+            deadline_s: see `ask`; the prefill ends then.
+            best_effort: see `ask`.
+            priority: see `ask`.
+        """
+        terms = Terms(None, deadline_s, best_effort, priority)
+        page = pending_page(image, keep=True)
+        ids = tuple(self._template.page_only())
+        params = GenerationParams(max_new_tokens=1)
+        request = Request(ids, "", page, params, terms, generates=False)
+        delivery = Delivery(self.worker.thread)
+        run = Run(request, Stopwatch(delivery.out.clock))
+        delivery.begin(partial(self._begin, run))
+        prepared = page.prepared
+        if delivery.ended:
+            error = delivery.take_error()
+            if error is not None or prepared is None:
+                raise error or DeadlineError(
+                    "the deadline passed before the page was decoded", terms.deadline_s or 0.0, 0.0
+                )
+        assert prepared is not None
+        return Look(page, prepared.sha256, delivery, run.predicted_s)
+
+    def score(
+        self,
+        image: ImageSource | Look | None,
+        question: str,
+        options: Iterable[str],
+        *,
+        timeout: float | None = None,
+        deadline_s: float | None = None,
+        best_effort: bool = False,
+        priority: Priority = "interactive",
+    ) -> tuple[OptionScore, ...]:
+        """How likely the model is to give each of several answers. Raises like `ask`.
+
+        Args:
+            image: see `ask`.
+            question: see `ask`.
+            options: 1 to 64 answers, each another one.
+            timeout: see `ask`.
+            deadline_s: see `ask`. When it passes, nothing is returned.
+            best_effort: see `ask`.
+            priority: see `ask`.
+
+        Returns:
+            A score for each option, in order.
+
+        Raises:
+            DeadlineError: also if the deadline passed before all options were scored.
+        """
+        terms = Terms(timeout, deadline_s, best_effort, priority)
+        texts = checked_options(options)
+        request = self._request(image, question, terms, GenerationParams(), generates=False)
+        return self._score(request, texts)
+
+    def panel(
+        self,
+        image: ImageSource | Look,
+        panel: Panel | str | Path | None = None,
+        *,
+        deadline_s: float | None = None,
+        best_effort: bool = False,
+        priority: Priority = "interactive",
+        given: Mapping[str, float] | None = None,
+        cart: Mapping[str, float] | None = None,
+    ) -> Result:
+        """Ask the questions of a panel about one page, which the first one prefills.
+
+        Raises like `ask`.
+
+        Args:
+            image: see `ask`.
+            panel: a panel, its name, or its file; None is the one that suits the checkpoint.
+            deadline_s: seconds for all of it, see `ask`. What is not reached is skipped.
+            best_effort: see `ask`.
+            priority: see `ask`.
+            given: the caller's measurements, by name (`panels.measurements.QUANTITIES`), for the
+                result. The model does not see them.
+            cart: the cart's measurements, likewise.
+
+        Raises:
+            ParameterError: also if the panel or a measurement is wrong.
+        """
+        Terms(None, deadline_s, best_effort, priority)  # refuses what is out of range
+        questions = panel if isinstance(panel, Panel) else self._load_panel(panel)
+        page = cache(lambda: _pending(image, keep=True))
+
+        def ask(question: str, *, max_new_tokens: int, deadline_s: float | None) -> Answer:
+            terms = Terms(None, deadline_s, best_effort, priority)
+            params = GenerationParams(max_new_tokens=max_new_tokens)
+            return self._start(self._request(page(), question, terms, params)).answer
+
+        def score(
+            question: str, options: Iterable[str], *, deadline_s: float | None
+        ) -> tuple[OptionScore, ...]:
+            terms = Terms(None, deadline_s, best_effort, priority)
+            texts = checked_options(options)
+            params = GenerationParams()
+            request = self._request(page(), question, terms, params, generates=False)
+            return self._score(request, texts)
+
+        return run_panel(questions, ask, score, deadline_s=deadline_s, given=given, cart=cart)
+
+    def _load_panel(self, panel: str | Path | None) -> Panel:
+        if panel is None:
+            return default_panel(self.bundle.manifest.checkpoint.name)
+        return load_panel(panel)
+
+    def health(self) -> Health:
+        """Whether the engine still gets on, and how many requests wait."""
+        running = self.worker.running
+        return examine(running, len(self.worker.unfinished - {running}))
 
     def forget(self) -> None:
         """Drop what earlier requests left behind, so that the next one computes everything.
@@ -221,101 +384,119 @@ class Model:
             try:
                 return work(self.engine, cancellation)
             finally:
-                self._sequence.reset()
+                self.runner.sequence.reset()
 
         return self.worker.call(run)
 
     def _forget(self) -> None:
-        self._pages.forget()
-        self._sequence.rewind(0)
-        self._ngrams.forget()
+        self.runner.forget()
+
+    def _stream(
+        self,
+        image: ImageSource | Look | None,
+        question: str,
+        terms: Terms,
+        params: dict[str, Any],
+    ) -> Stream:
+        return self._start(self._request(image, question, terms, GenerationParams.of(params)))
+
+    def _request(
+        self,
+        image: ImageSource | Look | PendingPage | None,
+        question: str,
+        terms: Terms,
+        params: GenerationParams,
+        generates: bool = True,
+    ) -> Request:
+        ids = self._template.first_turn(question, image is not None)
+        prompt = self._template.text(question, image is not None)
+        page = None if image is None else _pending(image)
+        return Request(tuple(ids), prompt, page, params, terms, generates)
 
     def _start(self, request: Request) -> Stream:
-        return Stream(request, partial(self._begin, request), Delivery(self.worker.thread))
+        self.runner.grammars.check(request.params.schema)
+        return Stream(request, self._begin_stream, Delivery(self.worker.thread))
 
-    def _begin(self, request: Request, delivery: Delivery) -> None:
-        """Prepare a request in its reader's thread, and queue it."""
-        watch = Stopwatch(delivery.out.clock)
-        patience = request.patience
+    def _begin_stream(self, request: Request, delivery: Delivery) -> None:
+        self._begin(Run(request, Stopwatch(delivery.out.clock)), delivery)
+
+    def _score(self, request: Request, options: tuple[str, ...]) -> tuple[OptionScore, ...]:
+        delivery = Delivery(self.worker.thread)
+        run = Run(request, Stopwatch(delivery.out.clock))
+        scores: list[OptionScore] = []
+        work = partial(self.runner.score, options, scores)
+        try:
+            delivery.begin(lambda own: self._begin(run, own, work))
+            delivery.wait()
+        except BaseException:
+            delivery.cancel()
+            raise
+        error = delivery.take_error()
+        if error is None and not scores and not delivery.expired:
+            error = PulseEdgeError("the interpreter is exiting; ask the model before that")
+        if error is None and not scores:
+            error = DeadlineError(
+                "the deadline passed before all options were scored; allow more time",
+                run.predicted_s or 0.0,
+                request.terms.deadline_s or 0.0,
+            )
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # its traceback holds this frame, which would hold it in turn
+        return tuple(scores)
+
+    def _begin(self, run: Run, delivery: Delivery, work: RunWork | None = None) -> None:
+        """Prepare a request in its reader's thread, and queue it.
+
+        Args:
+            run: of the request.
+            delivery: of the request.
+            work: what the worker's thread does; None for an answer, or a page's prefill.
+        """
+        request = run.request
+        terms = request.terms
+        self.worker.check_room()
+        if terms.deadline is not None:
+            delivery.limit(terms.deadline, partial(self._at_deadline, run, delivery))
         page = None
         if request.page is not None:
+            known = self.runner.pages.page
             page = request.page.prepare(
-                self._preparation, self._pages.page, watch, patience, delivery.cancellation
+                self._preparation, known, run.watch, terms.patience, delivery.cancellation
             )
-        self.worker.begin(delivery, partial(self._answer, request, page, watch), patience)
+        self._predict(run, page, delivery)
+        if terms.deadline is not None and not terms.best_effort:
+            _check_deadline(terms.deadline, run.predicted_s)
+        patience = None if work is None and not request.generates else terms.patience  # of a look
+        if work is None:
+            work = self.runner.answer if request.generates else self.runner.look
+        self.worker.begin(delivery, partial(work, run, page), patience, terms.priority)
 
-    def _answer(
-        self, request: Request, page: PreparedPage | None, watch: Stopwatch, delivery: Delivery
-    ) -> Answer:
-        """One request from its turn to its end, in the worker's thread."""
-        watch.begin_turn()
-        run = _Run()
-        with suppress(Cancelled):
-            for piece in self._run(request, page, run, delivery, watch):
-                delivery.put(piece)
-        answer = self._summary(request, run, delivery, watch)
-        for log in self._logs:
-            log.append(answer)
-        return answer
+    def _predict(self, run: Run, page: PreparedPage | None, delivery: Delivery) -> None:
+        delivery.seconds = self.runner.predict(run.request, page)
+        wait = self.worker.wait_s(run.request.terms.priority)
+        if delivery.seconds is not None and wait is not None:
+            deadline = run.request.terms.deadline
+            spent = deadline.seconds - deadline.remaining if deadline else 0.0
+            run.predicted_s = spent + wait + delivery.seconds
 
-    def _summary(self, request: Request, run: _Run, delivery: Delivery, watch: Stopwatch) -> Answer:
-        out = delivery.out
-        page = run.page
-        usage = Usage(
-            prompt_tokens=len(run.prompt.keys) if run.prompt else 0,
-            image_tokens=len(page.tokens) if page else 0,
-            cached_tokens=run.reused,
-            new_tokens=len(out.tokens),
-            drafted_tokens=out.drafted,
-            accepted_tokens=out.accepted,
+    def _at_deadline(self, run: Run, delivery: Delivery) -> Answer | None:
+        return self.runner.summary(run, delivery) if run.request.generates else None
+
+
+def _pending(image: ImageSource | Look | PendingPage, keep: bool = False) -> PendingPage:
+    if isinstance(image, PendingPage):
+        return image
+    return image.page if isinstance(image, Look) else pending_page(image, keep)
+
+
+def _check_deadline(deadline: Deadline, predicted_s: float | None) -> None:
+    if predicted_s is not None and predicted_s > deadline.seconds:
+        raise DeadlineError(
+            f"this request takes about {predicted_s:.3g} s here, over its deadline of "
+            f"{deadline.seconds:g} s; give it more time, or ask with best_effort",
+            predicted_s,
+            deadline.seconds,
         )
-        timings = watch.timings(out)
-        image = page.record if page else None
-        source = provenance(
-            self.bundle, self.engine, image, request.prompt, request.params, self._verified
-        )
-        tokens = tuple(out.tokens)
-        return Answer(delivery.text, tokens, out.finish_reason, usage, timings, source)
-
-    def _run(
-        self,
-        request: Request,
-        page: PreparedPage | None,
-        run: _Run,
-        delivery: Delivery,
-        watch: Stopwatch,
-    ) -> Iterator[str]:
-        """Yield the answer's text, and record in `run` how far the request has come."""
-        progress = delivery.progress(self._progress)
-        cancellation = delivery.cancellation
-        if page is not None:
-            run.page = self._pages.encode(page, watch.stage, progress, cancellation)
-        prompt = run.prompt = _render(request.ids, run.page)
-        run.reused = self._sequence.rewind_to(prompt)
-        with watch.stage("prefill"):
-            features = run.page.features if run.page else None
-            logits = self._sequence.prefill(prompt, features, progress, cancellation)
-        yield from self._decode(prompt, logits, request.params, delivery.out)
-
-    def _decode(
-        self, prompt: Prompt, logits: Logits, params: GenerationParams, out: Generation
-    ) -> Iterator[str]:
-        text = TextStream(self.tokenizer, params.stop)
-        ngrams = self._ngrams if params.speculate else None
-        if ngrams is not None:
-            ngrams.begin(prompt.keys)
-        with self._sequence.appending(out.tokens):
-            yield from generate(self.engine, logits, params, self._eos, text, out, ngrams)
-
-
-def _render(ids: tuple[int, ...], page: EncodedPage | None) -> Prompt:
-    return render(ids) if page is None else render(ids, page.key, page.tokens)
-
-
-@dataclass
-class _Run:
-    """How far a request has come. A cancelled one reports it in its answer."""
-
-    page: EncodedPage | None = None
-    prompt: Prompt | None = None
-    reused: int = 0  # positions of the prompt that were in the cache

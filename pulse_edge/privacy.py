@@ -23,6 +23,9 @@ SILENT: dict[str, dict[str, str]] = {
     # openvino_telemetry/utils/opt_in_checker.py declines under CI, and nncf/telemetry/wrapper.py
     # under NNCF_CI. There is no variable of its own.
     "openvino": {"CI": "true", "NNCF_CI": "1"},
+    # ray/_common/usage: reports from the head node unless the value is 0. The metrics agent opens a
+    # port on every address.
+    "ray": {"RAY_USAGE_STATS_ENABLED": "0", "RAY_enable_metrics_collection": "0"},
 }
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TypeVar
 
 from pulse_edge.answer import Answer, Request
+from pulse_edge.decode.logprobs import TokenLogprob
 from pulse_edge.delivery import Delivery
 from pulse_edge.errors import PulseEdgeError
 
@@ -25,17 +27,27 @@ class Stream:
     """
 
     def __init__(
-        self, request: Request, begin: Callable[[Delivery], None], delivery: Delivery
+        self, request: Request, begin: Callable[[Request, Delivery], None], delivery: Delivery
     ) -> None:
         self.delivery = delivery
         self.request = request
-        self._begin: Callable[[Delivery], None] | None = begin
+        self._begin: Callable[[Delivery], None] | None = partial(begin, request)
         self._received: list[tuple[int, str]] = []
 
     @property
     def text(self) -> str:
         """What was received so far."""
         return "".join(piece for _, piece in sorted(self._received))
+
+    def logprobs(self, start: int = 0) -> list[TokenLogprob]:
+        """Log-probabilities of the tokens so far, if `GenerationParams.logprobs` asks for them.
+
+        The model works ahead of the reader, so they may be ahead of the text that was received.
+
+        Args:
+            start: how many to leave out, such as those of earlier calls.
+        """
+        return self.delivery.out.logprobs[start:]
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -92,7 +104,7 @@ class Stream:
         try:
             begin = self._begin
             if begin is not None:
-                self.delivery.begin(begin)
+                self.delivery.begin(begin, aside=self.request.terms.deadline is not None)
                 self._begin = None  # it holds the model
             return wait()
         except BaseException:

@@ -26,7 +26,7 @@ from pulse_edge.ecg.drawing import draw_ink, grid_cover
 from pulse_edge.ecg.layout import Cell, PageStyle, page_cells
 from pulse_edge.ecg.recording import LEADS, Recording
 from pulse_edge.simulation.pages import (
-    Look,
+    PaperLook,
     make_ecg,
     sample_header,
     sample_style,
@@ -129,7 +129,9 @@ def draw_training_page(ecg: Ecg, style: PageStyle, header: str | None = None) ->
     """A recording as a training page. `style` is the 200 dpi style; only its ink and geometry
     matter."""
     small = replace(style, dpi=style.dpi * SUPERSAMPLED / 200)
-    image = draw_ink(Recording(ecg.signal.astype(np.float32), ecg.hz, LEADS), small, header)
+    # The simulator's noise is drawn for each lead, so it obeys no law of limb leads.
+    recording = Recording(ecg.signal.astype(np.float32), ecg.hz, LEADS, tolerance=math.inf)
+    image = draw_ink(recording, small, header)
     height = math.ceil(style.size[1] * CANVAS / style.size[0])
     ink = np.asarray(image.resize((CANVAS, height)))
     labels = asdict(ecg.spec) | {
@@ -229,7 +231,7 @@ BLACK = tuple(-m / s for m, s in zip(MEAN, STD, strict=True))
 
 
 def _paint(
-    ink: U8, grid: dict[str, F32], where: str, look: Look, rng: np.random.Generator | None
+    ink: U8, grid: dict[str, F32], where: str, look: PaperLook, rng: np.random.Generator | None
 ) -> F32:
     """float32 (3, height, width), normalised for the tower.
 
@@ -273,7 +275,7 @@ def _paint(
 
 def compose(
     page: Page,
-    look: Look = Look(),  # noqa: B008
+    look: PaperLook = PaperLook(),  # noqa: B008
     rng: np.random.Generator | None = None,
 ) -> F32:
     """Normalised views float32 (5, 3, 336, 336): base view, then the tiles row by row, as

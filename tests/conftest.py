@@ -16,6 +16,7 @@ from pulse_edge.privacy import silence
 from support import tiny
 from support.fixture_types import Bundles, Checkpoints
 
+os.umask(0o022)  # keys and rules that a group may write to are refused
 silence("onnxruntime", "huggingface_hub")  # before any test imports them
 os.environ[state.VARIABLE] = state.OFF  # of children, too
 

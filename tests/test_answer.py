@@ -26,6 +26,7 @@ def test_stages_add_up() -> None:
         clock.add(100)
     with pytest.raises(KeyError), watch.preparing():
         fail(clock, 2)
+    assert watch.timings(Generation(clock=clock)).queued == 200
     watch.begin_turn()
     for name in ("vision", "prefill", "prefill"):
         with pytest.raises(KeyError), watch.stage(name):
@@ -33,7 +34,14 @@ def test_stages_add_up() -> None:
     clock.add(8)
     t = watch.timings(Generation(clock=clock))
     assert (t.decode_image, t.preprocess, t.vision, t.prefill) == (2, 0, 4, 8)
-    assert (t.ttft, t.tpot, t.total) == (None, None, 2 + 2 + 12 + 8)
+    assert (t.ttft, t.tpot, t.total, t.queued) == (None, None, 2 + 2 + 12 + 8, 200)
+    watch.end_turn()
+    clock.add(50)
+    watch.begin_turn()
+    clock.add(3)
+    t = watch.timings(Generation(clock=clock))
+    assert (t.total, t.queued) == (24 + 3, 250)
+    assert watch.reached == ["decode_image", "vision", "prefill"]
 
 
 @pytest.mark.parametrize(
@@ -43,5 +51,9 @@ def test_stages_add_up() -> None:
 def test_seconds_per_token(tokens: int, reason: Any, tpot: float | None) -> None:
     out = Generation(tokens=[7] * tokens, finish_reason=reason)
     out.first_token_at, out.last_token_at = 0.0, 6.0
-    timings = Stopwatch(lambda: 6.0).timings(out)
+    clock = WorkClock()
+    watch = Stopwatch(clock)
+    watch.begin_turn()
+    clock.add(6)
+    timings = watch.timings(out)
     assert (timings.ttft, timings.tpot, timings.total) == (0, tpot, 6)

@@ -31,8 +31,9 @@ def rerun(bundle: Path, stream: pulse_edge.Stream, image: Any) -> tuple[int, ...
     else:
         encoder = PageEncoder(opened.manifest.model, engine)
         ready = prepared(image, opened.manifest.model)
-        seen = encoder.encode(ready, lambda _: nullcontext(), None)
-        prompt, features = render(stream.request.ids, seen.key, seen.tokens), seen.features
+        features = encoder.encode(ready, lambda _: nullcontext(), None)
+        seen = encoder.place(ready)
+        prompt = render(stream.request.ids, seen.key, seen.tokens)
     logits = Sequence(engine).prefill(prompt, features, None)
     tokens = [int(logits.argmax())]
     while len(tokens) < len(stream.answer.token_ids):

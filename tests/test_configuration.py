@@ -113,13 +113,24 @@ def test_bytes_that_are_no_text(file: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
-@pytest.mark.parametrize("mode", [0o666, 0o602, 0o777])
-def test_a_file_that_everybody_may_change(file: Path, mode: int) -> None:
+@pytest.mark.parametrize(
+    ("mode", "who", "remedy"),
+    [
+        (0o602, "every user", "o-w"),
+        (0o646, "every user", "o-w"),
+        (0o666, "every user", "go-w"),
+        (0o777, "every user", "go-w"),
+        (0o620, "its group", "g-w"),
+        (0o664, "its group", "g-w"),
+        (0o775, "its group", "g-w"),
+    ],
+)
+def test_a_file_that_others_may_change(file: Path, mode: int, who: str, remedy: str) -> None:
     file.write_text("")
     file.chmod(mode)
-    with pytest.raises(TrustError, match=r"every user may write to it; run 'chmod o-w "):
+    with pytest.raises(TrustError, match=rf"{who} may write to it; run 'chmod {remedy} "):
         configurations()
-    file.chmod(0o664)
+    file.chmod(0o644)
     assert configurations() == (Configuration(file),)
 
 

@@ -29,6 +29,12 @@ from pulse_edge.params import GenerationParams
         ("repetition_penalty", [0, -1, 101, math.nan, math.inf, True, "1"], "over 0"),
         ("seed", [-1, 0.5, True, None, "x"], "a whole number from 0"),
         ("speculate", [None, 1, "yes"], "True or False"),
+        ("logprobs", [-1, 21, 1.0, True, False, "5", math.nan], "a whole number from 0 to 20"),
+        (
+            "schema",
+            ["", " \n", 5, b"{}", {}, {"type": "object"}, True, []],
+            "a JSON schema as text",
+        ),
         (
             "stop",
             ["", [""], ["a", ""], [1], None, 5, b"ab", ["a", None]],
@@ -47,7 +53,12 @@ def test_legal_bounds_are_accepted() -> None:
         max_new_tokens=1, temperature=100, top_p=1, top_k=0, repetition_penalty=100, seed=0, stop=()
     )
     GenerationParams(
-        temperature=5e-324, top_p=5e-324, repetition_penalty=5e-324, seed=10**30, stop=("\n", " ")
+        logprobs=0,
+        temperature=5e-324,
+        top_p=5e-324,
+        repetition_penalty=5e-324,
+        seed=10**30,
+        stop=("\n", " "),
     )
 
 
@@ -65,9 +76,11 @@ def test_numpys_numbers_become_pythons() -> None:
         top_p=np.float64(0.9),
         seed=np.uint64(2**64 - 1),  # type: ignore[arg-type]
         speculate=np.bool_(True),  # type: ignore[arg-type]
+        logprobs=np.int8(20),  # type: ignore[arg-type]
     )
     assert json.loads(json.dumps(dataclasses.asdict(params)))["seed"] == 2**64 - 1
-    assert {type(v) for v in dataclasses.asdict(params).values()} == {int, float, tuple, bool}
+    kinds = {type(v) for v in dataclasses.asdict(params).values() if v is not None}
+    assert kinds == {int, float, tuple, bool}
 
 
 def test_unknown_parameters_are_refused_with_the_list(model: pulse_edge.Model) -> None:

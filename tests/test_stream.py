@@ -366,8 +366,8 @@ def test_low_memory_outside_of_the_engine(
         raise MemoryError
 
     for target in (
-        "pulse_edge.model.TextStream",
-        "pulse_edge.model.provenance",
+        "pulse_edge.runner.TextStream",
+        "pulse_edge.runner.provenance",
         "pulse_edge.model.render",
         "pulse_edge.model.Stopwatch",
         "pulse_edge.delivery.Delivery.put",

@@ -138,7 +138,7 @@ def closing_at(bundle: Path, stage: str, calls: int) -> tuple[pulse_edge.Stream,
 def test_cancelled_before_the_vision_tower(bundle: Path) -> None:
     stream, told = closing_at(bundle, "vision", 1)
     assert told == ["vision"]
-    assert (stream.answer.usage.prompt_tokens, stream.answer.provenance["image"]) == (0, None)
+    assert (stream.answer.usage.image_tokens, stream.answer.usage.new_tokens) == (80, 0)
     assert stream.answer.timings.vision < 0.1
 
 

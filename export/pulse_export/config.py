@@ -149,9 +149,19 @@ def _end_tokens(config: Fields, path: Path, vocab: int) -> tuple[int, ...]:
 
 
 def _ends(config: Fields, vocab: int) -> list[int]:
-    """End tokens: none, one or a list."""
-    value = config.get("eos_token_id", [])
+    """End tokens: none, one or a list.
+
+    transformers takes an empty list as it stands: an answer fails or never ends.
+    """
+    value = config.get("eos_token_id")
+    if value is None:
+        return []
     listed = value if isinstance(value, list) else [value]
+    if not listed:
+        raise CheckpointError(
+            f"{config.where}: eos_token_id is [], so an answer would never end; "
+            "list the tokenizer's end token, or remove the field"
+        )
     return [
         Fields({"eos_token_id": v}, config.where).whole("eos_token_id", -1, 0, vocab - 1)
         for v in listed
@@ -201,12 +211,13 @@ def published_spec(config: Fields, path: Path, template: str | None) -> ModelSpe
         )
     select = config.whole("mm_vision_select_layer", -2, least=-1000, most=1000)
     side = _vision_spec(_published_tower(config, path), select)
-    aspect = config.get("image_aspect_ratio") or "square"
+    config.only("mm_hidden_size", side.width, None, advice="it must be the tower's width")
+    aspect = config.get("image_aspect_ratio", "square")
     layout = ImageLayout(
         processors=("CLIP",),
         aspect=aspect,
         grids=parse_grids(config, side.image_size) if aspect == "anyres" else (),
-        merge=config.get("mm_patch_merge_type") or "flat",
+        merge=config.get("mm_patch_merge_type", "flat"),
         side=side.image_size,
         patch=side.patch_size,
     )
@@ -246,6 +257,7 @@ def hf_spec(config: Fields, path: Path, template: str | None) -> ModelSpec:
     text, vision = config.part("text_config"), config.part("vision_config")
     text.only("model_type", "llama")
     check_fields(text, TEXT)
+    text = _with_end_tokens_of(config, text)
     select = config.whole("vision_feature_layer", -2, least=-1000, most=1000)
     side = _vision_spec(vision.over(CLIP_DEFAULTS if vision.values else CLIP_L_336), select)
     grids = parse_grids(config, side.image_size) if following else ()
@@ -264,3 +276,19 @@ def hf_spec(config: Fields, path: Path, template: str | None) -> ModelSpec:
         image_spec(path, config.where, layout),
         prompt_spec(path, template),
     )
+
+
+def _with_end_tokens_of(config: Fields, text: Fields) -> Fields:
+    """The decoder's fields with the end tokens that stand beside them.
+
+    transformers takes the outer ones before those of `text_config`.
+    """
+    outer, inner = config.get("eos_token_id"), text.get("eos_token_id")
+    if outer is None:
+        return text
+    if inner is not None and inner != outer:
+        raise CheckpointError(
+            f"{config.where}: eos_token_id is {outer!r:.60}, but {inner!r:.60} in text_config; "
+            "make the two agree"
+        )
+    return Fields({**text.values, "eos_token_id": outer}, text.where)

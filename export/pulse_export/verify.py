@@ -127,7 +127,7 @@ def compare(
         raise BundleError(
             f"{bundle.path} was not made from {source.path}: their model specifications differ"
         )
-    page = read_page(image).image if image else test_page()
+    page = test_page() if image is None else read_page(image).image
     opened = open_engine(bundle, EngineOptions(threads=threads, engine=engine))
     ids = prompt_ids(bundle)
     ours, chosen = _run_bundle(opened, spec, page, ids, tokens)

@@ -8,6 +8,7 @@ _HERE = Path(__file__).parent
 
 EMBEDDED = _HERE / "pulse-nano"  # the bundle that runs when no other is named
 SAMPLE_PAGE = _HERE / "sample.png"  # a simulated ECG page, 200 dpi
+PANELS = _HERE / "panels"  # questions with fixed answers, see `pulse_edge.panels`
 
 REPORT_QUESTION = "Please write a clinical report based on this ECG image."  # ECGBench's wording
 RATE_QUESTION = "What is the heart rate?"

@@ -31,7 +31,7 @@ from pulse_edge.bundle.manifest import (
     Manifest,
     loads,
 )
-from pulse_edge.bundle.opened import Folder, OpenedFile
+from pulse_edge.bundle.opened import AddedIndex, Folder, OpenedFile
 from pulse_edge.errors import BundleError
 from pulse_edge.progress import Progress
 
@@ -71,6 +71,9 @@ class BundleFiles:
         self._lock = threading.Lock()
         self._files: dict[str, OpenedFile] = {}
         self._read: dict[str, bytes] = {}
+        # Asked about the index of what a device has added, before anything of it runs: each
+        # returns the id of the key that signed it, or raises `TrustError`. Filled by `check_trust`.
+        self.guards: list[Callable[[Bundle, AddedIndex], str]] = []
 
     def opened(self, name: str) -> OpenedFile:
         """A file. Raises `BundleError` if it cannot be opened."""

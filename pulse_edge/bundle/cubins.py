@@ -2,7 +2,8 @@
 
 They run on GPUs of one compute capability. Each has a folder with an index, which seals the files.
 The manifest does not list them, so a device can add its own to an unchanged bundle. They are
-executable code: none is given out whose SHA-256 is not the index's.
+executable code: none is given out whose SHA-256 is not the index's, and none whose index nobody has
+signed where a load trusts keys.
 """
 
 from __future__ import annotations
@@ -84,17 +85,25 @@ def compiled_for(bundle: Bundle) -> list[str]:
     return sorted(path.parent.name for path in (bundle.path / PLANS).glob(f"[!.]*/{CUBINS}"))
 
 
+@dataclass(frozen=True)
+class OpenedKernels:
+    """Kernels whose index was checked, and their folder. Its files are checked as they are read."""
+
+    index: CubinIndex
+    files: SealedFiles
+
+
 def read_cubins(bundle: Bundle, capability: int) -> dict[str, bytes]:
     """The bundle's kernels for a compute capability by digest; nothing if there are none.
 
     Raises:
         EngineError: they are damaged or altered.
+        TrustError: this load runs only what a trusted key has signed, and none has signed them.
     """
-    files = SealedFiles(bundle, cubin_folder(bundle, capability).name, _again(bundle))
-    index = _read_index(bundle, capability, files)
-    if index is None:
+    kernels = open_cubin_folder(bundle, cubin_folder(bundle, capability).name)
+    if kernels is None:
         return {}
-    contents = files.read(index.files, CUBINS)
+    contents = kernels.files.read(kernels.index.files, CUBINS)
     return {name.removesuffix(SUFFIX): content for name, content in contents.items()}
 
 
@@ -103,20 +112,26 @@ def read_shapes(bundle: Bundle, capability: int) -> Shapes:
 
     Raises:
         EngineError: the index is damaged or altered.
+        TrustError: this load runs only what a trusted key has signed, and none has signed it.
     """
-    files = SealedFiles(bundle, cubin_folder(bundle, capability).name, _again(bundle))
-    index = _read_index(bundle, capability, files)
-    return index.shapes if index else NO_SHAPES
+    kernels = open_cubin_folder(bundle, cubin_folder(bundle, capability).name)
+    return kernels.index.shapes if kernels else NO_SHAPES
 
 
-def _again(bundle: Bundle) -> str:
-    return f"build them again: pulse-edge build {bundle.path}"
+def open_cubin_folder(bundle: Bundle, name: str) -> OpenedKernels | None:
+    """The kernels in a folder of `plans/`; None if it has no index.
 
+    Args:
+        bundle: that they lie in.
+        name: of the folder.
 
-def _read_index(bundle: Bundle, capability: int, files: SealedFiles) -> CubinIndex | None:
-    """None if the bundle has no kernels for the compute capability."""
-    root = cubin_folder(bundle, capability)
-    again = _again(bundle)
+    Raises:
+        EngineError: the index is damaged or altered.
+        TrustError: this load runs only what a trusted key has signed, and none has signed it.
+    """
+    root = bundle.path / PLANS / name
+    again = f"build them again: pulse-edge build {bundle.path}"
+    files = SealedFiles(bundle, name, again)
     raw = files.index(CUBINS)
     if raw is None:
         return None
@@ -124,13 +139,13 @@ def _read_index(bundle: Bundle, capability: int, files: SealedFiles) -> CubinInd
         index = load_sealed(CubinIndex, raw, str(root / CUBINS), SCHEMA_VERSION, again, again)
     except BundleError as error:
         raise EngineError(str(error)) from None
-    if index.capability != capability:
+    if cubin_folder(bundle, index.capability).name != name:
         raise EngineError(f"{root}: its kernels were compiled for {index.capability}; {again}")
     if index.bundle != bundle.digest:
         raise EngineError(
             f"{root}: its kernels were compiled for another bundle ({index.bundle[:16]}…); {again}"
         )
-    return index
+    return OpenedKernels(index, files)
 
 
 def write_cubins(

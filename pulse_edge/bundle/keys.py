@@ -84,7 +84,8 @@ def private_key(path: Path, ask: Callable[[], str]) -> Ed25519PrivateKey:
         ask: returns the passphrase; it is called if the key is encrypted.
 
     Raises:
-        ParameterError: the file cannot be read, or holds no such key, or the passphrase is wrong.
+        ParameterError: the file cannot be read, holds no such key, or others than its owner may
+            write to it; or the passphrase is wrong.
         PulseEdgeError: cryptography is not installed.
     """
     check_installed(PulseEdgeError)
@@ -92,7 +93,7 @@ def private_key(path: Path, ask: Callable[[], str]) -> Ed25519PrivateKey:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    raw = _read_key(path, ParameterError, guard=False)
+    raw = _read_key(path, ParameterError)
     if b"-----BEGIN PUBLIC KEY-----" in raw:
         raise ParameterError(f"{path}: a public key; sign with the private one")
     if b"-----BEGIN OPENSSH PRIVATE KEY-----" in raw:
@@ -122,8 +123,8 @@ def trusted_keys(path: Path) -> dict[str, Ed25519PublicKey]:
     out the key that was meant, so it is an error.
 
     Raises:
-        TrustError: a key cannot be read, or is none; there is no key; everyone may write there; or
-            cryptography is not installed.
+        TrustError: a key cannot be read, or is none; there is no key; others than the owner may
+            write there; or cryptography is not installed.
     """
     check_installed(TrustError)
     try:
@@ -155,7 +156,7 @@ def _public_key(path: Path) -> Ed25519PublicKey:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-    raw = _read_key(path, TrustError, guard=True)
+    raw = _read_key(path, TrustError)
     if b"PRIVATE KEY-----" in raw:
         raise TrustError(f"{path}: a private key; a device needs the public one, *.pub.pem")
     if raw.count(b"-----BEGIN") > 1:
@@ -184,9 +185,9 @@ def _algorithm(key: object) -> str:
     return next(names, "a key of another algorithm")
 
 
-def _read_key(path: Path, kind: type[PulseEdgeError], guard: bool) -> bytes:
+def _read_key(path: Path, kind: type[PulseEdgeError]) -> bytes:
     try:
-        return read_guarded(path, LARGEST_KEY, kind, guard)
+        return read_guarded(path, LARGEST_KEY, kind)
     except FileNotFoundError:
         raise kind(f"{path}: missing") from None
 

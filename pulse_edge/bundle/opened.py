@@ -15,8 +15,10 @@ import signal
 import stat
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,7 @@ BLOCK = 1 << 22  # bytes read or hashed at a time
 ROOM = 2.5  # a private copy is made if this many times its size is free: engines pack weights anew
 TRIM_SECONDS = 1.0  # ONNX Runtime packs some 500 MB in it; trimming more often takes longer
 
-_HERE = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_HERE = getattr(os, "O_BINARY", 0)
 _FILE = os.O_RDONLY | _HERE | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 _FOLDER = os.O_RDONLY | _HERE | getattr(os, "O_DIRECTORY", 0)
 _BY_FOLDER = os.open in os.supports_dir_fd and hasattr(os, "O_DIRECTORY")
@@ -113,8 +115,11 @@ class Content:
         self.private = private
         self._lock = threading.RLock()  # the collector may give back inside `settle`
         self._unused: list[tuple[int, int]] | None = []  # spans to give back; None: at once
+        self._arrays: Counter[tuple[int, int]] = Counter()  # how many there are of each span
         if private or file.size == 0:
-            self.memory = mmap.mmap(-1, max(1, file.size))
+            # Without ACCESS_COPY it would be shared memory, which the system keeps when it is
+            # given back.
+            self.memory = mmap.mmap(-1, max(1, file.size), access=mmap.ACCESS_COPY)
             if hasattr(mmap, "MADV_HUGEPAGE"):
                 with suppress(OSError):  # kernels without huge pages refuse
                     self.memory.madvise(mmap.MADV_HUGEPAGE)
@@ -126,12 +131,14 @@ class Content:
     def array(self, offset: int, dtype: Any, shape: tuple[int, ...]) -> NDArray[Any]:
         """A view of the bytes from `offset` on.
 
-        The memory of a private copy is given back with the last view of the array, so nothing else
-        may read the same bytes after `settle`.
+        The memory of a private copy is given back with the last view of the last array that has a
+        byte of it, so nothing else may read the same bytes after `settle`.
         """
         size = math.prod(shape) * np.dtype(dtype).itemsize
         span = np.frombuffer(self.memory, np.uint8, size, offset)
         if self.private and hasattr(mmap, "MADV_DONTNEED"):
+            with self._lock:
+                self._arrays[offset, size] += 1
             # Every view of `span` keeps it alive, because numpy makes it their base.
             weakref.finalize(span, self._give_back, offset, size).atexit = False
         array: NDArray[Any] = span.view(dtype).reshape(shape)
@@ -166,18 +173,43 @@ class Content:
         with self._lock:
             unused = self._unused or []
             self._unused = None
-        for offset, size in unused:
-            self._give_back(offset, size)
+            for offset, size in unused:
+                self._drop(offset, size)
 
     def _give_back(self, offset: int, size: int) -> None:
+        """An array is gone."""
         with self._lock:
-            if self._unused is not None:
+            self._arrays[offset, size] -= 1
+            if self._unused is None:
+                self._drop(offset, size)
+            else:
                 self._unused.append((offset, size))
-                return
+
+    def _drop(self, offset: int, size: int) -> None:
+        """Drop the whole pages of a span, if no array has a byte of them. The lock is held."""
         begin = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE
         end = (offset + size) // mmap.PAGESIZE * mmap.PAGESIZE
-        if end > begin:
+        needed = any(
+            count and first < end and begin < first + length
+            for (first, length), count in self._arrays.items()
+        )
+        if end > begin and not needed:
             self.memory.madvise(mmap.MADV_DONTNEED, begin, end - begin)
+
+
+@dataclass(frozen=True)
+class AddedIndex:
+    """The index of a folder of `plans/`, as it lies there.
+
+    Attributes:
+        folder: opened; its name is the folder's.
+        name: of the index.
+        content: its bytes.
+    """
+
+    folder: Folder
+    name: str
+    content: bytes
 
 
 class OpenedFile:
@@ -201,7 +233,7 @@ class OpenedFile:
         except FileNotFoundError:
             raise BundleError(f"{self.path}: missing") from None
         except OSError as error:
-            why = "a symbolic link" if self.path.is_symlink() else error.strerror or error
+            why = "a symbolic link" if os.path.islink(self.path) else error.strerror or error
             raise BundleError(f"{self.path}: cannot be read ({why})") from None
         weakref.finalize(self, os.close, self.number)
         self._status = os.fstat(self.number)

@@ -3,7 +3,8 @@
 Writer and reader. A plan runs on the compute capability it was built for, with the same version of
 the library. Each such pair has a directory with an index, which seals the plans and names the
 bundle they were built from. The manifest does not list plans, so a device can add its own to an
-unchanged bundle. A plan is executable code: none is opened whose SHA-256 is not the index's.
+unchanged bundle. A plan is executable code: none is opened whose SHA-256 is not the index's, and
+none whose index nobody has signed where a load trusts keys.
 """
 
 from __future__ import annotations
@@ -158,22 +159,40 @@ def open_plans(bundle: Bundle, key: PlanKey) -> OpenedPlans:
 
     Raises:
         EngineError: there are none, or they are stale or damaged. It says how to build them.
+        TrustError: this load runs only what a trusted key has signed, and none has signed them.
     """
-    root = plan_directory(bundle, key)
-    command = f"pulse-edge build {bundle.path}"
-    again = f"build them again: {command}"
-    files = SealedFiles(bundle, root.name, again)
-    raw = files.index(INDEX)
-    if raw is None:
+    plans = open_plan_folder(bundle, str(key))
+    if plans is None:
         others = f" (but for {', '.join(available(bundle))})" if available(bundle) else ""
         raise EngineError(
-            f"{bundle.path} has no plans for {key}{others}; build them on this device: {command}"
+            f"{bundle.path} has no plans for {key}{others}; build them on this device: "
+            f"pulse-edge build {bundle.path}"
         )
+    return plans
+
+
+def open_plan_folder(bundle: Bundle, name: str) -> OpenedPlans | None:
+    """The plans in a folder of `plans/`, checked to the last byte; None if it has no index.
+
+    Args:
+        bundle: that they lie in.
+        name: of the folder: the plans' key as text.
+
+    Raises:
+        EngineError: they are stale or damaged. It says how to build them.
+        TrustError: this load runs only what a trusted key has signed, and none has signed them.
+    """
+    root = bundle.path / PLANS / name
+    again = f"build them again: pulse-edge build {bundle.path}"
+    files = SealedFiles(bundle, name, again)
+    raw = files.index(INDEX)
+    if raw is None:
+        return None
     try:
         index = load_sealed(PlanIndex, raw, str(root / INDEX), SCHEMA_VERSION, again, again)
     except BundleError as error:
         raise EngineError(str(error)) from None
-    if index.key != key:
+    if str(index.key) != name:
         raise EngineError(f"{root}: its plans were built for {index.key}; {again}")
     if index.bundle != bundle.digest:
         raise EngineError(

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from pulse_edge.bundle.bundle import Bundle, altered
 from pulse_edge.bundle.manifest import FileEntry
-from pulse_edge.bundle.opened import Folder, OpenedFile
+from pulse_edge.bundle.opened import AddedIndex, Folder, OpenedFile
 from pulse_edge.errors import BundleError, EngineError
 
 PLANS = "plans"
@@ -27,8 +27,10 @@ class SealedFiles:
     """
 
     def __init__(self, bundle: Bundle, name: str, again: str) -> None:
+        self._bundle = bundle
         self._again = again
         self._opened: dict[str, OpenedFile] = {}
+        self._indexes: dict[str, AddedIndex] = {}
         self._folder: Folder | None = None
         try:
             plans = Folder(bundle.path / PLANS, bundle.files.folder)
@@ -40,16 +42,37 @@ class SealedFiles:
             raise EngineError(f"{path}: cannot be read ({error.strerror}); {again}") from None
 
     def index(self, name: str) -> bytes | None:
-        """The index's bytes; None if there is none. Raises `EngineError` if it cannot be read."""
+        """The index's bytes; None if there is none.
+
+        Raises:
+            EngineError: it cannot be read.
+            TrustError: this load runs only what a trusted key has signed, and none has signed it.
+        """
+        index = self.added(name)
+        if index is None:
+            return None
+        for guard in self._bundle.files.guards:
+            guard(self._bundle, index)
+        return index.content
+
+    def added(self, name: str) -> AddedIndex | None:
+        """The index, the same at each call, whoever signed it; None if there is none.
+
+        Raises:
+            EngineError: it cannot be read.
+        """
+        if name in self._indexes:
+            return self._indexes[name]
         if self._folder is None or name not in self._folder.names():
             return None
         try:
             file = OpenedFile(self._folder, name)
             if file.size > LARGEST_INDEX:
                 raise BundleError(f"{file.path}: {file.size:,} bytes, over {LARGEST_INDEX:,}")
-            return file.read()
+            self._indexes[name] = AddedIndex(self._folder, name, file.read())
         except BundleError as error:
             raise EngineError(f"{error}; {self._again}") from None
+        return self._indexes[name]
 
     def check(self, entries: Iterable[FileEntry], index: str) -> None:
         """Open listed files and check their sizes and hashes. Raises `EngineError`."""

@@ -1,11 +1,12 @@
-"""Detached Ed25519 signatures of a bundle, in its folder `signatures/`.
+"""Detached Ed25519 signatures of a bundle, and of what devices have added to it.
 
 A signature is a DSSE envelope (github.com/secure-systems-lab/dsse, protocol 1.0.0) around an
-in-toto statement (in-toto.io/Statement/v1). Its subject is `manifest.json` with the SHA-256 of its
-bytes; its predicate has the bundle's seal. Each signer has one file, named by the id of the key.
+in-toto statement (in-toto.io/Statement/v1). Its subject is `manifest.json`, or the index of a
+folder of `plans/`, with the SHA-256 of its bytes; its predicate has the bundle's seal. It lies in
+the folder `signatures/` beside its subject, in a file for each signer, named by the id of the key.
 
-A statement is never interpreted: the one that this bundle would have is made anew and compared, to
-the byte.
+A statement is never interpreted: the one that this subject would have is made anew and compared,
+to the byte.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 from pulse_edge.bundle.bundle import Bundle
 from pulse_edge.bundle.keys import key_id
 from pulse_edge.bundle.manifest import MANIFEST
-from pulse_edge.bundle.opened import Folder, OpenedFile
+from pulse_edge.bundle.opened import AddedIndex, Folder, OpenedFile
+from pulse_edge.bundle.sealed_folder import PLANS
 from pulse_edge.bundle.sealed_json import dumps
 from pulse_edge.errors import BundleError, PulseEdgeError
 
@@ -37,6 +39,7 @@ SIGNATURES = "signatures"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "urn:pulse-edge:bundle-seal:v1"
+ADDED_TYPE = "urn:pulse-edge:added-to-bundle:v1"
 LARGEST_ENVELOPE = 1 << 16  # bytes; ours take 1,000
 _NAME = re.compile(r"([0-9a-f]{64})\.json")
 
@@ -44,22 +47,32 @@ _NAME = re.compile(r"([0-9a-f]{64})\.json")
 def statement(bundle: Bundle) -> bytes:
     """What a signature of a bundle says: an in-toto statement as canonical JSON."""
     manifest = bundle.manifest
+    predicate = {
+        "seal": bundle.digest,
+        "checkpoint": manifest.checkpoint.name,
+        "precision": manifest.precision.name,
+        "target": manifest.target,
+    }
+    return _statement(MANIFEST, dumps(manifest), PREDICATE_TYPE, predicate)
+
+
+def added_statement(bundle: Bundle, index: AddedIndex) -> bytes:
+    """What a signature of a folder of `plans/` says: an in-toto statement as canonical JSON.
+
+    Its subject is the folder's index, which has the SHA-256 of each file.
+    """
+    name = f"{PLANS}/{index.folder.path.name}/{index.name}"
+    return _statement(name, index.content, ADDED_TYPE, {"bundle": bundle.digest})
+
+
+def _statement(name: str, content: bytes, kind: str, predicate: dict[str, str]) -> bytes:
+    digest = hashlib.sha256(content).hexdigest()
     return _compact(
         {
             "_type": STATEMENT_TYPE,
-            "subject": [
-                {
-                    "name": MANIFEST,
-                    "digest": {"sha256": hashlib.sha256(dumps(manifest)).hexdigest()},
-                }
-            ],
-            "predicateType": PREDICATE_TYPE,
-            "predicate": {
-                "seal": bundle.digest,
-                "checkpoint": manifest.checkpoint.name,
-                "precision": manifest.precision.name,
-                "target": manifest.target,
-            },
+            "subject": [{"name": name, "digest": {"sha256": digest}}],
+            "predicateType": kind,
+            "predicate": predicate,
         }
     )
 
@@ -83,7 +96,27 @@ def sign_bundle(bundle: Bundle, key: Ed25519PrivateKey) -> Path:
     Raises:
         PulseEdgeError: the file cannot be written.
     """
-    payload = statement(bundle)
+    return _sign(bundle.path, statement(bundle), key)
+
+
+def sign_added(bundle: Bundle, index: AddedIndex, key: Ed25519PrivateKey) -> Path:
+    """Sign what a device has added to a bundle in one folder of `plans/`.
+
+    Args:
+        bundle: that the folder lies in.
+        index: of the folder, whose files' hashes were checked.
+        key: the signer's.
+
+    Returns:
+        The signature's file.
+
+    Raises:
+        PulseEdgeError: the file cannot be written.
+    """
+    return _sign(index.folder.path, added_statement(bundle, index), key)
+
+
+def _sign(folder: Path, payload: bytes, key: Ed25519PrivateKey) -> Path:
     name = key_id(key.public_key())
     signature = key.sign(pre_authentication(PAYLOAD_TYPE, payload))
     envelope = {
@@ -91,7 +124,7 @@ def sign_bundle(bundle: Bundle, key: Ed25519PrivateKey) -> Path:
         "payloadType": PAYLOAD_TYPE,
         "signatures": [{"keyid": name, "sig": base64.b64encode(signature).decode()}],
     }
-    path = bundle.path / SIGNATURES / f"{name}.json"
+    path = folder / SIGNATURES / f"{name}.json"
     try:
         path.parent.mkdir(exist_ok=True)
         _replace(path, _compact(envelope) + b"\n")
@@ -102,7 +135,16 @@ def sign_bundle(bundle: Bundle, key: Ed25519PrivateKey) -> Path:
 
 def signers(bundle: Bundle) -> tuple[str, ...]:
     """Ids of the keys that claim to have signed a bundle. Nothing about them is checked."""
-    folder = _folder(bundle)
+    return _claims(bundle.files.folder)
+
+
+def added_signers(index: AddedIndex) -> tuple[str, ...]:
+    """Ids of the keys that claim to have signed a folder of `plans/`, unchecked."""
+    return _claims(index.folder)
+
+
+def _claims(parent: Folder) -> tuple[str, ...]:
+    folder = _signatures_in(parent)
     names = folder.names() if folder else []
     return tuple(match[1] for name in names if (match := _NAME.fullmatch(name)))
 
@@ -114,11 +156,34 @@ def signature_problem(bundle: Bundle, key: Ed25519PublicKey) -> str | None:
         bundle: an opened bundle, whether its hashes were checked or not.
         key: of the signer.
     """
+    return _problem(bundle.files.folder, statement(bundle), key, "another bundle")
+
+
+def added_problem(bundle: Bundle, index: AddedIndex, key: Ed25519PublicKey) -> str | None:
+    """Why a key's signature does not hold for a folder of `plans/`, in words; None if it does.
+
+    Args:
+        bundle: that the folder lies in.
+        index: of the folder. Whether its files have its hashes is checked elsewhere.
+        key: of the signer.
+    """
+    return _problem(index.folder, added_statement(bundle, index), key, f"another {index.name}")
+
+
+def _problem(parent: Folder, expected: bytes, key: Ed25519PublicKey, other: str) -> str | None:
+    """Why there is no signature by a key, of a statement, in a folder's `signatures/`.
+
+    Args:
+        parent: the folder of the subject.
+        expected: the subject's statement.
+        key: of the signer.
+        other: what a signature of another statement is of.
+    """
     from cryptography.exceptions import InvalidSignature
 
     name = f"{key_id(key)}.json"
     where = f"{SIGNATURES}/{name}"
-    folder = _folder(bundle)
+    folder = _signatures_in(parent)
     if folder is None or name not in folder.names():
         return f"there is no {where}"
     try:
@@ -134,14 +199,14 @@ def signature_problem(bundle: Bundle, key: Ed25519PublicKey) -> str | None:
     for candidate in candidates:
         with suppress(InvalidSignature):
             key.verify(candidate, signed)
-            return None if payload == statement(bundle) else f"{where} is of another bundle"
+            return None if payload == expected else f"{where} is of {other}"
     return f"{where} was altered or made by another key"
 
 
-def _folder(bundle: Bundle) -> Folder | None:
-    """None if the bundle has no signatures, or not in a folder of its own."""
+def _signatures_in(parent: Folder) -> Folder | None:
+    """None if a folder has no signatures, or not in a folder of its own."""
     try:
-        return Folder(bundle.path / SIGNATURES, bundle.files.folder)
+        return Folder(parent.path / SIGNATURES, parent)
     except OSError:
         return None
 

@@ -6,15 +6,25 @@ anew. Intent is kept out by a seal that came another way, or by a signature.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pulse_edge.bundle.bundle import Bundle
 from pulse_edge.bundle.keys import trusted_keys
-from pulse_edge.bundle.signatures import signature_problem, signers
+from pulse_edge.bundle.opened import AddedIndex
+from pulse_edge.bundle.signatures import (
+    added_problem,
+    added_signers,
+    signature_problem,
+    signers,
+)
 from pulse_edge.configuration import SEAL, Configuration, configurations
 from pulse_edge.errors import ParameterError, TrustError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 
 @dataclass(frozen=True)
@@ -69,26 +79,67 @@ class Trust:
             return Verified("signature", self._signer(bundle, self.keys))
         return Verified("expected" if self.seals is not None else "checksum")
 
+    def check_added(self, bundle: Bundle, index: AddedIndex) -> str:
+        """Check that a trusted key has signed what a device has added to a bundle.
+
+        Args:
+            bundle: that satisfies the conditions.
+            index: of the folder that was added.
+
+        Returns:
+            The id of the key.
+
+        Raises:
+            TrustError: no trusted key has signed it, or a key cannot be read.
+        """
+        if self.keys is None:
+            raise RuntimeError("check_added() without keys")
+        signer, reason = _first_signer(
+            self.keys, added_signers(index), lambda key: added_problem(bundle, index, key)
+        )
+        if signer is None:
+            raise TrustError(
+                f"{index.folder.path}: no key in {self.keys}, which {self.source} names, has "
+                f"signed what was built there: {reason}; after 'pulse-edge build' run "
+                f"'pulse-edge sign {bundle.path} --key FILE', or remove the folder"
+            )
+        return signer
+
     def _signer(self, bundle: Bundle, folder: Path) -> str:
         """The id of the first trusted key whose signature holds."""
-        keys = trusted_keys(folder)
-        problems = {}
-        for name, key in keys.items():
-            problem = signature_problem(bundle, key)
-            if problem is None:
-                return name
-            problems[name] = problem
-        claimed = [name for name in signers(bundle) if name in problems]
-        if claimed:
-            reason = problems[claimed[0]]
-        elif others := signers(bundle):
-            reason = f"it has signatures of {', '.join(name[:16] for name in others[:4])} only"
-        else:
-            reason = "it has no signature"
-        raise TrustError(
-            f"{bundle.path}: no key in {folder}, which {self.source} names, has signed this "
-            f"bundle: {reason}; get it from its maker, or run 'pulse-edge sign'"
+        signer, reason = _first_signer(
+            folder, signers(bundle), lambda key: signature_problem(bundle, key)
         )
+        if signer is None:
+            raise TrustError(
+                f"{bundle.path}: no key in {folder}, which {self.source} names, has signed this "
+                f"bundle: {reason}; get it from its maker, or run 'pulse-edge sign'"
+            )
+        return signer
+
+
+def _first_signer(
+    folder: Path, claims: tuple[str, ...], problem_of: Callable[[Ed25519PublicKey], str | None]
+) -> tuple[str | None, str]:
+    """The id of the first trusted key whose signature holds, or None and why none does.
+
+    Args:
+        folder: of trusted keys.
+        claims: ids of the keys that claim to have signed.
+        problem_of: why a key's signature does not hold, None if it does.
+    """
+    problems = {}
+    for name, key in trusted_keys(folder).items():
+        problem = problem_of(key)
+        if problem is None:
+            return name, ""
+        problems[name] = problem
+    claimed = [name for name in claims if name in problems]
+    if claimed:
+        return None, problems[claimed[0]]
+    if claims:
+        return None, f"it has signatures of {', '.join(name[:16] for name in claims[:4])} only"
+    return None, "it has no signature"
 
 
 def check_trust(
@@ -98,6 +149,9 @@ def check_trust(
     hashed: bool = True,
 ) -> Verified:
     """Check what the caller asks of a bundle, and what this device asks of every bundle.
+
+    Where keys are trusted, the bundle gives out plans and compiled kernels from here on only if one
+    of the keys has signed them, too.
 
     Args:
         bundle: an opened bundle, whose hashes may still be computed meanwhile.
@@ -124,8 +178,23 @@ def check_trust(
                 )
         return Verified("unchecked")
     results = [trust.check(bundle) for trust in rules]
+    bundle.files.guards += [trust.check_added for trust in rules if trust.keys is not None]
     ranks = ("signature", "expected", "checksum")
     return min(results, key=lambda verified: ranks.index(verified.how))
+
+
+def added_trust(bundle: Bundle, index: AddedIndex) -> Verified:
+    """How a folder that a device has added to a bundle was verified.
+
+    Args:
+        bundle: that `check_trust` has checked.
+        index: of the folder, whose files' hashes were checked.
+
+    Raises:
+        TrustError: a signature is demanded, and there is none that holds.
+    """
+    names = [guard(bundle, index) for guard in bundle.files.guards]
+    return Verified("signature", names[0]) if names else CHECKSUM
 
 
 def caller_trust(expect: str | None, trusted_keys: str | Path | None) -> Trust:

@@ -76,18 +76,19 @@ def bench_command(
     named = {name: value for name, value in counts.items() if value is not None}
     settings = dataclasses.replace(sweep.QUICK if quick else sweep.FULL, **named)
     # Mistakes in these two are found before the minutes of measuring, not after them.
-    against = baseline.Baseline(compare, fail_over) if compare else None
-    if append:
+    against = None if compare is None else baseline.Baseline(compare, fail_over)
+    if append is not None:
         baseline.append(append)
     with Status() as status:
         path = default_bundle() if bundle is None else bundle
-        record = bench.run(path, options, settings, image or SAMPLE_PAGE, status)
+        page = SAMPLE_PAGE if image is None else image
+        record = bench.run(path, options, settings, page, status)
     if as_json:
         show_json(record)
     else:
         show_text(tables.record_text(record))
-    if append:
+    if append is not None:
         baseline.append(append, record)
-    if against:
+    if against is not None:
         show_text(against.table(record), err=as_json)
         against.check(record)

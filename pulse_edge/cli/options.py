@@ -145,7 +145,7 @@ def model_options(command: Command) -> Command:
     """--model, and options that say how to run it.
 
     The command receives `open_model`, a function that loads the model, and `status`, the progress
-    line that loading writes to.
+    line that loading writes to. `open_model` takes further keywords of `load`.
     """
 
     @click.option(
@@ -163,16 +163,12 @@ def model_options(command: Command) -> Command:
     ) -> Any:
         with Status() as status:
 
-            def open_model() -> Model:
+            def open_model(**more: Any) -> Model:
                 from pulse_edge.model import load
 
                 path = default_bundle() if bundle is None else bundle
-                return load(
-                    path,
-                    **dataclasses.asdict(options),
-                    **dataclasses.asdict(conditions),
-                    progress=status,
-                )
+                keywords = dataclasses.asdict(options) | dataclasses.asdict(conditions)
+                return load(path, **keywords | {"progress": status} | more)
 
             return command(open_model=open_model, status=status, **rest)
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
+from pulse_edge.bundle.added import added_to
 from pulse_edge.bundle.bundle import open_bundle
 from pulse_edge.bundle.keys import exposed, key_id, make_key, private_key, public_path
-from pulse_edge.bundle.signatures import sign_bundle
+from pulse_edge.bundle.signatures import sign_added, sign_bundle
 from pulse_edge.cli.status import Status
 from pulse_edge.cli.terminal import show
 
@@ -22,6 +23,8 @@ def sign_command(
     bundle: str | None, key: str | None, new_key: str | None, passphrase: bool
 ) -> None:
     """Sign a BUNDLE, after checking it. The signature is stored in the bundle.
+
+    Plans and kernels that `pulse-edge build` has added by then are checked and signed, too.
 
     `pulse-edge verify BUNDLE --trusted-keys DIR` checks it. DIR holds public keys of signers.
     """
@@ -50,10 +53,14 @@ def _sign(bundle: str, path: Path) -> None:
         show(f"warning: {path}: other users may read it; run 'chmod 600 {path}'", err=True)
     with Status() as status:
         opened = open_bundle(bundle, progress=status)
+        added = added_to(opened)
     where = sign_bundle(opened, key)
     show(f"{opened.path}: signed by {key_id(key.public_key())}")
     show(f"seal       {opened.digest}")
     show(f"signature  {where}")
+    for folder in added:
+        show(f"{folder.name}: signed, {len(folder.files)} files")
+        show(f"signature  {sign_added(opened, folder.index, key)}")
 
 
 def _prompt(text: str, again: bool = False) -> str:

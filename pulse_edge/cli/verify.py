@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import click
 
+from pulse_edge.bundle.added import Added, added_to
 from pulse_edge.bundle.bundle import Bundle, open_bundle
-from pulse_edge.bundle.signatures import signers
-from pulse_edge.bundle.trust import Verified, caller_trust, check_trust
+from pulse_edge.bundle.signatures import added_signers, signers
+from pulse_edge.bundle.trust import Verified, added_trust, caller_trust, check_trust
 from pulse_edge.cli.exporter import exporter
 from pulse_edge.cli.options import options_from
 from pulse_edge.cli.status import Status
@@ -23,6 +25,12 @@ MEANINGS = {
     "expected": "verified: its seal is the expected one",
     "signature": "verified: signed by {key}, which is trusted",
 }
+# The same of a folder that a device has added. The bundle's seal says nothing about it.
+ADDED_MEANINGS = {
+    "checksum": "not verified: --trusted-keys DIR checks who signed it",
+    "signature": "signed by {key}, which is trusted",
+}
+MOST_TOKENS = 4096  # as many as a request may ask for
 
 
 @click.command("verify")
@@ -38,7 +46,13 @@ MEANINGS = {
     "--against", metavar="CHECKPOINT", type=click.Path(), help="Compare with this checkpoint."
 )
 @click.option("--image", type=click.Path(), help="Page to compare on [default: a drawn test page].")
-@click.option("--tokens", default=64, show_default=True, help="Greedy tokens to compare.")
+@click.option(
+    "--tokens",
+    type=click.IntRange(1, MOST_TOKENS),
+    default=64,
+    show_default=True,
+    help="Greedy tokens to compare.",
+)
 @options_from(EngineOptions, "options", only=("engine", "threads"))
 @click.option("--json", "as_json", is_flag=True)
 def verify_command(
@@ -53,15 +67,17 @@ def verify_command(
 ) -> None:
     """Check a BUNDLE's integrity and origin, or compare it with its checkpoint, stage by stage.
 
-    The rules of this device (/etc/pulse-edge.toml) are checked, too.
+    What `pulse-edge build` has added is checked like the bundle itself. The rules of this device
+    (/etc/pulse-edge.toml) are checked, too.
     """
     caller_trust(expect, trusted_keys)  # a wrong argument, before minutes of hashing
     with Status() as status:
         opened = open_bundle(bundle, progress=status)
         verified = check_trust(opened, expect, trusted_keys)
+        added = added_to(opened)
         status.clear()
         if against is None:
-            _print_intact(opened, verified, as_json)
+            _print_intact(opened, verified, added, as_json)
             return
         report = exporter("verify").compare(
             opened, against, image, tokens, options.threads, status, options.engine
@@ -74,7 +90,9 @@ def verify_command(
         raise PulseEdgeError(f"{bundle} does not agree with {against}: {report.verdict}")
 
 
-def _print_intact(bundle: Bundle, verified: Verified, as_json: bool) -> None:
+def _print_intact(
+    bundle: Bundle, verified: Verified, added: tuple[Added, ...], as_json: bool
+) -> None:
     files = len(bundle.manifest.files)
     claimed = signers(bundle)
     if as_json:
@@ -84,6 +102,7 @@ def _print_intact(bundle: Bundle, verified: Verified, as_json: bool) -> None:
             "intact": True,
             "verified": dataclasses.asdict(verified),
             "signatures": claimed,
+            "added": [_added_record(bundle, folder) for folder in added],
         }
         show_json(record)
         return
@@ -93,3 +112,16 @@ def _print_intact(bundle: Bundle, verified: Verified, as_json: bool) -> None:
     if verified.how != "signature" and claimed:
         claims = ", ".join(name[:16] for name in claimed)
         show(f"signatures of {claims}, not checked; --trusted-keys DIR checks them")
+    for folder in added:
+        how = added_trust(bundle, folder.index)
+        contents = f"{len(folder.files)} files, {size(folder.size)}"
+        show(f"{folder.name}: intact ({contents}), {ADDED_MEANINGS[how.how].format(key=how.key)}")
+
+
+def _added_record(bundle: Bundle, folder: Added) -> dict[str, Any]:
+    return {
+        "folder": folder.name,
+        "files": len(folder.files),
+        "verified": dataclasses.asdict(added_trust(bundle, folder.index)),
+        "signatures": added_signers(folder.index),
+    }

@@ -9,7 +9,7 @@ from collections.abc import Generator
 
 from pulse_edge.decode.ngrams import Ngrams
 from pulse_edge.decode.result import FinishReason, Generation
-from pulse_edge.decode.sampler import Logits
+from pulse_edge.decode.sampler import Logits, Sampler
 from pulse_edge.decode.verifier import Verifier
 from pulse_edge.engines.engine import Engine
 from pulse_edge.params import GenerationParams
@@ -24,6 +24,7 @@ def generate(
     text: TextStream,
     out: Generation,
     ngrams: Ngrams | None = None,
+    sampler: Sampler | None = None,
 ) -> Generator[str, None, None]:
     """Yield the answer's text as it becomes certain.
 
@@ -38,12 +39,14 @@ def generate(
         text: of the answer, empty yet.
         out: filled while the loop runs. Its `cancellation` stops the loop after a token.
         ngrams: what to draft from, has read the prompt; a step may then give several tokens.
+        sampler: of this answer; None is one without constraint and log-probabilities.
 
     Raises:
         EngineError: the engine failed, or its logits are not finite.
     """
     now = out.clock
-    verifier = Verifier(engine, params, out, ngrams)
+    sampler = sampler or Sampler(params)
+    verifier = Verifier(engine, params, out, ngrams, sampler)
     try:
         token = verifier.sample(logits)
         while True:
@@ -54,6 +57,8 @@ def generate(
             if token in eos:
                 out.finish_reason = "eos"
                 break
+            if sampler.logprob is not None:
+                out.logprobs.append(sampler.logprob)
             out.tokens.append(token)
             piece = text.push(token)
             out.detokenise_seconds += now() - sampled
@@ -61,7 +66,7 @@ def generate(
                 yield piece
             if out.cancellation.requested:
                 return
-            reason = _stop_reason(params, text, out, verifier.full)
+            reason = _stop_reason(params, text, out, sampler.ended, verifier.full)
             if reason:
                 out.finish_reason = reason
                 break
@@ -74,10 +79,12 @@ def generate(
 
 
 def _stop_reason(
-    params: GenerationParams, text: TextStream, out: Generation, full: bool
+    params: GenerationParams, text: TextStream, out: Generation, ended: bool, full: bool
 ) -> FinishReason | None:
     if text.stopped:
         return "stop"
+    if ended:
+        return "eos"
     if len(out.tokens) >= params.max_new_tokens:
         return "length"
     if full:

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pulse_edge.cancellation import Cancellation
+from pulse_edge.decode.logprobs import TokenLogprob
 
-# the model ended | a stop string | max_new_tokens | the cache is full | the caller left
-FinishReason = Literal["eos", "stop", "length", "context", "cancelled"]
+# the model ended, or its schema left nothing to add | a stop string | max_new_tokens |
+# the cache is full | time is up | the caller left
+FinishReason = Literal["eos", "stop", "length", "context", "deadline", "cancelled"]
 
 
 @dataclass
@@ -23,6 +25,8 @@ class Generation:
     clock: Callable[[], float] = time.perf_counter
 
     tokens: list[int] = field(default_factory=list)  # without the end token
+    # Of each of `tokens`, if they are asked for. Another thread may read what there is.
+    logprobs: list[TokenLogprob] = field(default_factory=list)
     finish_reason: FinishReason = "cancelled"  # until another one is known
     cancellation: Cancellation = field(default_factory=Cancellation)  # stops it after a token
     first_token_at: float | None = None

@@ -8,6 +8,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from pulse_edge.decode.constraint import Constraint
+from pulse_edge.decode.logprobs import Logprobs, TokenLogprob
 from pulse_edge.errors import EngineError
 from pulse_edge.params import GenerationParams
 
@@ -16,29 +18,62 @@ NOT_FINITE = "the model's logits are not finite; its numbers may be too large fo
 
 
 class Sampler:
-    """One answer's sampler: parameters, random state, tokens seen."""
+    """One answer's sampler: parameters, random state, tokens seen.
 
-    def __init__(self, params: GenerationParams) -> None:
+    Args:
+        params: how to choose.
+        constraint: on what may be chosen; None if everything may.
+        logprobs: reads the logits of each token; None if nobody asks for that.
+
+    Attributes:
+        logprob: of the last token, under the distribution that the model gave: before the penalty,
+            the constraint and the temperature. None without `logprobs`.
+        needs_logits: False if the likeliest token of each row is all that it takes.
+    """
+
+    def __init__(
+        self,
+        params: GenerationParams,
+        constraint: Constraint | None = None,
+        logprobs: Logprobs | None = None,
+    ) -> None:
         self._params = params
+        self._constraint = constraint
+        self._logprobs = logprobs
         self._seen: set[int] = set()
+        self.logprob: TokenLogprob | None = None
+        self.needs_logits = not params.greedy or bool(constraint or logprobs)
 
     def __call__(self, logits: Logits) -> int:
         """Next token for `logits` [vocab].
 
-        The order of steps is Hugging Face's: penalty, temperature, top-k, top-p.
+        The order of steps is Hugging Face's: penalty, constraint, temperature, top-k, top-p.
 
         Raises:
             EngineError: the logits hold a NaN, or the largest is infinite.
+            ParameterError: the schema proves too complex to follow.
         """
+        given = logits
         params = self._params
         if not np.isfinite(logits.max()):
             raise EngineError(NOT_FINITE)
         if params.repetition_penalty != 1 and self._seen:
             logits = penalise(logits, self._seen, params.repetition_penalty)
+        if self._constraint is not None:
+            logits = self._constraint.masked(logits)
         greedy = params.temperature == 0
         token = int(logits.argmax()) if greedy else self._draw(logits)
         self._seen.add(token)
+        if self._constraint is not None:
+            self._constraint.accept(token)
+        if self._logprobs is not None:
+            self.logprob = self._logprobs(given, token)
         return token
+
+    @property
+    def ended(self) -> bool:
+        """Whether the constraint leaves nothing to add."""
+        return self._constraint is not None and self._constraint.ended
 
     @cached_property
     def _random(self) -> np.random.Generator:

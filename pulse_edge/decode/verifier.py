@@ -22,17 +22,23 @@ class Verifier:
     A step runs the last token and a draft of what may follow. Each row's logits are those after its
     true prefix as long as the sampled tokens are the drafted ones. So every token is sampled once,
     in order, from the logits of plain decoding (but for rounding, see `Engine.step`), and drafts
-    change no answer, greedy or sampled. For greedy decoding the engine returns tokens, no logits.
+    change no answer, greedy or sampled, also under a constraint. Where the likeliest token is all
+    that it takes, the engine returns tokens, no logits.
     """
 
     def __init__(
-        self, engine: Engine, params: GenerationParams, out: Generation, ngrams: Ngrams | None
+        self,
+        engine: Engine,
+        params: GenerationParams,
+        out: Generation,
+        ngrams: Ngrams | None,
+        sampler: Sampler,
     ) -> None:
         self._engine = engine
         self._params = params
         self._out = out
         self._ngrams = ngrams
-        self._sampler = Sampler(params)
+        self._sampler = sampler
         self._policy = None
         if ngrams is not None:
             self._policy = DraftPolicy(
@@ -63,7 +69,7 @@ class Verifier:
             self._draft = draft
             self._right = 0
         self._length += 1
-        if not self._params.greedy:
+        if self._sampler.needs_logits:
             return self.sample(self._ahead[self._right])
         chosen = int(self._ahead[self._right])
         if chosen < 0:
@@ -72,7 +78,8 @@ class Verifier:
 
     def _run(self, tokens: list[int]) -> NDArray[Any]:
         rows = self._engine.rows(np.array(tokens, np.int64))
-        return self._engine.choose(rows) if self._params.greedy else self._engine.step(rows)
+        run = self._engine.step if self._sampler.needs_logits else self._engine.choose
+        return run(rows)
 
     def sample(self, logits: Logits) -> int:
         """A token from logits [vocab], timed."""

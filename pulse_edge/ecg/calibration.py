@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pulse_edge.ecg.leads import shown_names
 
 Signals = NDArray[np.float32]
+Spans = list[tuple[int, int]]  # first sample, and the one after the last
 
 HEIGHT = 1.0  # mV
 _HEIGHTS = (0.9, 1.1)  # mV
@@ -43,17 +44,32 @@ def without_calibration(
     for row, spans in zip(signals, cuts, strict=True):
         for first, last in spans:
             row[first:last] = np.nan
-    first = min(first for spans in cuts for first, _ in spans)
-    last = max(last for spans in cuts for _, last in spans)
-    pulsed = [lead for lead, spans in zip(leads, cuts, strict=True) if spans]
     kept = np.flatnonzero(np.isfinite(signals).any(axis=0))
     if kept.size:
         signals = signals[:, kept[0] : kept[-1] + 1]
-    note = f"Calibration pulse cut, in samples {first:,} to {last - 1:,}: {shown_names(pulsed)}."
-    return signals, (note,)
+    return signals, (_note("cut", cuts, leads),)
 
 
-def _pulse_spans(row: Signals, rate: float) -> list[tuple[int, int]]:
+def calibration_notes(signals: Signals, rate: float, leads: Sequence[str]) -> tuple[str, ...]:
+    """What to say of calibration pulses that are left where they are: nothing, or a sentence.
+
+    Args:
+        signals: see `without_calibration`.
+        rate: samples per second.
+        leads: a name for each row.
+    """
+    cuts = [_pulse_spans(row, rate) for row in signals]
+    return (_note("drawn", cuts, leads),) if any(cuts) else ()
+
+
+def _note(fate: str, cuts: Sequence[Spans], leads: Sequence[str]) -> str:
+    first = min(first for spans in cuts for first, _ in spans)
+    last = max(last for spans in cuts for _, last in spans)
+    pulsed = [lead for lead, spans in zip(leads, cuts, strict=True) if spans]
+    return f"Calibration pulse {fate}, in samples {first:,} to {last - 1:,}: {shown_names(pulsed)}."
+
+
+def _pulse_spans(row: Signals, rate: float) -> Spans:
     """What to blank of a lead: from its beginning to a pulse's end, or from a pulse to its end."""
     finite = np.flatnonzero(np.isfinite(row))
     if finite.size < _SHORTEST * rate:

@@ -46,7 +46,7 @@ class _Breach(NamedTuple):
 
 
 def check_limb_leads(
-    rows: Mapping[str, Row], rate: float, where: str, step: float = 0.0
+    rows: Mapping[str, Row], rate: float, where: str, tolerance: float = TOLERANCE
 ) -> tuple[str, ...]:
     """Compare the limb leads with each other, wherever they were recorded at the same time.
 
@@ -57,7 +57,7 @@ def check_limb_leads(
         rows: signals by lead, mV; not finite where nothing was recorded.
         rate: samples per second.
         where: the recording, for messages.
-        step: mV of a sample's last bit; coarse samples differ by rounding.
+        tolerance: mV by which a law may fail.
 
     Returns:
         What to say of the leads, a sentence each.
@@ -65,12 +65,12 @@ def check_limb_leads(
     Raises:
         RecordingError: a law fails in most samples. The leads are mixed up, or not of one ECG.
     """
-    breaches = list(_breaches(rows, rate, max(TOLERANCE, 2 * step)))
+    breaches = list(_breaches(rows, rate, tolerance))
     for breach in breaches:
         if breach.beyond_baseline > _MOST and breach.seconds >= _SHORTEST:
             raise RecordingError(
                 f"{where}: the limb leads are not of one ECG: {breach}; expected within "
-                f"{TOLERANCE:g} mV in most samples; check the names and signs of the leads"
+                f"{tolerance:g} mV in most samples; check the names and signs of the leads"
             )
     if not breaches:
         return ()

@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pulse_edge.ecg.amplitude import check_amplitudes
+from pulse_edge.ecg.calibration import calibration_notes
 from pulse_edge.ecg.coverage import coverage_notes, drawn_samples
 from pulse_edge.ecg.leads import LEADS, canonical_lead, shown_names
+from pulse_edge.ecg.limb_leads import TOLERANCE, check_limb_leads
 from pulse_edge.errors import RecordingError
 
 __all__ = ["LEADS", "Recording", "canonical_lead", "check_rate"]
@@ -31,6 +33,8 @@ class Recording:
         source: where it came from, for messages.
         notes: what its reader left out or doubts, a sentence each, and what a page of it will not
             show. Said with every answer.
+        tolerance: mV by which the limb leads may break Einthoven's and Goldberger's laws. Coarse
+            samples differ by rounding. Infinity takes signals that nobody recorded as they are.
     """
 
     signals: NDArray[np.float32]
@@ -38,6 +42,7 @@ class Recording:
     leads: tuple[str, ...]
     source: str = ""
     notes: tuple[str, ...] = ()
+    tolerance: float = TOLERANCE
 
     def __post_init__(self) -> None:
         where = self.source or "recording"
@@ -52,15 +57,17 @@ class Recording:
         if signals.shape[1] == 0:
             raise RecordingError(f"{where}: the recording holds no samples")
         check_rate(self.rate, where)
+        if not self.tolerance >= TOLERANCE:  # also what is no number
+            raise RecordingError(
+                f"{where}: a tolerance of {self.tolerance} mV; expected at least {TOLERANCE:g} mV"
+            )
         leads = tuple(canonical_lead(name) for name in self.leads)
         if len(leads) != signals.shape[0]:
             raise RecordingError(f"{where}: {len(leads)} lead names for {signals.shape[0]} signals")
         signals, leads = _without_repeats(signals, leads, where)
-        # Values too large for float32 become infinite, which counts as a gap.
-        with np.errstate(over="ignore"):
-            millivolts = np.ascontiguousarray(signals, dtype=np.float32)
+        millivolts = _as_float32(signals, leads, where)
         drawn = millivolts[:, : drawn_samples(self.rate)]
-        notes = check_amplitudes(drawn, leads, where)
+        notes = _findings(drawn, leads, self.rate, where, self.tolerance)
         notes += coverage_notes(drawn, leads, self.rate, millivolts.shape[1] / self.rate)
         object.__setattr__(self, "signals", millivolts)
         object.__setattr__(self, "rate", float(self.rate))
@@ -96,6 +103,32 @@ def check_rate(rate: float, where: str) -> None:
     """
     if not RATES[0] <= rate <= RATES[1]:
         raise RecordingError(f"{where}: a sampling rate of {rate} Hz; expected 1 to {RATES[1]:,}")
+
+
+def _findings(
+    drawn: NDArray[np.float32], leads: tuple[str, ...], rate: float, where: str, tolerance: float
+) -> tuple[str, ...]:
+    """What to say of signals that are drawn. Raises `RecordingError` if they cannot be an ECG."""
+    # First the amplitudes: a wrong unit breaks the laws of the limb leads as well.
+    amplitudes = check_amplitudes(drawn, leads, where)
+    laws = check_limb_leads(dict(zip(leads, drawn, strict=True)), rate, where, tolerance)
+    return (*laws, *calibration_notes(drawn, rate, leads), *amplitudes)
+
+
+def _as_float32(
+    signals: NDArray[np.generic], leads: tuple[str, ...], where: str
+) -> NDArray[np.float32]:
+    """The same values as float32. Raises `RecordingError` for those that are too large for it."""
+    with np.errstate(over="ignore"):
+        millivolts = np.ascontiguousarray(signals, dtype=np.float32)
+    lost = np.isinf(millivolts) & np.isfinite(signals)
+    if lost.any():
+        row, column = np.argwhere(lost)[0]
+        raise RecordingError(
+            f"{where}: lead {shown_names([leads[row]])} has the value {signals[row, column]:.3g} "
+            "mV; expected mV of an ECG; signals are mV, scale other units"
+        )
+    return millivolts
 
 
 def _without_repeats(

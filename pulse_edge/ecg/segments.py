@@ -9,11 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pulse_edge.ecg.amplitude import check_amplitudes
 from pulse_edge.ecg.calibration import without_calibration
 from pulse_edge.ecg.coverage import drawn_samples
 from pulse_edge.ecg.leads import LEADS, shown_names
-from pulse_edge.ecg.limb_leads import check_limb_leads
+from pulse_edge.ecg.limb_leads import TOLERANCE
 from pulse_edge.ecg.recording import Recording
 from pulse_edge.errors import RecordingError
 
@@ -81,11 +80,9 @@ def recording_of_segments(
         notes += said
     leads = tuple(signals)
     rows, said = without_calibration(np.stack(list(signals.values())), rate, leads)
-    # First the amplitudes: a wrong unit breaks the laws of the limb leads as well.
-    check_amplitudes(rows, leads, source)
     step = max((segment.step for segment in segments if segment.lead in LEADS[:6]), default=0.0)
-    laws = check_limb_leads(dict(zip(leads, rows, strict=True)), rate, source, step)
-    return Recording(rows, rate, leads, source, (*notes, *said, *laws))
+    tolerance = max(TOLERANCE, 2 * step)
+    return Recording(rows, rate, leads, source, (*notes, *said), tolerance)
 
 
 def _begin(segment: Segment) -> int:
@@ -105,10 +102,10 @@ def _at_rate(segment: Segment, rate: float, source: str) -> Segment:
     signal = segment.signal
     finer = np.full((len(signal) - 1) * factor + 1, np.nan, np.float32)
     finer[::factor] = signal
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore"):  # infinity counts as a gap
         slope = np.diff(signal) / np.float32(factor)
-    for step in range(1, factor):
-        finer[step::factor] = signal[:-1] + slope * np.float32(step)
+        for step in range(1, factor):
+            finer[step::factor] = signal[:-1] + slope * np.float32(step)
     return Segment(segment.lead, segment.start, rate, finer, segment.step, segment.group)
 
 

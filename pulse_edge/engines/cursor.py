@@ -160,6 +160,18 @@ class SingleSlot:
         """See `Engine`."""
         self.cursor(slot).rewind(length)
 
+    def saved_size(self, length: int) -> int:
+        """See `Engine`."""
+        return 0
+
+    def save(self, length: int) -> Any:
+        """See `Engine`."""
+        raise NotImplementedError("this engine makes no copies of its cache")
+
+    def restore(self, saved: Any, length: int) -> None:
+        """See `Engine`."""
+        raise NotImplementedError("this engine makes no copies of its cache")
+
     def cursor(self, slot: int | Numbers = 0) -> Cursor:
         """The only cursor. Raises `ValueError` if `slot` names another."""
         # `np.any` takes 4 us, which would be 2 % of a step of the model in the package.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +15,21 @@ from pulse_edge.progress import Progress
 
 Features = Any  # what `Engine.encode` returns; an engine may keep a page's features on its device
 Rows = NDArray[Any]  # what `Engine.rows` returns: part of a prompt in the form the engine takes
+
+
+@dataclass(frozen=True, eq=False)
+class SavedCache:
+    """A copy of the first positions of a slot of the KV cache, outside the engine.
+
+    Args:
+        length: positions.
+        nbytes: size of the copy.
+        content: as the engine that made it needs it.
+    """
+
+    length: int
+    nbytes: int
+    content: Any
 
 
 class Engine(Protocol):
@@ -158,6 +174,19 @@ class Engine(Protocol):
         Call it after a request that failed. Attention on a GPU multiplies masked positions with 0,
         and a NaN that a forgotten position left there stays a NaN.
         """
+
+    def saved_size(self, length: int) -> int:
+        """Bytes of a copy of the first `length` positions of slot 0.
+
+        0 from an engine that makes no copies: on a GPU, to compute a page again takes no longer
+        than to bring its part of the cache back from the host's memory.
+        """
+
+    def save(self, length: int) -> SavedCache:
+        """Copy the first `length` positions of slot 0, which are filled."""
+
+    def restore(self, saved: SavedCache, length: int) -> None:
+        """Let the first `length` positions of a copy be all that slot 0 holds."""
 
     def describe(self) -> dict[str, Any]:
         """For provenance: engine, version, device, threads, ..."""

@@ -26,7 +26,7 @@ from pulse_edge.cancellation import Cancellation
 from pulse_edge.engines import cuda_driver
 from pulse_edge.engines.chunk import prefill_chunk
 from pulse_edge.engines.cursor import GRAPH_ROWS, SingleSlot
-from pulse_edge.engines.engine import Features, Rows
+from pulse_edge.engines.engine import Features, Rows, SavedCache
 from pulse_edge.engines.onnxruntime_library import first_line, load_onnxruntime
 from pulse_edge.engines.onnxruntime_providers import HOST, PROVIDERS, Provider, prepare_provider
 from pulse_edge.engines.onnxruntime_runs import (
@@ -279,6 +279,20 @@ class OnnxRuntimeEngine(SingleSlot):
         """See `Engine`."""
         self.rewind(0, slot)
         self.cache.clear()
+
+    def saved_size(self, length: int) -> int:
+        """See `Engine`."""
+        return self.cache.saved_size(length)
+
+    def save(self, length: int) -> SavedCache:
+        """See `Engine`."""
+        return SavedCache(length, self.saved_size(length), self.cache.save(length))
+
+    def restore(self, saved: SavedCache, length: int) -> None:
+        """See `Engine`."""
+        self.rewind(0)
+        self.cache.restore(saved.content, length)
+        self.cursors[0].advance(length)
 
     def cached(self) -> dict[str, NDArray[Any]]:
         """What the cache holds, on the CPU.

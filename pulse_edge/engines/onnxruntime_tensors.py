@@ -70,15 +70,17 @@ class DeviceCache:
         self._shape = [1, text.kv_heads, rows, text.head_size]
         self._dtype = dtype
         self._provider = provider
+        self._arrays: dict[str, NDArray[Any]] = {}  # of a shared provider: what the values view
         names = [f"{layer}.{part}" for layer in range(text.layers) for part in ("key", "value")]
-        self.values = {name: self._allocate() for name in names}
+        self.values = {name: self._allocate(name) for name in names}
         self.clear()
 
-    def _allocate(self) -> Any:
+    def _allocate(self, name: str) -> Any:
         values = load_onnxruntime().OrtValue
         try:
             if self._provider.shared:
-                return values.ortvalue_from_numpy(lazy_zeros(self._shape, self._dtype))
+                self._arrays[name] = lazy_zeros(self._shape, self._dtype)
+                return values.ortvalue_from_numpy(self._arrays[name])
             device = self._provider.device
             return values.ortvalue_from_shape_and_type(self._shape, self._dtype, device, 0)
         except Exception as error:
@@ -101,6 +103,22 @@ class DeviceCache:
     def read(self, length: int) -> dict[str, NDArray[Any]]:
         """The first `length` positions, [1, kv heads, length, head size] by name."""
         return {name: value.numpy()[:, :, :length] for name, value in self.values.items()}
+
+    def saved_size(self, length: int) -> int:
+        """Bytes of `save`; 0 from memory of a device."""
+        if not self._arrays:
+            return 0
+        position = math.prod(self._shape) // self._shape[2] * np.dtype(self._dtype).itemsize
+        return len(self._arrays) * int(position) * length
+
+    def save(self, length: int) -> list[NDArray[Any]]:
+        """Copies of the first `length` positions in the host's memory."""
+        return [array[:, :, :length].copy() for array in self._arrays.values()]
+
+    def restore(self, saved: list[NDArray[Any]], length: int) -> None:
+        """Put the first `length` positions of copies back."""
+        for array, copy in zip(self._arrays.values(), saved, strict=True):
+            array[:, :, :length] = copy[:, :, :length]
 
 
 class DevicePage:

@@ -1,12 +1,13 @@
-"""Pages as features of the vision tower. The last page is remembered."""
+"""Pages as features of the vision tower. Recent pages are remembered."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from pulse_edge.arrays import Numbers
 from pulse_edge.bundle.spec import ModelSpec
@@ -19,12 +20,14 @@ from pulse_edge.progress import Progress
 Clock = Callable[[str], AbstractContextManager[object]]  # times the body as the stage of that name
 
 
+REMEMBERED = 2  # pages whose features are kept: the last one, and one that gave way to it
+
+
 @dataclass(frozen=True, eq=False)
-class EncodedPage:
-    """A page that the vision tower has seen."""
+class PlacedPage:
+    """A page, and its image tokens in a prompt."""
 
     page: PreparedPage
-    features: Features  # [views, patches, hidden], in the engine's memory or on the host
     tokens: Numbers  # int64 [tokens]: rows of `Engine.rows`, in the prompt's order
 
     @property
@@ -43,7 +46,7 @@ class EncodedPage:
 
 
 class PageEncoder:
-    """Views -> features. A second question about the last page does not run the tower again.
+    """Views -> features. A second question about a recent page does not run the tower again.
 
     Attributes:
         page: the last page that came here; None after `forget`. Any thread may read it.
@@ -53,7 +56,17 @@ class PageEncoder:
         self._spec = spec
         self._engine = engine
         self.page: PreparedPage | None = None
-        self._last: EncodedPage | None = None
+        self._recent: tuple[tuple[str, Features], ...] = ()  # by digest, the last one at the end
+
+    def place(self, page: PreparedPage) -> PlacedPage:
+        """A page's tokens in a prompt, which do not depend on its features. For any thread."""
+        views = len(page.pixels)
+        return PlacedPage(page, image_rows(views, page.size, self._spec, self._engine.table_rows))
+
+    def views_to_run(self, page: PreparedPage) -> int:
+        """Views that `encode` would run through the tower. For any thread; it is a guess."""
+        known = any(digest == page.sha256 for digest, _ in self._recent)
+        return 0 if known else len(page.pixels)
 
     def encode(
         self,
@@ -61,12 +74,12 @@ class PageEncoder:
         clock: Clock,
         progress: Progress | None = None,
         cancellation: Cancellation | None = None,
-    ) -> EncodedPage:
-        """Features of a page, from memory if it is the last one.
+    ) -> Features:
+        """Features of a page, [views, patches, hidden]; from memory if it is a recent one.
 
         Args:
             page: ready for the tower.
-            clock: times the stage `vision`; the last page skips it.
+            clock: times the stage `vision`; a recent page skips it.
             progress: told ("vision", 0, views) before the tower runs. What it raises is passed on.
             cancellation: may end the tower's run.
 
@@ -75,32 +88,28 @@ class PageEncoder:
             EngineError: the vision tower failed.
         """
         self.page = page
-        last = self._last
-        if last is not None and last.page.sha256 == page.sha256:
-            self._last = dataclasses.replace(last, page=page)  # perhaps from another kind of file
-        else:
-            self._last = self._encode(page, clock, progress, cancellation)
-        return self._last
+        features = dict(self._recent).get(page.sha256)
+        if features is None:
+            features = self._run(page, clock, progress, cancellation)
+        others = (pair for pair in self._recent if pair[0] != page.sha256)
+        self._recent = (*others, (page.sha256, features))[-REMEMBERED:]
+        return features
 
     def forget(self) -> None:
         """Encode the next page anew, whichever it is."""
         self.page = None
-        self._last = None
+        self._recent = ()
 
-    def _encode(
+    def _run(
         self,
         page: PreparedPage,
         clock: Clock,
         progress: Progress | None,
         cancellation: Cancellation | None,
-    ) -> EncodedPage:
-        views = len(page.pixels)
+    ) -> Features:
         with clock("vision"):
             if progress:
-                progress("vision", 0, views)
-            # Forget the last page before `encode`: an engine may keep only one page's features, and
-            # this call overwrites them.
-            self._last = None
-            features = self._engine.encode(page.pixels, cancellation)
-            tokens = image_rows(views, page.size, self._spec, self._engine.table_rows)
-        return EncodedPage(page, features, tokens)
+                progress("vision", 0, len(page.pixels))
+            # An engine may keep one page's features only, and this call overwrites them.
+            self._recent = tuple(p for p in self._recent if isinstance(p[1], np.ndarray))
+            return self._engine.encode(page.pixels, cancellation)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import BinaryIO
+
 from pulse_edge.errors import ImageError
+from pulse_edge.guarded import read_upto
 
 # What reading a page may take at its peak, beside the loaded model: the file, the copy of it that
 # the decoder gets, and the decoder's and our own pictures.
@@ -22,6 +25,40 @@ MAX_SCANS = 32
 MAX_COUNTED_PAGES = 1_000  # a chain of pages is followed this far
 # Python walks about a million pieces of a file in a second. Encoders write thousands at most.
 MAX_PIECES = 100_000
+
+
+def read_limited(file: BinaryIO) -> bytes:
+    """All bytes of a file object, if they are not more than `MAX_FILE_BYTES`.
+
+    Raises:
+        ImageError: they are more, or the object returns text.
+        OSError, ValueError: it cannot be read.
+    """
+    try:
+        data = read_upto(file, MAX_FILE_BYTES + 1)
+    except TypeError:
+        raise ImageError(
+            "the image's file object returns text; open it in binary mode ('rb')"
+        ) from None
+    check_file_size(len(data))
+    return data
+
+
+def check_file_size(size: int) -> None:
+    """Refuse a file that is empty or over `MAX_FILE_BYTES`.
+
+    Args:
+        size: in bytes; of a file that was not read to its end, more than the limit.
+
+    Raises:
+        ImageError: the size is not accepted.
+    """
+    if size == 0:
+        raise ImageError("the image is empty (0 bytes)")
+    if size > MAX_FILE_BYTES:
+        raise ImageError(
+            f"more than the {MAX_FILE_BYTES:,} bytes accepted; save it compressed, or scale it down"
+        )
 
 
 def check_pieces(count: int, kind: str) -> None:

@@ -79,6 +79,11 @@ class PendingPage:
         self._keep = keep
         self._prepared: PreparedPage | None = None
 
+    @property
+    def prepared(self) -> PreparedPage | None:
+        """The page, once it was prepared for several requests."""
+        return self._prepared
+
     def prepare(
         self,
         how: Preparation,

@@ -16,11 +16,11 @@ from PIL import Image
 
 from pulse_edge.ecg.recording import Recording
 from pulse_edge.errors import ImageError, RecordingError
+from pulse_edge.guarded import open_regular, reason
 from pulse_edge.page.bands import bands_of
-from pulse_edge.page.limits import check_page_size
+from pulse_edge.page.limits import MAX_FILE_BYTES, check_file_size, check_page_size, read_limited
 from pulse_edge.page.orientation import ORIENTATION_TAG, legal_orientation, turn_upright
 from pulse_edge.page.picture import decode_picture, read_container
-from pulse_edge.page.regular_file import check_file_size, open_regular_file, read_limited
 from pulse_edge.page.samples import check_array, eight_bit_grey, image_of_array
 from pulse_edge.page.transparency import AlphaRecord, without_alpha
 from pulse_edge.params import ALPHA_MODES, AlphaMode
@@ -133,18 +133,21 @@ def _read_object(source: BinaryIO) -> PageInput:
 
 
 def _read_file(path: str | os.PathLike[str]) -> PageInput:
-    from pulse_edge.ecg.readers.registry import is_recording, read_recording
+    from pulse_edge.ecg.readers.registry import HEAD, is_recording, read_opened
 
     name = os.fspath(path)
     try:
-        with _named(name), open_regular_file(path) as file:
-            if is_recording(path):
-                return _drawn(read_recording(path))
-            check_file_size(os.fstat(file.fileno()).st_size)
+        with _named(name), open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            check_file_size(min(size, MAX_FILE_BYTES))  # a recording may be larger than an image
+            head = file.read(HEAD)
+            file.seek(0)
+            if is_recording(path, head):
+                return _drawn(read_opened(file, name))
+            check_file_size(size)
             return PageInput(name, data=read_limited(file))
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = getattr(error, "strerror", None) or error
-        raise ImageError(f"{name}: cannot be read ({reason})") from None
+        raise ImageError(f"{name}: cannot be read ({reason(error)})") from None
 
 
 def _drawn(recording: Recording) -> PageInput:

@@ -18,7 +18,7 @@ from pulse_edge.simulation.simulator import Ecg, EcgSpec, Noise, add_noise, samp
 
 
 def sample_style(rng: np.random.Generator) -> PageStyle:
-    """Layout, scales and proportions of a page at 200 dpi; colours are chosen later, see `Look`."""
+    """Layout, scales and proportions of a page at 200 dpi; colours are chosen later, see `PaperLook`."""
     layout = str(
         rng.choice(["3x4", "3x4", "3x4", "3x4", "3x4", "3x4", "3x4", "3x4", "6x2", "12x1"])
     )
@@ -66,7 +66,7 @@ def sample_header(rng: np.random.Generator) -> str | None:
 
 
 @dataclass(frozen=True)
-class Look:
+class PaperLook:
     """Colours of a page in 0..1, and its disturbances."""
 
     paper: Color = (1, 1, 1)
@@ -78,9 +78,9 @@ class Look:
     tilt: float = 0.0  # direction of the shade, degrees
 
 
-def sample_look(rng: np.random.Generator) -> Look:
+def sample_look(rng: np.random.Generator) -> PaperLook:
     """Colours and disturbances; nearly half of the pages have the default ones."""
-    look = Look()
+    look = PaperLook()
     if rng.random() < 0.45:
         return look
     tint = rng.uniform(0.86, 1.0)
@@ -103,7 +103,7 @@ def sample_look(rng: np.random.Generator) -> Look:
         major = minor = np.array(paper)
     dark = rng.uniform(0, 0.3)
     ink = (dark, dark, float(dark + rng.uniform(0, 0.35) * (rng.random() < 0.4)))
-    return Look(
+    return PaperLook(
         paper,
         ink,
         tuple(major.tolist()),

@@ -98,6 +98,25 @@ class PromptBuilder:
             return [self._bos, *encode(head), IMAGE, *encode("\n" + tail)]
         return [self._bos, *encode(head + tail)]
 
+    def page_only(self) -> list[int]:
+        """Ids of the first turn up to the image: what every question about a page begins with."""
+        return [
+            self._bos,
+            *self.tokenizer.encode(f"{self._spec.system} {self._spec.user}: "),
+            IMAGE,
+        ]
+
+    def given_answer(self, answer: str) -> list[int]:
+        """Ids of an answer that is known as text only, to follow `ASSISTANT:`.
+
+        Raises `ParameterError` for what is not text.
+        """
+        if not isinstance(answer, str):
+            raise ParameterError(f"an answer is a string, not {type(answer).__name__}")
+        guard = self.tokenizer.encode("\n")  # see `Tokenizer.encode_after_special`
+        said = f" {_checked_unicode(answer, 'answer').strip()}"
+        return self.tokenizer.encode("\n" + said)[len(guard) :]
+
     def next_turn(self, question: str) -> list[int]:
         """Ids of `</s>USER: {question} ASSISTANT:`, to follow an answer's own ids.
 
@@ -141,8 +160,12 @@ def _checked_question(question: str) -> str:
         raise ParameterError(f"a question is a string, not {type(question).__name__}")
     if not question.strip():
         raise ParameterError("the question is empty")
+    return _checked_unicode(question, "question")
+
+
+def _checked_unicode(text: str, what: str) -> str:
     try:
-        question.encode()
+        text.encode()
     except UnicodeEncodeError as error:
-        raise ParameterError(f"the question is not valid Unicode text ({error.reason})") from None
-    return question
+        raise ParameterError(f"the {what} is not valid Unicode text ({error.reason})") from None
+    return text

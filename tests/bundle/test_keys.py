@@ -198,14 +198,40 @@ def test_a_folder_of_trusted_keys(tmp_path: Path) -> None:
         trusted_keys(tmp_path)
 
 
+# Permissions that let others change a file or folder: who, and what takes them away.
+WRITABLE = {
+    0o702: ("every user", "o-w"),
+    0o757: ("every user", "o-w"),
+    0o777: ("every user", "go-w"),
+    0o722: ("every user", "go-w"),
+    0o720: ("its group", "g-w"),
+    0o775: ("its group", "g-w"),
+}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
 @pytest.mark.parametrize("place", ["", "a.pem"])
-def test_trusted_keys_that_everybody_may_change(tmp_path: Path, place: str) -> None:
-    if os.name != "posix":
-        pytest.skip("permissions of POSIX")
+@pytest.mark.parametrize("mode", WRITABLE)
+def test_trusted_keys_that_others_may_change(tmp_path: Path, mode: int, place: str) -> None:
+    who, remedy = WRITABLE[mode]
     written(tmp_path / "a.pem", public_pem(ed25519_key()))
-    (tmp_path / place).chmod(0o777)
-    with pytest.raises(TrustError, match=r"every user may write to it; run 'chmod o-w "):
+    (tmp_path / place).chmod(mode)
+    with pytest.raises(TrustError, match=f"{who} may write to it; run 'chmod {remedy} {tmp_path}"):
         trusted_keys(tmp_path)
+    (tmp_path / place).chmod(0o755)
+    assert len(trusted_keys(tmp_path)) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+@pytest.mark.parametrize("mode", WRITABLE)
+def test_a_private_key_that_others_may_change(tmp_path: Path, mode: int) -> None:
+    who, remedy = WRITABLE[mode]
+    path = written(tmp_path / "key.pem", private_pem(ed25519_key()))
+    path.chmod(mode)
+    with pytest.raises(ParameterError, match=f"{who} may write to it; run 'chmod {remedy} {path}"):
+        private_key(path, never)
+    path.chmod(0o600)
+    private_key(path, never)
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "pipe"])

@@ -180,6 +180,7 @@ def test_the_record_of_verify(path: Path, signer: Signer, capsys: Capture) -> No
         "intact": True,
         "verified": {"how": "checksum", "key": None},
         "signatures": [signer.id],
+        "added": [],
     }
     assert json.loads(run(capsys, "verify", path, "--json")[1]) == expected
     assert json.loads(run(capsys, "verify", path, "--json", "--expect", digest)[1]) == expected | {

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
+from pulse_edge.ecg.amplitude import check_amplitudes
 from pulse_edge.ecg.recording import LEADS, Recording
 from pulse_edge.errors import RecordingError
 
@@ -19,7 +22,7 @@ def signals(seconds: float = 10) -> np.ndarray:
 
 
 def notes(rows: np.ndarray) -> tuple[str, ...]:
-    return Recording(rows, RATE, LEADS).notes
+    return Recording(rows, RATE, LEADS, tolerance=math.inf).notes  # 12 leads of one shape
 
 
 @pytest.mark.parametrize("factor", [1000, 200, 400, 4096])
@@ -76,7 +79,8 @@ def test_what_no_page_shows_is_not_judged() -> None:
     rows[:, 6000:] = 1000
     assert len(notes(rows)) == 1  # of the length
     extra = np.vstack([signals(), np.full((1, 5000), 800.0)])
-    assert Recording(extra, RATE, (*LEADS, "ART")).notes == ("Found but not drawn: ART.",)
+    record = Recording(extra, RATE, (*LEADS, "ART"), tolerance=math.inf)
+    assert record.notes == ("Found but not drawn: ART.",)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -85,3 +89,35 @@ def test_gaps_are_not_judged(value: float) -> None:
     rows[4] = value
     rows[5, 1000:4000] = value
     assert notes(rows) == ("Not recorded: aVL.", "With gaps: aVF.")
+
+
+def refused(*samples: tuple[float, int]) -> str:
+    """Why a lead is refused that holds each value as often as said; "" if it is not."""
+    row = np.concatenate([np.full(count, value, np.float32) for value, count in samples])
+    try:
+        check_amplitudes(row[None], ("I",), "file")
+    except RecordingError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("samples", "sound"),
+    [
+        ([(0, 49), (5.0, 51)], True),  # half of the samples may lie at the limit
+        ([(0, 51), (6.0, 49)], True),
+        ([(0, 50), (6.0, 50)], False),
+        ([(0, 40), (-6.0, 60)], False),
+        ([(0, 991), (300.0, 9)], True),  # fewer than 1 % are a loose electrode
+        ([(0, 990), (300.0, 10)], False),
+        ([(0, 900), (20.0, 100)], True),
+        ([(0, 9), (25.0, 1)], False),  # 1 of 10 is more than 1 %
+    ],
+)
+def test_the_share_of_large_samples_decides(samples: list[tuple[float, int]], sound: bool) -> None:
+    assert (refused(*samples) == "") == sound
+
+
+def test_a_span_over_20_mv_is_a_wrong_unit_and_less_an_offset() -> None:
+    assert "remove the lead's offset" in refused((0, 1), (20.0, 99))
+    assert "look like microvolts" in refused((0, 1), (20.5, 99))

@@ -89,3 +89,127 @@ def test_beats_and_short_or_empty_leads_stay() -> None:
     assert without_calibration(steep, 500, NAMES)[1] == ()
     assert without_calibration(beats(500, 1), 500, NAMES)[1] == ()
     assert without_calibration(np.full((4, 3000), np.nan, np.float32), 500, NAMES)[1] == ()
+
+
+# --- to the sample --------------------------------------------------------------------------------
+
+
+def with_pulse(
+    first: int, last: int, height: float = 1.0, foot: float = 0.0, length: int = 5500
+) -> np.ndarray:
+    """A lead at 500 Hz that rests at 0, with a rectangle from `first` to `last` on a foot."""
+    row = np.zeros(length, np.float32)
+    row[max(0, first - 40) : last + 41] = foot
+    row[first : last + 1] = np.float32(foot) + np.float32(height)
+    return row
+
+
+def blanked(row: np.ndarray) -> tuple[int, int] | None:
+    """The first and last sample that is taken for a pulse, among leads without one."""
+    rest = np.zeros_like(row)
+    rows, notes = without_calibration(np.stack([rest, row]), 500, ("I", "II"))
+    if not notes:
+        assert np.array_equal(rows[1], row)
+        return None
+    blank = np.flatnonzero(np.isnan(rows[1]))
+    assert not np.isnan(rows[0]).any()
+    first, last = int(blank[0]), int(blank[-1])
+    assert len(blank) == last + 1 - first
+    assert notes == (f"Calibration pulse cut, in samples {first:,} to {last:,}: II.",)
+    return first, last
+
+
+@pytest.mark.parametrize(
+    ("row", "span"),
+    [
+        (with_pulse(100, 199), (0, 199)),
+        (with_pulse(5300, 5399), (5300, 5499)),
+        (with_pulse(100, 129), (0, 129)),  # 60 ms
+        (with_pulse(100, 128), None),
+        (with_pulse(100, 399), (0, 399)),  # 600 ms
+        (with_pulse(100, 400), None),
+        (with_pulse(749, 849), (0, 849)),  # 1.5 s
+        (with_pulse(750, 850), None),
+        (with_pulse(4600, 4750), (4600, 5499)),
+        (with_pulse(4600, 4749), None),
+        (with_pulse(100, 199, 0.9), (0, 199)),
+        (with_pulse(100, 199, 1.1), (0, 199)),
+        (with_pulse(100, 199, 0.89), None),
+        (with_pulse(100, 199, 1.11), None),
+        (with_pulse(100, 199, foot=0.29), (0, 199)),
+        (with_pulse(100, 199, foot=-0.29), (0, 199)),
+        (with_pulse(100, 199, foot=0.31), None),
+        (with_pulse(100, 199, foot=-0.31), None),
+        (with_pulse(0, 99), (0, 99)),
+        (with_pulse(1, 99), (0, 99)),
+        (with_pulse(5400, 5499), (5400, 5499)),
+        (with_pulse(5400, 5498), (5400, 5499)),
+        (with_pulse(100, 199, length=1500), (0, 199)),  # 3 s
+        (with_pulse(100, 199, length=1499), None),
+    ],
+)
+def test_a_pulse_by_its_width_height_foot_and_place(
+    row: np.ndarray, span: tuple[int, int] | None
+) -> None:
+    assert blanked(row) == span
+
+
+@pytest.mark.parametrize(
+    ("at", "value"),
+    [(0, 0.5), (200, 0.5), (200, 1.5), (5499, 0.4), (5399, 0.4)],
+)
+def test_every_edge_that_is_there_rises_by_a_millivolt(at: int, value: float) -> None:
+    """Also one that is a single sample at the recording's beginning or end."""
+    row = with_pulse(1, 199) if at < 1000 else with_pulse(5400, 5498)
+    assert blanked(row) is not None
+    row[at : at + 40 if at == 200 else at + 1] = value
+    if at == 5399:
+        row[5360:5400] = value
+    assert blanked(row) is None
+
+
+@pytest.mark.parametrize(("samples", "found"), [(4, True), (5, False)])
+def test_an_edge_takes_10_ms(samples: int, found: bool) -> None:
+    """Samples between foot and top, at either end."""
+    row = with_pulse(100, 199)
+    ramp = np.linspace(0, 1, samples + 2)[1:-1]
+    row[100 - samples : 100] = ramp
+    row[200 : 200 + samples] = ramp[::-1]
+    assert (blanked(row) is not None) == found
+
+
+@pytest.mark.parametrize(("ripple", "found"), [(0.0095, True), (0.012, False)])
+def test_the_top_is_level(ripple: float, found: bool) -> None:
+    row = with_pulse(100, 199)
+    row[101:199:2] += np.float32(ripple)
+    assert (blanked(row) is not None) == found
+
+
+def test_one_pulse_at_either_end_and_no_more() -> None:
+    both = with_pulse(100, 199) + with_pulse(5300, 5399)
+    rows, notes = without_calibration(np.stack([both, 0 * both]), 500, ("I", "II"))
+    assert np.flatnonzero(np.isnan(rows[0])).tolist() == [*range(200), *range(5300, 5500)]
+    assert notes == ("Calibration pulse cut, in samples 0 to 5,499: I.",)
+    for more in (with_pulse(400, 499), with_pulse(2500, 2599), with_pulse(5050, 5149)):
+        assert blanked(both + more) is None
+    assert blanked(with_pulse(100, 199) + with_pulse(400, 499)) is None
+
+
+def test_places_count_from_where_a_lead_begins() -> None:
+    row = np.full(6000, np.nan, np.float32)
+    row[300:5800] = with_pulse(100, 199)
+    rows, notes = without_calibration(np.stack([row, np.zeros_like(row)]), 500, ("I", "II"))
+    assert np.flatnonzero(np.isfinite(rows[0]))[[0, -1]].tolist() == [500, 5799]
+    assert notes == ("Calibration pulse cut, in samples 300 to 499: I.",)
+    row[300:5800] = with_pulse(5300, 5399)
+    rows, notes = without_calibration(np.stack([row, np.zeros_like(row)]), 500, ("I", "II"))
+    assert np.flatnonzero(np.isfinite(rows[0]))[[0, -1]].tolist() == [300, 5599]
+    assert notes == ("Calibration pulse cut, in samples 5,600 to 5,799: I.",)
+
+
+def test_other_rates_have_edges_of_at_least_a_sample() -> None:
+    row = np.zeros(330, np.float32)
+    row[5:15] = 1
+    rows, notes = without_calibration(np.stack([row, 0 * row]), 30, ("I", "II"))
+    assert np.isnan(rows[0]).sum() == 15
+    assert notes == ("Calibration pulse cut, in samples 0 to 14: I.",)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from pulse_edge.ecg.limb_leads import LAWS, check_limb_leads
+from pulse_edge.ecg.limb_leads import LAWS, TOLERANCE, check_limb_leads
 from pulse_edge.ecg.recording import LEADS
 from pulse_edge.errors import RecordingError
 
@@ -26,7 +26,7 @@ def leads(seconds: float = 10) -> Rows:
 
 
 def check(rows: Rows, step: float = 0.0) -> tuple[str, ...]:
-    return check_limb_leads(rows, RATE, "file", step)
+    return check_limb_leads(rows, RATE, "file", max(TOLERANCE, 2 * step))
 
 
 def test_sound_leads_are_not_mentioned() -> None:
@@ -112,3 +112,71 @@ def test_less_than_a_beat_is_never_refused() -> None:
     rows = leads(0.9)
     rows["I"] = -rows["I"]
     assert len(check(rows)) == 1
+
+
+@pytest.mark.parametrize(("apart", "named"), [(0.075, False), (0.085, True)])
+def test_a_law_may_fail_by_its_tolerance(apart: float, named: bool) -> None:
+    rows = leads()
+    rows["III"][500:600] += apart
+    assert bool(check_limb_leads(rows, RATE, "file", 0.08)) == named
+
+
+def test_the_worst_laws_come_first_and_the_others_are_only_named() -> None:
+    rows = leads()
+    rows["III"][:250] += 0.3
+    rows["aVR"][250:300] += 0.8
+    rows["aVF"][:100] -= 0.2
+    assert check(rows) == (
+        "Limb leads disagree: aVR + aVL + aVF = 0 fails by up to 0.80 mV in 6% of samples 0 to "
+        "299; aVR = -(I + II) / 2 fails by up to 0.80 mV in 2% of samples 250 to 299; so do "
+        "I + III = II, aVF = II - I / 2.",
+    )
+
+
+def test_three_leads_are_enough_for_a_law() -> None:
+    rows = leads()
+    alone = {lead: rows[lead] for lead in ("I", "II", "III")}
+    assert check(alone) == ()
+    with pytest.raises(RecordingError, match=r"I \+ III = II fails"):
+        check(alone | {"III": -alone["III"]})
+
+
+def test_no_baseline_is_taken_away_where_the_leads_agree_without_it() -> None:
+    """Against its median, the difference would be large in most samples."""
+    rows = leads()
+    rows["III"] += np.resize(np.repeat([-0.04, 0.04, 0.2], (7, 7, 6)), 2500).astype(np.float32)
+    (note,) = check(rows)
+    assert "I + III = II fails by up to 0.20 mV in 30% of samples 14 to 2,499" in note
+
+
+@pytest.mark.parametrize(("count", "sound"), [(1250, True), (1251, False)])
+def test_a_law_may_fail_in_half_of_the_samples(count: int, sound: bool) -> None:
+    rows = leads()
+    rows["III"][:count] += np.where(np.arange(count) % 2, 3, -3).astype(np.float32)
+    if sound:
+        assert "in 50% of samples 0 to 1,249" in check(rows)[0]
+    else:
+        with pytest.raises(RecordingError, match="check the names and signs"):
+            check(rows)
+
+
+@pytest.mark.parametrize(("seconds", "sound"), [(0.996, True), (1.0, False)])
+def test_a_second_is_enough_to_refuse(seconds: float, sound: bool) -> None:
+    rows = leads(seconds)
+    rows["I"] = -rows["I"]
+    if sound:
+        assert len(check(rows)) == 1
+    else:
+        with pytest.raises(RecordingError):
+            check(rows)
+
+
+@pytest.mark.parametrize("period", [6.0, 10.0])
+def test_a_baseline_that_moves_by_many_millivolts_is_named(period: float) -> None:
+    """Lines between the medians of whole seconds follow it to within half a small square."""
+    rows = leads()
+    time = np.arange(2500) / RATE
+    drift = 3 * np.abs(2 * ((time / period) % 1) - 1)  # a zigzag: lines, with few corners
+    rows["II"] = rows["II"] + drift.astype(np.float32)
+    (note,) = check(rows)
+    assert "fails by up to 3.00 mV" in note

@@ -17,6 +17,8 @@ pytest.importorskip("onnx", "1.19", reason="opset 24 is written by onnx 1.19 and
 pytest.importorskip("onnxruntime", "1.25", reason="ONNX Runtime 1.24 has no TensorScatter")
 
 import pulse_edge
+from pulse_edge import configuration
+from pulse_edge.bundle.added import added_to
 from pulse_edge.bundle.bundle import Bundle, open_bundle
 from pulse_edge.bundle.manifest import DECODER_GRAPH, VISION_GRAPH
 from pulse_edge.bundle.plans import (
@@ -27,12 +29,14 @@ from pulse_edge.bundle.plans import (
     publish,
     staged,
 )
+from pulse_edge.bundle.signatures import sign_added
+from pulse_edge.bundle.trust import check_trust
 from pulse_edge.decode.speculation import DRAFTS
 from pulse_edge.engines import cuda_runtime as cuda
 from pulse_edge.engines.options import EngineOptions
 from pulse_edge.engines.registry import open_engine
 from pulse_edge.engines.tensorrt import TensorRTEngine
-from pulse_edge.errors import EngineError
+from pulse_edge.errors import EngineError, TrustError
 from pulse_export.plan.builder import LOGIT_ROWS
 
 from support import fake_tensorrt as fake
@@ -597,3 +601,24 @@ def test_an_engine_that_copies_its_cache(simple: World, monkeypatch: pytest.Monk
 def test_another_device(simple: World) -> None:
     with pytest.raises(EngineError, match="device 'tpu' is not one of auto, cpu, cuda"):
         simple.open(device="tpu")
+
+
+# --- trust ----------------------------------------------------------------------------------------
+
+
+def test_plans_that_nobody_trusted_signed_are_not_opened(
+    simple: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("cryptography", reason="signing needs pulse-edge[sign]")
+    from support.signing import Signer
+
+    monkeypatch.setattr(configuration, "SYSTEM_FILE", tmp_path / "system.toml")
+    monkeypatch.delenv(configuration.VARIABLE, raising=False)
+    signer = Signer(tmp_path / "keys")
+    signer.sign(simple.bundle.path)
+    check_trust(simple.bundle, trusted_keys=signer.trusted)
+    with pytest.raises(TrustError, match=f"{simple.plans}: no key in .* has signed what was built"):
+        simple.open()
+    [plans] = added_to(open_bundle(simple.bundle.path))
+    sign_added(simple.bundle, plans.index, signer.key)
+    assert simple.open().describe()["engine"] == "tensorrt"

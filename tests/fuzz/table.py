@@ -10,6 +10,7 @@ from fuzz.exports import KilledExports
 from fuzz.images import Images
 from fuzz.operations import OPERATIONS, THREADS, Operations
 from fuzz.recordings import Recordings
+from fuzz.server import ServerBodies
 
 CONCURRENT = 53_502  # operations
 
@@ -24,4 +25,5 @@ CAMPAIGNS = {
         "concurrent operations, 18 a case", Operations, -(-CONCURRENT // (THREADS * OPERATIONS)),
         seconds=20.0,
     ),
+    "server": Entry("malformed requests to a server", ServerBodies, 10_000, seconds=20.0),
 }  # fmt: skip

@@ -16,6 +16,7 @@ from pulse_edge.page.source import read_page
 
 pytest.importorskip("onnx", reason="campaigns export with pulse-edge[export]")
 pytest.importorskip("pydicom", reason="campaigns write recordings with pulse-edge[ecg]")
+pytest.importorskip("starlette", reason="a campaign serves with pulse-edge[server]")
 from fuzz import images, json_, recordings
 from fuzz.__main__ import table, write_page
 from fuzz.campaign import ESCAPE, HANG, MEMORY, SILENT, Campaign, Entry, Finding, attempt
@@ -33,6 +34,7 @@ SHORT = {
     "cli": 25,
     "exports": 4,
     "operations": 10,
+    "server": 150,
 }
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from support.paths import ROOT
 
-TESTED = ("cpu", "export", "ecg", "sign", "sbom", "test")  # extras that the lane installs
+TESTED = ("cpu", "export", "ecg", "sign", "sbom", "schema", "test")  # extras that the lane installs
 
 
 def bounds() -> dict[str, str]:

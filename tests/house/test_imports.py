@@ -27,6 +27,7 @@ HEAVY = {
     "fastapi",
     "scipy",
     "cryptography",
+    "llguidance",
 }
 CLONE_ONLY = {"pulse_export", "pulse_nano", "benchmarks"}  # what a device does not install
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pulse_edge.errors import ImageError
+from pulse_edge.page.picture import read_container
 from pulse_edge.page.source import read_page
 
 from goldens import cases
@@ -71,3 +72,25 @@ def test_an_os2_header_is_read() -> None:
     body = np.arange(12, dtype=np.uint8).tobytes() * 3
     head = b"BM" + struct.pack("<IHHI", 26 + 36, 0, 0, 26) + struct.pack("<IHHHH", 12, 4, 3, 1, 24)
     assert read_page(head + body).size == (4, 3)
+
+
+def test_the_smallest_files() -> None:
+    """A pixel behind OS/2's header takes 30 bytes; nothing shorter is a picture."""
+    head = b"BM" + struct.pack("<IHHI", 30, 0, 0, 26) + struct.pack("<IHHHH", 12, 1, 1, 1, 24)
+    page = read_page(head + b"\1\2\3\0")
+    assert np.asarray(page.image).tolist() == [[[3, 2, 1]]]
+    with pytest.raises(
+        ImageError, match=r"^29 bytes: the image is truncated: the BMP ends at byte"
+    ):
+        read_page(head + b"\1\2\3")
+
+
+@pytest.mark.parametrize("compression", [1, 2])
+def test_two_megabytes_of_runs_are_accepted(compression: int) -> None:
+    bits = 8 if compression == 1 else 4
+    file = bmp(100, 100, bits, compression, b"")
+    file += bytes(2_000_000 - len(file))
+    assert read_container(file).size == (100, 100)
+    with pytest.raises(ImageError, match="BMP of 2,000,001 bytes, over the 2,000,000 accepted"):
+        read_container(file + b"\0")
+    assert read_container(bmp(100, 100, 8, 0, bytes(3_000_000))).size == (100, 100)

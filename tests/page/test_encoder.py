@@ -47,30 +47,46 @@ def test_features_and_tokens_of_a_page(opened: Bundle, spy: Spy, encoder: PageEn
     spec = opened.manifest.model
     ready = prepared(page(), spec)
     told: list[tuple[str, int, int]] = []
-    seen = encoder.encode(ready, clock, lambda *step: told.append(step))
+    features = encoder.encode(ready, clock, lambda *step: told.append(step))
     assert told == [("vision", 0, 5)]
-    assert np.array_equal(seen.features, spy.engine.encode(ready.pixels))
+    assert np.array_equal(features, spy.engine.encode(ready.pixels))
+    seen = encoder.place(ready)
     rows = image_rows(5, (150, 110), spec, spy.engine.table_rows)
     assert np.array_equal(seen.tokens, rows)
     assert seen.record == ready.facts | {"views": 5, "tokens": len(rows)}
 
 
-def test_the_last_page_is_not_encoded_again(opened: Bundle, spy: Spy, encoder: PageEncoder) -> None:
-    first, second = (prepared(page(i), opened.manifest.model) for i in range(2))
+def test_recent_pages_are_not_encoded_again(opened: Bundle, spy: Spy, encoder: PageEncoder) -> None:
+    first, second, third = (prepared(page(i), opened.manifest.model) for i in range(3))
     seen = encoder.encode(first, clock)
     assert encoder.page is first
     same = dataclasses.replace(first, facts=first.facts | {"format": "other"})
-    again = encoder.encode(same, clock)
-    assert again.features is seen.features
-    assert again.record["format"] == "other"
+    assert encoder.encode(same, clock) is seen
     assert encoder.page is same
+    assert encoder.place(same).record["format"] == "other"
     encoder.encode(second, clock)
+    assert encoder.encode(first, clock) is seen
+    assert [encoder.views_to_run(ready) for ready in (first, second, third)] == [0, 0, 5]
+    encoder.encode(third, clock)  # the second one was used longer ago
+    assert encoder.encode(first, clock) is seen
     encoder.encode(second, clock)
-    encoder.encode(first, clock)
+    assert len(spy.calls) == 4
     encoder.forget()
     assert encoder.page is None
-    encoder.encode(first, clock)
-    assert len(spy.calls) == 4
+    assert encoder.encode(first, clock) is not seen
+    assert len(spy.calls) == 5
+
+
+def test_an_engine_may_keep_the_last_page_only(
+    opened: Bundle, spy: Spy, encoder: PageEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (prepared(page(i), opened.manifest.model) for i in range(2))
+    monkeypatch.setattr(spy, "encode", lambda pixels, _: [spy.engine.encode(pixels)])
+    seen = encoder.encode(first, clock)
+    assert encoder.encode(first, clock) is seen
+    encoder.encode(second, clock)
+    assert encoder.views_to_run(first) == 5
+    assert encoder.encode(first, clock) is not seen
 
 
 def test_a_page_that_was_cancelled_is_not_remembered(
@@ -82,21 +98,19 @@ def test_a_page_that_was_cancelled_is_not_remembered(
     cancellation.request()
     with pytest.raises(Cancelled):
         encoder.encode(second, clock, None, cancellation)
-    again = encoder.encode(first, clock)
-    assert again.features is not before.features  # the engine may have overwritten them
-    assert len(spy.calls) == 3
+    assert encoder.views_to_run(second) == 5
+    assert encoder.encode(first, clock) is before
+    assert len(spy.calls) == 2
 
 
 def test_keys_are_negative_and_hold_the_whole_digest(opened: Bundle, encoder: PageEncoder) -> None:
     ready = prepared(page(), opened.manifest.model)
     digests = ["0" * 64, "0" * 63 + "1", "f" * 64, "f" * 63 + "e", "0" * 15 + "1" + "0" * 48]
-    keys = [
-        encoder.encode(dataclasses.replace(ready, sha256=digest), clock).key for digest in digests
-    ]
+    keys = [encoder.place(dataclasses.replace(ready, sha256=digest)).key for digest in digests]
     assert keys == [-1, -2, -(2**256), 1 - 2**256, -1 - 16**48]
 
 
-@pytest.mark.parametrize("length", [15, 16, 63])
+@pytest.mark.parametrize("length", [16, 63])
 def test_pages_whose_digests_begin_alike_are_different_pages(
     bundle: Path, model: pulse_edge.Model, monkeypatch: pytest.MonkeyPatch, length: int
 ) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from pulse_edge.errors import ImageError
 from pulse_edge.page.limits import MAX_SCANS
+from pulse_edge.page.picture import read_container
 from pulse_edge.page.source import read_page
 
 from goldens import cases
@@ -310,3 +311,145 @@ def test_long_runs_of_fill_bytes_cost_no_time() -> None:
     with pytest.raises(ImageError):
         read_page(cut_jpeg(JPEG, 0.5)[:-2] + b"\xff" * 2_000_000 + b"\0\xff\xd9")
     assert time.perf_counter() - start < 1
+
+
+# --- structure, segment by segment ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        (JPEG[:2] + b"\xff\xe5\xff\xff" + bytes(40), "a segment of the JPEG ends beyond it"),
+        (JPEG[:2] + b"\xff\xe5\0\1" + JPEG[2:], "a segment of the JPEG ends beyond it"),
+        (JPEG[:-2], "the JPEG has no end marker"),
+        (JPEG[:20] + bytes(40), "the JPEG has no end marker"),
+        (JPEG[: JPEG.index(b"\xff\xda") + 14], "the JPEG has no end marker"),
+        (JPEG[:2] + JPEG[-2:], "the JPEG has no picture"),
+        (JPEG[: JPEG.index(b"\xff\xda")] + JPEG[-2:], "the JPEG has no picture"),
+        (JPEG[:2] + JPEG[JPEG.index(b"\xff\xda") :], "a scan of the JPEG comes before its frame"),
+        (JPEG[:2] + JPEG[JPEG.index(b"\xff\xc0") :][:19] + JPEG[2:], "a JPEG of several frames"),
+    ],
+)
+def test_a_damaged_structure_is_refused_by_name(file: bytes, message: str) -> None:
+    with pytest.raises(ImageError, match=f": {message}|^{message}"):
+        read_container(file)
+
+
+@pytest.mark.parametrize("between", [b"\xff\x01", b"\xff\xd3", b"\xff\xd8", b"\0\0", b"\xff\xff"])
+def test_markers_without_a_body_and_bytes_before_markers_are_skipped(between: bytes) -> None:
+    assert read_page(JPEG[:20] + between + JPEG[20:]).sha256 == read_page(JPEG).sha256
+
+
+XMP = b'http://ns.adobe.com/xap/1.0/\0<x tiff:Orientation="%d"/>'
+
+
+@pytest.mark.parametrize(
+    ("segments", "orientation"),
+    [
+        ([(0xE1, b"Exif\0\0" + exif_block(6))], 6),
+        ([(0xE1, XMP % 8)], 8),
+        ([(0xE0, b"Exif\0\0" + exif_block(6)), (0xE2, b"Exif\0\0" + exif_block(6))], 1),
+        ([(0xE0, XMP % 8), (0xE2, XMP % 8)], 1),
+        ([(0xE1, b"Exif\0\0" + exif_block(n)) for n in (6, 3)], 6),
+        ([(0xE1, XMP % 8), (0xE1, XMP % 3)], 8),
+        ([(0xE1, XMP % 8), (0xE1, b"Exif\0\0" + exif_block(6))], 6),
+    ],
+)
+def test_the_first_orientation_in_its_segment_counts(
+    segments: list[tuple[int, bytes]], orientation: int
+) -> None:
+    extra = b"".join(jpeg_segment(*segment) for segment in segments)
+    assert read_container(JPEG[:2] + extra + JPEG[2:]).orientation == orientation
+
+
+@pytest.mark.parametrize(
+    "segment", [(0xEE, b"Other\0\0\0\0\0\0\0"), (0xED, b"Adobe\0\0\0\0\0\0\0")]
+)
+def test_only_adobes_segment_says_what_the_inks_are(segment: tuple[int, bytes]) -> None:
+    file = encoded(PAGE.convert("CMYK"), "JPEG")
+    at = file.index(b"\xff\xee")
+    length = int.from_bytes(file[at + 2 : at + 4], "big")
+    with pytest.raises(ImageError, match="CMYK JPEG"):
+        read_page(file[:at] + jpeg_segment(*segment) + file[at + 2 + length :])
+
+
+def test_the_segment_of_jfif_says_that_the_components_are_ycbcr() -> None:
+    """Without it, components that are named R, G and B are those."""
+    file = bytearray(JPEG)
+    frame, scan = file.index(b"\xff\xc0") + 10, file.index(b"\xff\xda") + 5
+    for index, name in enumerate(b"RGB"):
+        assert file[frame + 3 * index] == file[scan + 2 * index] == index + 1
+        file[frame + 3 * index] = file[scan + 2 * index] = name
+    assert file[2:4] == b"\xff\xe0"
+    bare = bytes(file[:2] + file[2 + 2 + int.from_bytes(file[4:6], "big") :])
+    for each in (bytes(file), bare):
+        assert np.array_equal(np.asarray(read_page(each).image), pillow_pixels(each))
+    assert read_page(bytes(file)).sha256 == read_page(JPEG).sha256 != read_page(bare).sha256
+
+
+def resized(file: bytes, width: int, height: int) -> bytes:
+    """A JPEG whose frame header says another size."""
+    at = next(file.index(mark) for mark in (b"\xff\xc0", b"\xff\xc2") if mark in file)
+    return file[: at + 5] + struct.pack(">HH", height, width) + file[at + 9 :]
+
+
+def test_coefficients_of_several_scans_are_counted_as_memory() -> None:
+    """Of four components, 8 bytes for each pixel beside the picture's 4."""
+    cmyk = PAGE.convert("CMYK")
+    plain = encoded(cmyk, "JPEG", subsampling=0)
+    scan = plain.index(b"\xff\xda")
+    for file, limit in (
+        (encoded(cmyk, "JPEG", progressive=True, subsampling=0), "32,000,000"),
+        (plain[:-2] + plain[scan:], "32,000,000"),
+        (plain, "36,000,000"),
+        (encoded(PAGE, "JPEG", progressive=True), "36,000,000"),
+    ):
+        assert read_container(resized(file, 5000, 6000)).size == (5000, 6000)
+        with pytest.raises(ImageError, match=f"7000 x 6000 pixels, over the {limit} accepted"):
+            read_container(resized(file, 7000, 6000))
+
+
+# --- restarts -------------------------------------------------------------------------------------
+
+
+def strip_of(units: int, interval: int) -> tuple[bytes, bytes, list[bytes]]:
+    """(head, the data's first interval, the others with their markers) of a grey strip."""
+    page = cases.page(8 * units, 8).convert("L")
+    file = encoded(page, "JPEG", restart_marker_blocks=interval)
+    parts = re.split(rb"(?=\xff[\xd0-\xd7])", file[:-2])
+    start = parts[0].index(b"\xff\xda") + 10
+    return parts[0][:start], parts[0][start:], parts[1:]
+
+
+@pytest.mark.parametrize(("units", "interval", "restarts"), [(7, 3, 2), (6, 3, 1), (40, 2, 19)])
+def test_restarts_are_counted(units: int, interval: int, restarts: int) -> None:
+    head, first, others = strip_of(units, interval)
+    whole = head + first + b"".join(others)
+    assert len(others) == restarts
+    sha256 = read_page(whole + b"\xff\xd9").sha256
+    following = bytes((0xFF, 0xD0 + restarts % 8))
+    assert read_page(whole + following + b"\xff\xd9").sha256 == sha256
+    message = f"the JPEG has more than {restarts:,} restarts"
+    for surplus in (2, 3, 50):
+        with pytest.raises(ImageError, match=message):
+            read_page(whole + following * surplus + b"\xff\xd9")
+    message = f"lacks some of its {restarts:,} restart markers"
+    for fewer in (others[:-1], others[1:], []):
+        with pytest.raises(ImageError, match=message):
+            read_page(head + first + b"".join(fewer) + b"\xff\xd9")
+
+
+def test_a_restart_that_was_not_announced_may_stand_behind_the_picture() -> None:
+    sha256 = read_page(JPEG).sha256
+    for number in (0, 3):
+        restart = bytes((0xFF, 0xD0 + number))
+        assert read_page(JPEG[:-2] + restart + JPEG[-2:]).sha256 == sha256
+        with pytest.raises(ImageError, match="the JPEG has more than 0 restarts"):
+            read_page(JPEG[:-2] + 2 * restart + JPEG[-2:])
+
+
+@pytest.mark.parametrize(
+    ("trailer", "pages"), [(JPEG[:50], 2), (JPEG + JPEG[:50], 3), (JPEG[2:], 1), (b"\0" + JPEG, 1)]
+)
+def test_pictures_that_follow_directly_are_counted(trailer: bytes, pages: int) -> None:
+    assert read_container(JPEG + trailer).pages == pages

@@ -14,7 +14,14 @@ import pytest
 from PIL import Image
 
 from pulse_edge.errors import ImageError
-from pulse_edge.page.limits import MAX_FILE_BYTES, MAX_MEMORY, MAX_PIXELS, check_page_size
+from pulse_edge.page.limits import (
+    MAX_FILE_BYTES,
+    MAX_MEMORY,
+    MAX_PIXELS,
+    check_file_size,
+    check_page_size,
+    check_pieces,
+)
 from pulse_edge.page.source import read_page
 
 from support.image_files import chunk, encoded, png_file, tiff_file
@@ -157,3 +164,33 @@ def test_a_finely_chopped_file_costs_no_time(kind: str) -> None:
     except ImageError as error:
         assert "\n" not in str(error)  # noqa: PT017
     assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize(
+    ("pixel_bytes", "limit"), [(8, 36_000_000), (10.7, 35_887_850), (17, 22_588_235)]
+)
+def test_the_memory_of_a_pixel_limits_their_number(pixel_bytes: float, limit: int) -> None:
+    check_page_size(limit // 5000, 5000, pixel_bytes)
+    with pytest.raises(ImageError, match=f"over the {limit:,} accepted"):
+        check_page_size(limit // 5000 + 1, 5000, pixel_bytes)
+
+
+@pytest.mark.parametrize("size", [(0, 0), (0, 1), (1, 0), (-1, -1), (-3, 2), (2, -3)])
+def test_no_pixels_are_no_page(size: tuple[int, int]) -> None:
+    with pytest.raises(ImageError, match=f"^the image is {size[0]} x {size[1]} pixels$"):
+        check_page_size(*size)
+
+
+def test_as_many_pieces_as_accepted() -> None:
+    check_pieces(100_000, "pieces")
+    with pytest.raises(ImageError, match=r"^more than the 100,000 pieces accepted; save the image"):
+        check_pieces(100_001, "pieces")
+
+
+def test_as_many_bytes_as_accepted() -> None:
+    check_file_size(1)
+    check_file_size(64_000_000)
+    with pytest.raises(ImageError, match=r"^the image is empty \(0 bytes\)$"):
+        check_file_size(0)
+    with pytest.raises(ImageError, match=r"^more than the 64,000,000 bytes accepted"):
+        check_file_size(64_000_001)

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image, ImageFile, PngImagePlugin
 
 from pulse_edge.errors import ImageError
+from pulse_edge.page.png import read_png
 from pulse_edge.page.source import read_page
 
 from goldens import cases
@@ -341,3 +342,189 @@ def test_of_an_animation_the_still_picture_is_read_and_said(
     assert page.sha256 == read_page(SMALL).sha256
     assert page.pages == 4
     assert page.notes == ("Page 1 of 4 in the file was read.",)
+
+
+# --- chunk by chunk -------------------------------------------------------------------------------
+
+
+def header(*fields: int) -> bytes:
+    """A PNG of this header, with a picture of 4 x 4 grey pixels."""
+    body = struct.pack(">IIBBBBB", *fields)
+    picture = chunk(b"IDAT", zlib.compress(bytes(20)))
+    return PNG_SIGNATURE + chunk(b"IHDR", body) + picture + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        (header(4, 4, 8, 0, 1, 0, 0), "compression 1, filter 0 and interlace 0"),
+        (header(4, 4, 8, 0, 0, 1, 0), "compression 0, filter 1 and interlace 0"),
+        (header(4, 4, 8, 0, 0, 0, 2), "compression 0, filter 0 and interlace 2"),
+        (header(4, 4, 16, 3, 0, 0, 0), "colour type 3 with 16 bits"),
+        (header(4, 4, 4, 2, 0, 0, 0), "colour type 2 with 4 bits"),
+        (header(4, 4, 4, 4, 0, 0, 0), "colour type 4 with 4 bits"),
+        (header(4, 4, 4, 6, 0, 0, 0), "colour type 6 with 4 bits"),
+        (header(4, 4, 8, 7, 0, 0, 0), "colour type 7 with 8 bits"),
+        (header(7000, 6000, 8, 0, 0, 0, 0), "7000 x 6000 pixels, over the 36,000,000 accepted"),
+        (PNG_SIGNATURE + chunk(b"IHDR", PNG[16:28]), "PNG chunk IHDR has 12 bytes, not 13"),
+        (PNG_SIGNATURE + chunk(b"IHDR", PNG[16:30]), "PNG chunk IHDR has 14 bytes, not 13"),
+        (with_chunk(PNG, b"CrIT", b""), "PNG chunk CrIT is not in the standard"),
+        (with_chunk(PNG, b"C\xe4iT", b""), "PNG chunk C\ufffdiT is not in the standard"),
+        (PNG.replace(b"IDAT", b"ID\xe4T"), r"checksum of PNG chunk b'ID\\xe4T' is wrong"),
+    ],
+)
+def test_headers_and_chunks_that_are_not_in_the_standard(file: bytes, message: str) -> None:
+    with pytest.raises(ImageError, match=message):
+        read_png(file)
+
+
+def test_a_picture_that_is_not_deflated_to_its_end_is_refused_with_its_share() -> None:
+    """Whole rows are there; the end of the data and its checksum are not."""
+    data = zlib.compress(ROW * 30)
+    for length in (len(data) - 1, len(data) - 4, len(data) // 2):
+        head = struct.pack(">IIBBBBB", 40, 30, 8, 0, 0, 0, 0)
+        file = PNG_SIGNATURE + chunk(b"IHDR", head) + chunk(b"IDAT", data[:length])
+        with pytest.raises(ImageError, match=r"the PNG holds [\d,]+ of 1,230 bytes of its picture"):
+            read_png(file + chunk(b"IEND", b""))
+    with pytest.raises(ImageError, match="the PNG holds 1,189 of 1,230 bytes"):
+        read_png(png_file((40, 30), 8, 0, ROW * 29))
+
+
+@pytest.mark.parametrize("split", [0, 1, 3, 4, 5, 8])
+def test_pictures_around_the_size_that_is_inflated_at_a_time(split: int) -> None:
+    """A picture that deflates well ends with its last bytes: here in a chunk of their own."""
+    for width in (1023, 1024, 1279):
+        data = zlib.compress(bytes((1 + width) * 256), 9)
+        head = struct.pack(">IIBBBBB", width, 256, 8, 0, 0, 0, 0)
+        at = len(data) - split
+        parts = chunk(b"IDAT", data[:at]) + chunk(b"IDAT", data[at:])
+        file = PNG_SIGNATURE + chunk(b"IHDR", head) + parts + chunk(b"IEND", b"")
+        assert read_png(file).size == (width, 256)
+
+
+PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2))
+
+
+@pytest.mark.parametrize("width", range(1, 10))
+def test_interlaced_pictures_of_every_small_size(width: int) -> None:
+    """Narrow and low pictures lack some of the seven passes."""
+    for height in range(1, 10):
+        grey = DEEP[:height, :width].astype(np.uint8)
+        parts = [grey[top::down, left::across] for left, top, across, down in PASSES]
+        parts.append(grey[1::2])
+        rows = b"".join(unfiltered(part) for part in parts if part.size)
+        page = read_page(png_file((width, height), 8, 0, rows, interlaced=True))
+        assert np.array_equal(np.asarray(page.image)[..., 0], grey)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "orientation"),
+    [
+        ([(b"tEXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP)], 1),
+        ([(b"iTXt", b"XML:com.adobe.xmp2\0\0\0\0\0" + XMP)], 1),
+        ([(b"iTXt", b"Raw profile type exif\0" + RAW)], 1),
+        ([(b"tEXt", b"Raw profile type exif2\0" + RAW)], 1),
+        (
+            [
+                (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP.replace(b"6", b"%d" % n))
+                for n in (8, 3)
+            ],
+            8,
+        ),
+        ([(b"eXIf", exif_block(n)) for n in (8, 3)], 8),
+        ([(b"eXIf", exif_block(8)), (b"tEXt", b"Raw profile type exif\0" + RAW)], 8),
+        ([(b"tEXt", b"Raw profile type exif\0" + RAW), (b"eXIf", exif_block(8))], 6),
+        ([(b"tEXt", b"Raw profile type exif\0" + RAW[:-2])], 1),
+        ([(b"tEXt", b"Raw profile type exif\0" + RAW.replace(b"00", b"0g"))], 1),
+    ],
+)
+def test_the_first_block_of_each_kind_counts(
+    chunks: list[tuple[bytes, bytes]], orientation: int
+) -> None:
+    extra = b"".join(chunk(*each) for each in chunks)
+    assert read_png(PNG[:33] + extra + PNG[33:]).orientation == orientation
+
+
+@pytest.mark.parametrize(
+    ("bits", "stored", "key"),
+    [
+        (1, 1, 255),
+        (2, 2, 170),
+        (4, 3, 51),
+        (8, 200, 200),
+        (16, 0x1234, 0x1234),
+        (8, 0x1207, 7),  # the upper bits do not count
+        (1, 2, 0),
+    ],
+)
+def test_the_transparent_grey_at_the_scale_of_8_bits(bits: int, stored: int, key: int) -> None:
+    rows = bytes(4 * (1 + max(1, 4 * bits // 8)))
+    key_chunk = chunk(b"tRNS", struct.pack(">H", stored))
+    assert read_png(png_file((4, 4), bits, 0, rows, key_chunk)).transparent == key
+
+
+@pytest.mark.parametrize(
+    ("colour", "body", "key"),
+    [
+        (0, b"\7", None),
+        (0, b"", None),
+        (0, b"\0\7\0", 7),
+        (2, b"\0\1\0\2\0", None),
+        (2, b"\0\1\0\2\0\3", (1, 2, 3)),
+        (2, b"\x09\1\x09\2\x09\3more", (1, 2, 3)),
+        (4, b"\0\7\0\7\0\7", None),
+        (6, b"\0\7\0\7\0\7", None),
+    ],
+)
+def test_a_transparent_colour_needs_all_its_bytes(
+    colour: int, body: bytes, key: int | tuple[int, int, int] | None
+) -> None:
+    samples = {0: 1, 2: 3, 4: 2, 6: 4}[colour]
+    file = png_file((4, 4), 8, colour, bytes(4 * (1 + 4 * samples)), chunk(b"tRNS", body))
+    assert read_png(file).transparent == key
+
+
+def test_the_picture_alone_is_handed_on() -> None:
+    """Header, palette and its alphas, data and end, without what else the file holds."""
+    index = unfiltered(np.zeros((4, 4), np.uint8))
+    palette, alphas = chunk(b"PLTE", bytes(range(12))), chunk(b"tRNS", b"\x80")
+    extra = chunk(b"tEXt", b"a\0b") + chunk(b"eXIf", exif_block(6))
+    file = png_file((4, 4), 8, 3, index, extra + palette + alphas, extra)
+    assert read_png(file).picture() == png_file((4, 4), 8, 3, index, palette + alphas)
+    opaque = png_file((4, 4), 8, 3, index, palette)
+    assert read_png(opaque).picture() == opaque
+    interlaced = png_file((1, 1), 8, 0, bytes(2), interlaced=True)
+    assert read_png(interlaced).picture() == interlaced
+    grey = png_file((4, 4), 8, 0, index, palette + chunk(b"tRNS", b"\0\7"))
+    assert read_png(grey).picture() == png_file((4, 4), 8, 0, index)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "pages"),
+    [
+        ("fD", 1),
+        ("fDff", 3),
+        ("Dff", 3),
+        ("ffD", 3),  # the still picture comes after two frames: it is none of them
+        ("DD", 1),
+        ("fDD", 1),
+        ("fDfD", 2),
+    ],
+)
+def test_frames_are_counted(chunks: str, pages: int) -> None:
+    """f: a frame; D: data of the still picture, which is the first frame if it follows it."""
+    data = zlib.compress(bytes(20))
+    half = iter([data[:9], data[9:]]) if chunks.count("D") == 2 else iter([data])
+    parts = [chunk(b"fcTL", b"") if kind == "f" else chunk(b"IDAT", next(half)) for kind in chunks]
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 8, 0, 0, 0, 0))
+    file = PNG_SIGNATURE + head + b"".join(parts) + chunk(b"IEND", b"")
+    assert read_png(file).pages == pages
+
+
+def test_a_png_of_too_many_chunks_is_refused() -> None:
+    small = chunk(b"tEXt", b"")
+    at = len(PNG_SIGNATURE) + 25
+    tail = png_file((4, 4), 8, 0, bytes(20))
+    assert read_png(tail[:at] + small * 99_998 + tail[at:]).size == (4, 4)
+    with pytest.raises(ImageError, match="more than the 100,000 chunks of a PNG accepted"):
+        read_png(tail[:at] + small * 100_000 + tail[at:])

@@ -330,6 +330,7 @@ def test_a_known_page_that_is_forgotten_before_its_turn(
 
     def between(*request: object) -> None:
         monkeypatch.undo()
+        model.forget()
         model.ask(other, Q1, max_new_tokens=1)
         begin(*request)  # type: ignore[arg-type]
 

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -257,7 +258,7 @@ def test_random_bytes_are_no_image(data: bytes) -> None:
 
 
 @pytest.mark.filterwarnings("error")
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.sampled_from(sorted(FILES)), st.data())
 def test_damaged_files_give_a_page_or_one_line(form: str, data: st.DataObject) -> None:
     file = bytearray(FILES[form])
@@ -374,3 +375,34 @@ def test_the_facts_of_a_page_are_json() -> None:
         "pages": 1,
         "notes": [],
     }
+
+
+def test_what_is_known_of_an_image_that_pillow_opened() -> None:
+    page = read_page(Image.open(io.BytesIO(FILES["PNG"])))
+    assert (page.format, page.orientation, page.pages, page.notes) == ("PNG", 1, 1, ())
+    page = read_page(SMALL)
+    assert (page.format, page.orientation, page.pages, page.notes) == ("RGB", 1, 1, ())
+    page = read_page(np.asarray(SMALL.convert("L")))
+    assert (page.format, page.orientation, page.pages, page.notes) == ("L", 1, 1, ())
+
+
+@pytest.mark.parametrize("value", ["6", 0, 9, (6, 6)])
+def test_an_orientation_of_pillow_that_is_none_is_upright(value: object) -> None:
+    image = SMALL.copy()
+    image.getexif()[0x0112] = value
+    page = read_page(image)
+    assert (page.orientation, page.sha256) == (1, read_page(SMALL).sha256)
+
+
+def test_decoding_is_timed() -> None:
+    before = time.perf_counter()
+    page = read_page(FILES["PNG"])
+    assert 0 < page.decode_seconds <= time.perf_counter() - before
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"), [("none.png", "No such file or directory"), ("a\0b.png", "embedded null")]
+)
+def test_the_systems_reason_is_given(path: str, problem: str) -> None:
+    with pytest.raises(ImageError, match=f"cannot be read .{problem}"):
+        read_page(path)

@@ -16,6 +16,7 @@ from PIL import Image
 
 from pulse_edge.errors import ImageError
 from pulse_edge.page.source import read_page
+from pulse_edge.page.tiff import read_tiff
 
 from goldens import cases
 from support.image_files import encoded, exif_block, tiff_file
@@ -201,25 +202,25 @@ def test_half_a_jpeg_inside_a_tiff_is_refused(mode: str, rows: int) -> None:
         read_page(bytes(cut))
 
 
-@pytest.mark.parametrize(
-    "compression",
-    ["tiff_lzw", "tiff_adobe_deflate", "packbits", "group3", "group4"],
-)
-def test_libtiff_says_nothing_on_stderr(compression: str, tmp_path: Path) -> None:
-    """Of a page whose last strip is damaged. What Pillow makes of it is not looked at."""
-    image = cases.page(300, 200).convert("1" if compression.startswith("group") else "RGB")
-    file = bytearray(encoded(image, "TIFF", compression=compression))
-    file[len(file) // 2 : len(file) // 2 + 2000] = bytes(2000)
-    (tmp_path / "page.tif").write_bytes(file)
+def test_libtiff_says_nothing_on_stderr(tmp_path: Path) -> None:
+    """Of pages whose last strip is damaged. What Pillow makes of them is not looked at."""
+    paths = []
+    for compression in ("tiff_lzw", "tiff_adobe_deflate", "packbits", "group3", "group4"):
+        image = cases.page(300, 200).convert("1" if compression.startswith("group") else "RGB")
+        file = bytearray(encoded(image, "TIFF", compression=compression))
+        file[len(file) // 2 : len(file) // 2 + 2000] = bytes(2000)
+        paths.append(tmp_path / f"{compression}.tif")
+        paths[-1].write_bytes(file)
     script = (
         "import sys; from pulse_edge.page.source import read_page\n"
-        "try: read_page(sys.argv[1])\n"
-        "except Exception as error: print(error)"
+        "for path in sys.argv[1:]:\n"
+        "  try: read_page(path)\n"
+        "  except Exception as error: print(error)"
     )
-    command = [sys.executable, "-c", script, str(tmp_path / "page.tif")]
+    command = [sys.executable, "-c", script, *map(str, paths)]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
     assert ran.stderr == ""
-    assert ran.stdout.count("\n") <= 1
+    assert ran.stdout.count("\n") <= len(paths)
 
 
 # --- tags and pages -------------------------------------------------------------------------------
@@ -295,3 +296,192 @@ def test_a_truncated_tiff_is_refused(length: int) -> None:
 def test_exif_is_no_page() -> None:
     with pytest.raises(ImageError, match="0 x 0 pixels"):
         read_page(exif_block(6))
+
+
+# --- tag by tag -----------------------------------------------------------------------------------
+
+
+def renamed(file: bytes, number: int) -> bytes:
+    """The TIFF with another, unknown number in the place of a tag's."""
+    entry = struct.pack("<H", number)
+    at = next(
+        at
+        for at in range(len(file) - 12)
+        if file[at : at + 2] == entry and file[at + 2 : at + 4] in (b"\3\0", b"\4\0")
+    )
+    return file[:at] + struct.pack("<H", 65_001) + file[at + 2 :]
+
+
+@pytest.mark.parametrize("rows", [None, 30, 31, 60_000, 0xFFFFFFFF])
+def test_one_strip_holds_all_rows_whatever_its_tag_says(rows: int | None) -> None:
+    file = renamed(tiff_file(GREY), 278) if rows is None else tiff_file(GREY, tags={278: rows})
+    assert np.array_equal(page_of(file), GREY)
+
+
+def test_only_one_raw_strip_may_lack_its_size() -> None:
+    assert np.array_equal(page_of(renamed(tiff_file(GREY), 279)), GREY)
+    two = tiff_file(GREY, tags={273: (8, 608), 278: 15, 279: (600, 600)})
+    assert np.array_equal(page_of(two), GREY)
+    for file in (renamed(two, 279), renamed(tiff_file(GREY, tags={259: 5}), 279)):
+        with pytest.raises(ImageError, match="strips or tiles and 0 sizes of them"):
+            read_tiff(file)
+
+
+@pytest.mark.parametrize(
+    ("samples", "bits", "limit"),
+    [(1, 1, "36,000,000"), (4, 8, "36,000,000"), (6, 16, "24,000,000"), (5, 12, "32,000,000")],
+)
+def test_deep_colours_take_more_memory(samples: int, bits: int, limit: str) -> None:
+    """libtiff holds the page as stored beside the picture of 4 bytes a pixel."""
+    tags: dict[int, Any] = {256: 7000, 257: 6000, 277: samples, 258: (bits,) * samples}
+    with pytest.raises(ImageError, match=f"7000 x 6000 pixels, over the {limit} accepted"):
+        read_tiff(tiff_file(GREY, tags=tags))
+
+
+@pytest.mark.parametrize(
+    ("tags", "message"),
+    [
+        ({258: 17}, "a TIFF of 17-bit samples, not 1 to 16 bits and alike"),
+        ({258: 0}, "a TIFF of 0-bit samples, not 1 to 16 bits and alike"),
+        ({258: 32}, "a TIFF of 32-bit samples, not"),
+        ({277: 0}, "a TIFF of 0 samples a pixel, not 1 to 6"),
+        ({258: (8, 16)}, "a TIFF of 8-bit and 16-bit samples, not"),
+        ({339: (1, 2), 277: 2, 258: (8, 8)}, "a TIFF of 8-bit samples, not 1 to 16 bits"),
+        ({339: 2, 258: 12}, "a TIFF of signed colours"),
+        ({339: 2, 277: 2, 258: (8, 8)}, "a TIFF of signed colours"),
+        ({339: 4}, "a TIFF of 8-bit samples that are of unknown kind"),
+        ({339: 5}, "a TIFF of 8-bit samples that are complex"),
+        ({339: 0}, "a TIFF of 8-bit samples that are of format 0"),
+        ({339: 7}, "a TIFF of 8-bit samples that are of format 7"),
+        ({322: 15, 323: 16, 324: 8, 325: 240}, "tiles of 15 x 16 pixels"),
+        ({322: 16, 323: 15, 324: 8, 325: 240}, "tiles of 16 x 15 pixels"),
+        ({322: 6000, 323: 6016, 324: 8, 325: 9}, "tiles of 6000 x 6016 pixels"),
+        ({322: 6000, 323: 6000, 324: 8, 325: 9}, "a strip of the TIFF lies outside"),
+        ({278: 1, 256: 400, 257: 65_537}, "a TIFF of 65,537 strips or tiles, over 65,536"),
+        ({278: 1, 256: 400, 257: 65_536}, "1 strips or tiles and 1 sizes of them, not 65,536"),
+        ({278: 1, 257: 4097, 259: 7}, "a TIFF of 4,097 strips or tiles, over 4,096"),
+        ({278: 1, 257: 4096, 259: 7}, "not 4,096"),
+        ({278: 1, 257: 4096, 284: 2, 277: 3, 258: (8, 8, 8)}, "not 12,288"),
+    ],
+)
+def test_limits_of_tags(tags: dict[int, Any], message: str) -> None:
+    with pytest.raises(ImageError, match=message):
+        read_tiff(tiff_file(GREY, tags=tags))
+
+
+@pytest.mark.parametrize(("bits", "width", "line"), [(1, 17, 3), (4, 5, 3), (8, 5, 5), (16, 3, 6)])
+def test_a_raw_strip_holds_whole_bytes_for_each_row(bits: int, width: int, line: int) -> None:
+    strip = np.zeros((1, 3 * line), np.uint8)
+    tags: dict[int, Any] = {256: width, 257: 3, 258: bits, 278: 3}
+    assert read_tiff(tiff_file(strip, tags=tags)).size == (width, 3)
+    with pytest.raises(ImageError, match="lies outside the file"):
+        read_tiff(tiff_file(strip, tags=tags | {279: 3 * line - 1}))
+
+
+def test_planes_are_strips_of_their_own() -> None:
+    rgb = np.asarray(SMALL)
+    planes = np.concatenate([rgb[..., channel].reshape(1, -1) for channel in range(3)], axis=1)
+    tags: dict[int, Any] = {256: 40, 257: 30, 258: (8, 8, 8), 262: 2, 277: 3, 278: 20, 284: 2}
+    starts = [8 + 1200 * plane + part for plane in range(3) for part in (0, 800)]
+    tags |= {273: tuple(starts), 279: (800, 400) * 3}
+    page = read_page(tiff_file(planes, tags=tags))
+    assert np.array_equal(np.asarray(page.image), rgb)
+    with pytest.raises(ImageError, match="lies outside the file"):
+        read_tiff(tiff_file(planes, tags=tags | {279: (800, 400, 800, 399, 800, 400)}))
+
+
+def test_a_strip_may_end_with_the_file() -> None:
+    """With the directory before it, at byte 8."""
+    file = tiff_file(np.zeros((1, 1), np.uint8), tags={256: 40, 257: 30, 278: 30, 279: 1200})
+    moved = file + bytes(GREY.tobytes())
+    at = moved.index(struct.pack("<HHII", 273, 3, 1, 8))
+    moved = moved[: at + 2] + struct.pack("<HII", 4, 1, len(file)) + moved[at + 12 :]
+    assert np.array_equal(page_of(moved), GREY)
+    with pytest.raises(ImageError, match="lies outside the file"):
+        read_tiff(moved[:-1])
+
+
+@pytest.mark.parametrize("offset", [65_535, 65_536, 70_000])
+def test_a_strip_may_lie_far_behind(offset: int) -> None:
+    pixels = np.zeros((1, offset - 8 + 1200), np.uint8)
+    pixels[0, -1200:] = GREY.reshape(-1)
+    tags: dict[int, Any] = {256: 40, 257: 30, 273: offset, 278: 30, 279: 1200}
+    assert np.array_equal(page_of(tiff_file(pixels, tags=tags)), GREY)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (15, 16), (24, 16), (16, 24)])
+def test_a_jpeg_that_is_larger_than_its_strip_is_refused(size: tuple[int, int]) -> None:
+    page = cases.page(*size).convert("L")
+    jpeg = np.frombuffer(encoded(page, "JPEG"), np.uint8).reshape(1, -1)
+    tags: dict[int, Any] = {256: 16, 257: 16, 259: 7, 278: 16}
+    container = read_tiff(tiff_file(jpeg, tags=tags))
+    if max(size) > 16:
+        with pytest.raises(ImageError, match="a JPEG in the TIFF is larger than its strip"):
+            list(container.strips())
+    else:
+        assert [strip.size for strip in container.strips()] == [size]
+
+
+XMP = b'<x tiff:Orientation="6"/> '
+
+
+@pytest.mark.parametrize(
+    ("tags", "orientation"),
+    [
+        ({700: struct.unpack("<13H", XMP)}, 6),
+        ({700: struct.unpack("<13H", XMP), 274: 8}, 8),
+        ({700: struct.unpack("<13H", XMP), 274: 1}, 1),
+        ({700: struct.unpack("<13H", XMP), 274: 9}, 1),
+        ({}, 1),
+    ],
+)
+def test_xmp_counts_where_no_tag_names_an_orientation(
+    tags: dict[int, Any], orientation: int
+) -> None:
+    assert read_tiff(tiff_file(GREY, tags=tags)).orientation == orientation
+
+
+def test_a_number_that_classic_tiff_cannot_hold_is_refused() -> None:
+    for file, kind in ((tiff_file(GREY, tags={266: 1}), 9), (tiff_file(GREY, big=True), 17)):
+        number = 266 if kind == 9 else 262
+        size = "<HHIi" if kind == 9 else "<HHQq"
+        at = file.index(struct.pack("<HH", number, 3))
+        for value in (-1,) if kind == 9 else (-1, 1 << 32):
+            entry = struct.pack(size, number, kind, 1, value)
+            changed = file[:at] + entry + file[at + len(entry) :]
+            with pytest.raises(ImageError, match=f"tag {number} of the TIFF is out of range|262"):
+                read_tiff(changed).picture()
+
+
+@pytest.mark.parametrize("length", [1199, 1200])
+def test_the_picture_alone_is_handed_on(length: int) -> None:
+    """The file's bytes, and a directory of the picture's tags at an even place behind them."""
+    file = tiff_file(GREY, tags={270: (1,) * 400}) + bytes(length % 2)
+    picture = read_tiff(file).picture()
+    end = struct.unpack_from("<I", picture, 4)[0]
+    assert end == len(file) + len(file) % 2
+    tags = 10  # of GREY, less the sample format
+    assert struct.unpack_from("<H", picture, end)[0] == tags - 1
+    assert len(picture) == end + 2 + 12 * (tags - 1) + 4
+    assert picture[8:1208] == GREY.tobytes()
+
+
+def test_a_loop_or_a_page_beyond_the_file_ends_the_count() -> None:
+    file = bytearray(tiff_file(GREY, pages=3))
+    assert read_tiff(bytes(file)).pages == 3
+    places = [struct.unpack_from("<I", file, 4)[0]]
+    for _ in range(2):
+        count = struct.unpack_from("<H", file, places[-1])[0]
+        places.append(struct.unpack_from("<I", file, places[-1] + 2 + 12 * count)[0])
+    end = places[1] + 2 + 12 * struct.unpack_from("<H", file, places[1])[0]
+    for following, pages in ((places[0], 2), (places[1], 2), (len(file) + 50, 2), (0, 2)):
+        struct.pack_into("<I", file, end, following)
+        assert read_tiff(bytes(file)).pages == pages
+
+
+@pytest.mark.parametrize(("kind", "pages"), [(0, 2), (1, 1), (2, 2), (4, 1), (5, 1), (6, 1)])
+def test_smaller_copies_and_masks_are_no_pages(kind: int, pages: int) -> None:
+    file = bytearray(tiff_file(GREY, tags={254: 0}, pages=2))
+    second = file.rindex(struct.pack("<HHII", 254, 3, 1, 0))
+    file[second : second + 12] = struct.pack("<HHII", 254, 3, 1, kind)
+    assert read_tiff(bytes(file)).pages == pages

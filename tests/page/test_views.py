@@ -88,3 +88,66 @@ def test_a_page_resized_in_threads_is_the_same(
         monkeypatch.setattr(images, "usable_cores", lambda cores=cores: cores)
         views.add(images.preprocess(page, FLAT).tobytes())
     assert len(views) == 1
+
+
+@pytest.mark.parametrize(
+    ("size", "grids", "chosen"),
+    [
+        ((1, 6000), ((672, 672), (336, 672)), (336, 672)),  # nothing is left of it: the least waste
+        ((672, 672), ((336, 672), (672, 672), (672, 672)), (672, 672)),
+        ((336, 336), ((672, 336), (336, 672)), (672, 336)),  # the first of two equal ones
+        ((100, 50), ((1008, 336), (672, 336)), (672, 336)),  # both hold it whole
+        ((2000, 700), ((672, 336), (1008, 336)), (1008, 336)),
+    ],
+)
+def test_grids_by_hand(
+    size: tuple[int, int], grids: tuple[tuple[int, int], ...], chosen: tuple[int, int]
+) -> None:
+    assert images.select_grid(size, grids) == chosen
+
+
+@pytest.mark.parametrize(
+    ("size", "pasted"),
+    [
+        ((200, 100), (0, 168, 672, 504)),
+        ((100, 200), (168, 0, 504, 672)),
+        ((672, 671), (0, 0, 672, 671)),
+        ((300, 200), (0, 111, 672, 560)),  # 448.00000000000006 rows, as upstream has them
+        ((301, 200), (0, 112, 672, 559)),  # 446.5 rows are rounded up, and half of the rest down
+        ((3, 1000), (334, 0, 337, 672)),
+        ((7, 7), (0, 0, 672, 672)),
+    ],
+)
+def test_letterboxes_by_hand(size: tuple[int, int], pasted: tuple[int, int, int, int]) -> None:
+    page = images.letterbox(Image.new("RGB", size, (9, 8, 7)), (672, 672))
+    assert page.getbbox() == pasted
+
+
+@pytest.mark.parametrize(
+    ("size", "left", "top"), [((336, 336), 0, 0), ((341, 336), 2, 0), ((336, 339), 0, 1)]
+)
+def test_the_centre_square_is_cut(size: tuple[int, int], left: int, top: int) -> None:
+    page = cases.page(*size)
+    (view,) = images.cut_views(page, pulse_spec("square").image, 336)
+    assert view.tobytes() == page.crop((left, top, left + 336, top + 336)).tobytes()
+
+
+@pytest.mark.parametrize(("size", "left", "top"), [((336, 331), 0, 2), ((333, 336), 1, 0)])
+def test_a_page_is_padded_to_a_square_of_the_mean(
+    size: tuple[int, int], left: int, top: int
+) -> None:
+    spec = pulse_spec("pad").image
+    (view,) = images.cut_views(cases.page(*size), spec, 336)
+    expected = Image.new("RGB", (336, 336), tuple(int(255 * mean) for mean in spec.mean))
+    expected.paste(cases.page(*size), (left, top))
+    assert view.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize(("size", "scaled"), [((500, 900), (336, 604)), ((900, 500), (604, 336))])
+def test_the_shortest_edge_is_scaled_first(size: tuple[int, int], scaled: tuple[int, int]) -> None:
+    page = cases.page(*size)
+    (view,) = images.cut_views(page, pulse_spec("square").image, 336)
+    across = page.resize((scaled[0], size[1]), Image.Resampling.BICUBIC)
+    whole = across.resize(scaled, Image.Resampling.BICUBIC)
+    left, top = ((edge - 336) // 2 for edge in scaled)
+    assert view.tobytes() == whole.crop((left, top, left + 336, top + 336)).tobytes()

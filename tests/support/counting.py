@@ -11,6 +11,7 @@ import numpy as np
 from pulse_edge.arrays import Floats, Numbers
 from pulse_edge.decode import loop, result
 from pulse_edge.decode.ngrams import Ngrams
+from pulse_edge.decode.sampler import Sampler
 from pulse_edge.decode.speculation import cost
 from pulse_edge.engines.engine import Engine, likeliest
 from pulse_edge.params import GenerationParams
@@ -82,6 +83,8 @@ class Run:
         params: GenerationParams | None = None,
         capacity: int = 10_000,
         row_cost: float = CPU,
+        sampler: Sampler | None = None,
+        tokenizer: Tokenizer = LETTERS,
     ) -> None:
         params = params or GenerationParams()
         self.prompt, self.out, self.text = prompt, result.Generation(), ""
@@ -93,9 +96,10 @@ class Run:
             model(prompt),
             params,
             (EOS,),
-            TextStream(LETTERS, params.stop),
+            TextStream(tokenizer, params.stop),
             self.out,
             ngrams,
+            sampler,
         )
 
     def drain(self) -> Run:

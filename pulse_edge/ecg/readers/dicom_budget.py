@@ -1,9 +1,12 @@
-"""How much of a DICOM file may be read before it is called hostile."""
+"""How much of a recording's file may be read before it is called hostile."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+# 90 minutes of 12 leads at 500 Hz. Reading takes up to four times as much memory.
+MAX_BYTES = 64 << 20
 
 
 class ParseBudget:

@@ -12,6 +12,7 @@ from pulse_edge.errors import RecordingError
 # UCUM codes, case-sensitive; the micro sign and the Greek letter are common in their place.
 MILLIVOLTS = {"nV": 1e-6, "uV": 1e-3, "µV": 1e-3, "μV": 1e-3, "mV": 1.0, "V": 1e3}
 STEPS = (1e-6, 1.0)  # mV a bit. Carts write 0.1 to 5 uV; 8 bits of +-5 mV take 40 uV.
+LARGEST_BASELINE = 2.0**32  # mV: 32 bits at the largest step
 LONGEST_SKEW = 10.0  # seconds, the length of a page
 
 
@@ -114,9 +115,13 @@ def scale_of(channel: Channel) -> Scale:
             f"has a Channel Sensitivity of {sensitivity:g} {unit}, {step:g} mV a bit; expected "
             f"{STEPS[0]:g} to {STEPS[1]:g} mV; correct the sensitivity or its unit"
         )
-    if not math.isfinite(baseline):
-        raise channel.refusal(f"has a Channel Baseline of {baseline:g}; expected a number")
-    return Scale(step, baseline * MILLIVOLTS[unit])
+    baseline *= MILLIVOLTS[unit]
+    if not abs(baseline) <= LARGEST_BASELINE:  # also what is no number
+        raise channel.refusal(
+            f"has a Channel Baseline of {baseline:g} mV; expected a number from "
+            f"-{LARGEST_BASELINE:g} to {LARGEST_BASELINE:g}"
+        )
+    return Scale(step, baseline)
 
 
 def skew_of(channel: Channel, rate: float) -> float:

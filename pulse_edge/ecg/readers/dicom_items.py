@@ -12,9 +12,8 @@ import zlib
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from pulse_edge.ecg.readers.dicom_budget import ParseBudget
+from pulse_edge.ecg.readers.dicom_budget import MAX_BYTES, ParseBudget
 from pulse_edge.ecg.readers.dicom_tags import TAGS
-from pulse_edge.ecg.recording_file import MAX_BYTES
 
 _CHARACTER_SET = 0x00080005
 _TRANSFER_SYNTAX = 0x00020010

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from pulse_edge.ecg.readers.dicom import is_dicom, read_dicom
+from pulse_edge.ecg.readers.dicom_budget import MAX_BYTES
 from pulse_edge.ecg.recording import Recording
-from pulse_edge.ecg.recording_file import read_all, read_head
 from pulse_edge.errors import RecordingError
+from pulse_edge.guarded import NotRegularError, open_regular, read_upto, reason
 
 HEAD = 256  # bytes of a file that `sniff` gets
 
@@ -37,17 +38,14 @@ class Reader(NamedTuple):
 READERS = (Reader("DICOM", (".dcm", ".dicom"), is_dicom, read_dicom, "ecg"),)
 
 
-def is_recording(path: str | PathLike[str]) -> bool:
+def is_recording(path: str | PathLike[str], head: bytes) -> bool:
     """Whether a file looks like a waveform recording, by its first bytes or its suffix.
 
-    Never raises: whoever reads the file says what is wrong with it.
+    Args:
+        path: of the file. Only its suffix is looked at.
+        head: the file's first `HEAD` bytes.
     """
-    path = Path(path)
-    try:
-        head = read_head(path, HEAD)
-    except RecordingError:
-        head = b""  # the suffix decides
-    return _reader(path, head) is not None
+    return _reader(Path(path), head) is not None
 
 
 def read_recording(path: str | PathLike[str]) -> Recording:
@@ -63,8 +61,37 @@ def read_recording(path: str | PathLike[str]) -> Recording:
         RecordingError: there is no such file, its format is not known, it is damaged or cannot be
             an ECG, or what reads it is not installed.
     """
+    try:
+        with open_regular(path) as file:
+            return read_opened(file, path)
+    except FileNotFoundError:
+        raise RecordingError(f"{path}: no such file") from None
+    except NotRegularError:
+        problem = "no such file; it is a folder, a pipe or a device"
+        raise RecordingError(f"{path}: {problem}") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise RecordingError(f"{path}: cannot be read ({reason(error)})") from None
+
+
+def read_opened(file: BinaryIO, path: str | PathLike[str]) -> Recording:
+    """`read_recording` of a file that is open, from where it stands.
+
+    Args:
+        file: of at most `MAX_BYTES`.
+        path: its name, which also tells formats apart.
+
+    Raises:
+        RecordingError: see `read_recording`.
+    """
     path = Path(path)
-    data = read_all(path)
+    try:
+        data = read_upto(file, MAX_BYTES + 1)
+    except OSError as error:
+        raise RecordingError(f"{path}: cannot be read ({reason(error)})") from None
+    if len(data) > MAX_BYTES:
+        raise RecordingError(
+            f"{path}: over the {MAX_BYTES >> 20} MiB accepted; a page shows 10 s: store a part"
+        )
     reader = _reader(path, data[:HEAD])
     if reader is None:
         formats = ", ".join(f"{row.name} ({' '.join(row.suffixes)})" for row in READERS)

@@ -20,7 +20,7 @@ from pulse_edge.bundle.cubins import NO_SHAPES, read_shapes
 from pulse_edge.bundle.spec import TextSpec
 from pulse_edge.cancellation import Cancellation
 from pulse_edge.engines.cursor import Cursor
-from pulse_edge.engines.engine import Engine, Features, Rows
+from pulse_edge.engines.engine import Engine, Features, Rows, SavedCache
 from pulse_edge.engines.native.check import BOUND, BYTE_BOUND, check_facts, judge
 from pulse_edge.engines.native.cubins import (
     BuiltKernels,
@@ -318,6 +318,18 @@ class NativeEngine:
         """See `Engine`."""
         self.base.reset(slot)
         self._hand_over()
+
+    def saved_size(self, length: int) -> int:
+        """See `Engine`. The kernels' own cache is not copied."""
+        return 0
+
+    def save(self, length: int) -> SavedCache:
+        """See `Engine`."""
+        return self.base.save(length)
+
+    def restore(self, saved: SavedCache, length: int) -> None:
+        """See `Engine`."""
+        self.base.restore(saved, length)
 
     def describe(self) -> dict[str, Any]:
         """See `Engine`."""

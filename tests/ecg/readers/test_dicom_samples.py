@@ -7,6 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pulse_edge.ecg.readers.dicom_samples import (
+    looks_swapped,
+    offset_binary,
+    recorded,
+    stored_values,
+)
 from pulse_edge.ecg.recording import LEADS
 from pulse_edge.errors import RecordingError
 
@@ -149,3 +155,124 @@ def test_padding_that_the_signal_takes_as_well_is_blank_in_runs_only(read: Read)
 def test_other_forms_of_samples_are_refused(read: Read, form: str) -> None:
     with pytest.raises(RecordingError, match=f"samples are {form}/8 bits; expected one of SB/8"):
         read(dataset(group(ecg(), dtype="u1", form=form)))
+
+
+# ---- by themselves -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dtype", "samples", "stored", "values"),
+    [
+        ("u2", [0, 255], 8, [0, 255]),
+        ("u2", [0, 256], 8, "has the sample 256; expected 0 to 255 in 8 bits"),
+        ("u1", [0, 1], 1, [0, 1]),
+        ("u1", [0, 2], 1, "has the sample 2; expected 0 to 1 in 1 bits"),
+        ("i2", [-128, 127], 8, [-128, 127]),
+        ("i2", [-129, 127], 8, "samples from -129 to 127; expected -128 to 127 in 8 bits"),
+        ("i2", [-128, 128], 8, "samples from -128 to 128; expected -128 to 127 in 8 bits"),
+        ("i2", [0, 127, 128, 255], 8, [0, 127, -128, -1]),
+        ("i2", [5, 256], 8, "samples from 5 to 256; expected -128 to 127 in 8 bits"),
+        ("i2", [-1, 255], 8, "samples from -1 to 255"),
+        ("i4", [0, 0x800000, 0xFFFFFF], 24, [0, -0x800000, -1]),
+        ("i2", [-32768, 32767], 16, [-32768, 32767]),
+        ("i2", [-32768, 32767], 40, [-32768, 32767]),
+        ("i2", [-32768], 15, "samples from -32,768 to -32,768; expected -16,384 to 16,383"),
+        ("i2", [1], 0, "stores 0 bits; expected 1 to 16"),
+        ("i2", [], -1, "stores -1 bits; expected 1 to 16"),
+        ("i2", [], 8, []),
+    ],
+)
+def test_stored_bits(dtype: str, samples: list[int], stored: int, values: Any) -> None:
+    raw = np.array(samples, dtype)
+    if isinstance(values, list):
+        assert stored_values(raw, stored, ValueError).tolist() == values
+    else:
+        with pytest.raises(ValueError, match=values):
+            stored_values(raw, stored, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("samples", "padding", "blank"),
+    [
+        ([5, -3, 9, 9, 4], 9, [2, 3]),  # outside the signal: each of them
+        ([5, -3, -9, 4], -9, [2]),
+        ([5, -3, 4, 4, 4], 4, [2, 3, 4]),  # a run of three, inside the range
+        ([5, -3, 4, 4, -3, 4, 5], 4, []),  # shorter runs are the signal
+        ([4, 4, 4, 5, -3, 4, 4, 5], 4, [0, 1, 2]),
+        ([4, 4, 5, -3, 4, 4, 4], 4, [4, 5, 6]),
+        ([5, 9, 0, 9, 5], 0, []),  # 0 is the signal's own, also at its range's end
+        ([5, 0, 0, 0, 5], 0, [1, 2, 3]),
+        ([5, 3, 3, 7], 3, [1, 2]),  # the least of the others is 5
+        ([5, 3, 3, 3, 7, 3, 2, 5], 3, [1, 2, 3]),
+        ([4, 4], 4, [0, 1]),  # nothing but padding
+        ([1, 2], None, []),
+        ([1, 2], 7, []),
+        ([0, 0], None, []),
+    ],
+)
+def test_padding_in_runs_of_three(
+    samples: list[int], padding: int | None, blank: list[int]
+) -> None:
+    kept = recorded(np.array(samples, np.int16), padding, 3)
+    assert np.flatnonzero(~kept).tolist() == blank
+
+
+def spread(low: float, middle: float, high: float) -> np.ndarray:
+    """101 samples whose 1st, 50th and 99th percentiles these are."""
+    samples = np.full(101, middle)
+    samples[:25], samples[-25:] = low, high
+    samples[0], samples[-1] = 0, 1e6  # outliers do not count
+    return samples
+
+
+@pytest.mark.parametrize(
+    ("samples", "stored", "wrong"),
+    [
+        (spread(100, 150, 200), 16, False),  # its least is not over its span
+        (spread(101, 150, 200), 16, True),
+        (spread(0, 575, 1023), 10, True),  # 512 and a 16th of 1,024
+        (spread(0, 577, 1023), 10, False),
+        (spread(0, 449, 1023), 10, True),
+        (spread(0, 447, 1023), 10, False),
+        (spread(0, 512, 1024), 16, False),  # over what 10 bits hold, below 11 bits' middle
+        (spread(0, 2048, 4000), 16, True),  # a converter of 12 bits
+        (spread(0, 1024, 2000), 11, True),  # or of as many as are stored
+        (spread(0, 1024, 2000), 16, False),
+        (spread(0, 2.0**31, 3e9), 32, True),
+        (spread(0, 2.0**32, 6e9), 33, False),
+        (spread(0, 20, 400), 16, False),
+        (np.empty(0), 16, False),
+    ],
+)
+def test_an_offset_is_the_middle_of_a_converters_range(
+    samples: np.ndarray, stored: int, wrong: bool
+) -> None:
+    reason = offset_binary(samples, stored)
+    assert (reason is not None) == wrong
+    if samples.size and wrong:
+        low, high = np.percentile(samples, (1, 99))
+        assert f"unsigned samples of {low:,.0f} to {high:,.0f} and no" in str(reason)
+
+
+def swapped(rows: list[list[int]], dtype: str = "<i2") -> bool:
+    return looks_swapped(np.array(rows, dtype))
+
+
+def test_smooth_in_the_other_order_and_rough_in_this_one() -> None:
+    smooth = [-300, -210, -90, 40, 180, 310, 260, 120, -20, -170]
+    other = np.array(smooth, "<i2").byteswap().tolist()
+    assert swapped([other, other])
+    assert not swapped([smooth, smooth])
+    assert not swapped([other[:2]])
+    assert swapped([other[:3]])
+    assert not looks_swapped(np.array([other], "<i2").view("i1"))
+    assert not swapped([[0] * 8])
+    wide = np.array(smooth, "<i4").byteswap().tolist()
+    assert swapped([wide], "<i4")
+
+
+def test_a_channel_of_another_level_is_no_roughness() -> None:
+    """Jumps are measured within channels, and against the deviation within them."""
+    slow = list(range(0, 4096, 256))  # its low bytes are 0: swapped, it would rise by ones
+    assert not swapped([slow])
+    assert not swapped([slow, [value + 20_000 for value in slow]])

@@ -1,0 +1,1 @@
+"""What a decode step costs that serves several sequences at once, on the CPU."""

@@ -1,0 +1,1 @@
+"""How many ECG carts one engine serves, from measured rates."""

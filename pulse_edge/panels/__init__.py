@@ -1,0 +1,1 @@
+"""Panels: fixed questions about a page, whose answers become a result with fields."""

@@ -1,0 +1,249 @@
+"""Runs a panel: one question after the other about the page that is kept."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from pulse_edge.answer import Answer
+from pulse_edge.decode.scoring import OptionScore
+from pulse_edge.errors import DeadlineError
+from pulse_edge.panels.measurements import (
+    Measurement,
+    known_measurements,
+    report_measurements,
+)
+from pulse_edge.panels.panel import Panel, PanelQuestion
+from pulse_edge.panels.reading import is_refusal, read_option
+from pulse_edge.panels.result import (
+    InputCheck,
+    OptionLikelihood,
+    PanelTiming,
+    QuestionResult,
+    Result,
+)
+from pulse_edge.panels.statements import Statement, parse_statements, unstated, whole_sentences
+
+ENDED = ("eos", "stop")  # an answer that ended otherwise was cut off
+REQUEST_FIELDS = ("prompt", "parameters")  # of provenance: they differ by question
+
+
+class AskPage(Protocol):
+    """Asks a question about the page. Raises `DeadlineError` if it is predicted to be late."""
+
+    def __call__(
+        self, question: str, *, max_new_tokens: int, deadline_s: float | None
+    ) -> Answer: ...
+
+
+class ScorePage(Protocol):
+    """Scores options as answers to a question, in their order. Raises `DeadlineError`."""
+
+    def __call__(
+        self, question: str, options: Sequence[str], *, deadline_s: float | None
+    ) -> Sequence[OptionScore]: ...
+
+
+def run_panel(
+    panel: Panel,
+    ask: AskPage,
+    score: ScorePage | None = None,
+    *,
+    deadline_s: float | None = None,
+    given: Mapping[str, float] | None = None,
+    cart: Mapping[str, float] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Result:
+    """Ask the questions of a panel.
+
+    Under a deadline all questions come before all scores, and what is not reached is skipped.
+    Without one, a question is scored right after its answer, while the cache holds it.
+
+    Args:
+        panel: the questions.
+        ask: asks one about the page.
+        score: scores options; None: nothing is scored.
+        deadline_s: seconds for all of it.
+        given: measurements of the caller, by name. The model does not see them.
+        cart: measurements of the cart, by name.
+        clock: seconds since any moment.
+
+    Raises:
+        DeadlineError: the first question is predicted to be late.
+        ParameterError: a measurement is wrong.
+    """
+    if deadline_s == math.inf:
+        deadline_s = None  # JSON has no infinity
+    known = (*known_measurements(cart or {}, "cart"), *known_measurements(given or {}, "given"))
+    run = _PanelRun(panel, ask, score, deadline_s, clock)
+    for step, question in _steps(panel, deadline_s is not None):
+        step(run, question)
+    return run.result(known)
+
+
+@dataclass
+class _PanelRun:
+    """A panel that is being asked."""
+
+    panel: Panel
+    ask: AskPage
+    score: ScorePage | None
+    deadline_s: float | None
+    clock: Callable[[], float]
+    results: dict[str, QuestionResult] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+    queued: float = 0.0
+    provenance: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        self.begun = self.clock()
+
+    def remaining(self) -> float | None:
+        """Seconds that are left; None if there is no deadline."""
+        if self.deadline_s is None:
+            return None
+        return self.deadline_s - (self.clock() - self.begun)
+
+    def allowance(self) -> float | None:
+        """Seconds for the next request, over 0."""
+        remaining = self.remaining()
+        return None if remaining is None else max(remaining, 1e-6)
+
+    def late(self) -> bool:
+        """Whether the deadline has passed. The first question is asked in any case."""
+        remaining = self.remaining()
+        return remaining is not None and remaining <= 0 and self.provenance is not None
+
+    def answer_question(self, question: PanelQuestion) -> None:
+        """Ask a question, or skip it."""
+        if self.late():
+            self.skipped.append(question.id)
+            return
+        start = self.clock()
+        try:
+            answer = self.ask(
+                question.prompt,
+                max_new_tokens=question.max_new_tokens,
+                deadline_s=self.allowance(),
+            )
+        except DeadlineError:
+            if self.provenance is None:
+                raise
+            self.skipped.append(question.id)
+            return
+        self.provenance = self.provenance or answer.provenance
+        self.queued += answer.timings.queued
+        if answer.finish_reason == "deadline" and question.options:  # half an option is none
+            self.skipped.append(question.id)
+            return
+        seconds = self.clock() - start
+        self.results[question.id] = _read(question, answer, self.panel.refusals, seconds)
+
+    def score_question(self, question: PanelQuestion) -> None:
+        """Score the options of an answered question, or skip that."""
+        if self.score is None or not question.scored or question.id not in self.results:
+            return
+        if self.results[question.id].refused:
+            return
+        start = self.clock()
+        try:
+            if self.late():
+                raise DeadlineError("no time is left for scores", 0.0, 0.0)
+            scores = self.score(question.prompt, question.texts, deadline_s=self.allowance())
+        except DeadlineError:
+            self.skipped.append(f"{question.id}.scores")
+            return
+        result = self.results[question.id]
+        seconds = result.seconds + self.clock() - start
+        self.results[question.id] = _with_scores(replace(result, seconds=seconds), scores)
+
+    def result(self, known: tuple[Measurement, ...]) -> Result:
+        """What came of it.
+
+        Args:
+            known: measurements that are not the model's.
+        """
+        total = self.clock() - self.begun
+        met = None
+        if self.deadline_s is not None:
+            cut = any(each.finish_reason == "deadline" for each in self.results.values())
+            met = total <= self.deadline_s and not self.skipped and not cut
+        provenance = self.provenance or {}
+        image = provenance.get("image") or {}
+        return Result(
+            self.panel.name,
+            self.panel.sha256,
+            tuple(self.results.values()),
+            _statements(self.results.values()),
+            (*known, *_measurements(self.results.values())),
+            tuple(InputCheck("page", note) for note in image.get("notes", ())),
+            PanelTiming(self.deadline_s, self.queued, total, met, tuple(self.skipped)),
+            {name: value for name, value in provenance.items() if name not in REQUEST_FIELDS},
+        )
+
+
+_Step = Callable[[_PanelRun, PanelQuestion], None]
+
+
+def _steps(panel: Panel, hurried: bool) -> Iterator[tuple[_Step, PanelQuestion]]:
+    if hurried:
+        yield from ((_PanelRun.answer_question, question) for question in panel.questions)
+        yield from ((_PanelRun.score_question, question) for question in panel.questions)
+        return
+    for question in panel.questions:
+        yield _PanelRun.answer_question, question
+        yield _PanelRun.score_question, question
+
+
+def _read(
+    question: PanelQuestion, answer: Answer, refusals: tuple[str, ...], seconds: float
+) -> QuestionResult:
+    whole = answer.finish_reason in ENDED
+    choice = read_option(answer.text, question) if whole and question.options else None
+    return QuestionResult(
+        id=question.id,
+        prompt=question.prompt,
+        options=question.options,
+        text=answer.text,
+        answer=choice.option if choice else None,
+        parsed=choice is not None,
+        refused=choice is None and whole and is_refusal(answer.text, refusals),
+        spans=(choice.span,) if choice else (),
+        scores=None,
+        margin=None,
+        finish_reason=answer.finish_reason,
+        seconds=seconds,
+    )
+
+
+def _with_scores(result: QuestionResult, scores: Sequence[OptionScore]) -> QuestionResult:
+    likelihoods = {
+        option: OptionLikelihood(float(score.logprob), int(score.tokens))
+        for option, score in zip(result.options, scores, strict=True)
+    }
+    first, second, *_ = sorted((each.logprob for each in likelihoods.values()), reverse=True)
+    return replace(result, scores=likelihoods, margin=first - second)
+
+
+def _free_texts(results: Iterable[QuestionResult]) -> Iterator[tuple[str, str]]:
+    """Id and text of what can be parsed: of a text that was cut off, its whole sentences."""
+    for result in results:
+        if not result.options and not result.refused:
+            whole = result.finish_reason in ENDED
+            yield result.id, result.text if whole else whole_sentences(result.text)
+
+
+def _statements(results: Iterable[QuestionResult]) -> tuple[Statement, ...]:
+    """What the free texts state, and the findings that none of them mentions; () without any."""
+    texts = list(_free_texts(results))
+    stated = [each for id_, text in texts for each in parse_statements(text, id_)]
+    return (*stated, *unstated(stated)) if texts else ()
+
+
+def _measurements(results: Iterable[QuestionResult]) -> tuple[Measurement, ...]:
+    return tuple(
+        each for id_, text in _free_texts(results) for each in report_measurements(text, id_)
+    )

@@ -1,0 +1,83 @@
+"""Images and recordings that clients send, as the model takes them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+
+from pulse_edge.ecg.readers.registry import HEAD, READERS
+from pulse_edge.errors import RecordingError
+from pulse_edge.page.source import ImageSource
+from pulse_edge.serve.refusals import Refusal
+
+MEDIA_TYPES = (
+    *("image/png", "image/jpeg", "image/jpg", "image/tiff", "image/bmp", "image/webp"),
+    *("application/dicom", "application/octet-stream"),
+)
+_DATA_URL = re.compile(r"data:([a-z0-9.+-]+/[a-z0-9.+-]+)((?:;[^;,]{1,60}){0,4}),", re.I)
+_BASE64 = ";base64"
+
+
+def image_of_url(url: str) -> ImageSource:
+    """The image in a data URL.
+
+    Args:
+        url: `data:image/png;base64,…`. What the bytes are decides, not the media type.
+
+    Raises:
+        Refusal: another kind of URL, whose fetching would be a way out of this machine.
+    """
+    start = _DATA_URL.match(url)
+    if start is None:
+        scheme = url.partition(":")[0].lower()
+        what = f"a {scheme} URL" if scheme in ("http", "https", "file", "ftp") else "no data URL"
+        raise Refusal(
+            f"the image is {what}; only data URLs are taken: data:image/png;base64,…",
+            400, "unsupported_image_url", param="messages",
+        )  # fmt: skip
+    media, options = start[1].lower(), start[2].lower()
+    if media not in MEDIA_TYPES:
+        raise Refusal(
+            f"the image's media type is not one of {', '.join(MEDIA_TYPES)}",
+            400, "unsupported_image_type", param="messages",
+        )  # fmt: skip
+    if not options.endswith(_BASE64):
+        raise Refusal(
+            "the image's data URL is not base64; send data:image/png;base64,…",
+            400, "unsupported_image_url", param="messages",
+        )  # fmt: skip
+    return image_of_bytes(_from_base64(url[start.end() :]))
+
+
+def _from_base64(text: str) -> bytes:
+    try:
+        return base64.b64decode("".join(text.split()).encode("ascii"), validate=True)
+    except (binascii.Error, UnicodeEncodeError):
+        raise Refusal(
+            "the image's data URL is not valid base64; encode the file again",
+            400, "invalid_base64", param="messages",
+        ) from None  # fmt: skip
+
+
+def image_of_bytes(data: bytes) -> ImageSource:
+    """The bytes of a file; a recording as one.
+
+    Args:
+        data: a file, of any kind. What no reader knows is an image, or is refused as one.
+
+    Raises:
+        Refusal: there are no bytes.
+        RecordingError: a recording that cannot be read.
+    """
+    if not data:
+        raise Refusal("the image is empty; send a file", 400, "empty_image")
+    reader = next((row for row in READERS if row.sniff(data[:HEAD])), None)
+    if reader is None:
+        return data
+    try:
+        return reader.read(data, f"{reader.name} recording")
+    except ImportError as error:
+        package = error.name or str(error)
+        install = f"pip install 'pulse-edge[{reader.extra}]'"
+        raise RecordingError(f"{reader.name} needs {package}: {install}") from error

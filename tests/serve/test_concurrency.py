@@ -1,0 +1,224 @@
+"""Many clients at once, clients that leave, requests that are cancelled: nothing hangs or leaks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import pulse_edge
+from pulse_edge.serve.stages import Stages
+
+from support.paced import paced
+from support.requests import LONG, Q1, Q2
+from support.served import SECONDS, Served, body, chunks, eventually, served, text_of
+
+ROUTE = "/v1/chat/completions"
+
+
+def ask_all(url: str, bodies: list[dict[str, Any]]) -> list[httpx.Response]:
+    """The responses to requests that are all sent at once."""
+
+    async def all_of_them() -> list[httpx.Response]:
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(
+            base_url=url, timeout=SECONDS, limits=limits, trust_env=False
+        ) as client:
+            return await asyncio.gather(*(client.post(ROUTE, json=record) for record in bodies))
+
+    return asyncio.run(all_of_them())
+
+
+def test_200_clients_without_a_limit_all_get_their_answer(nano: pulse_edge.Model) -> None:
+    questions = [f"{Q1} {number % 7}" for number in range(200)]
+    expected = {q: nano.ask(None, q, max_new_tokens=4).text for q in set(questions)}
+    before = threading.active_count()
+    with served(nano, queue=256, max_connections=1024) as server:
+        responses = ask_all(server.url, [body(q, max_tokens=4) for q in questions])
+        assert [r.status_code for r in responses] == [200] * 200
+        texts = [r.json()["choices"][0]["message"]["content"] for r in responses]
+        assert texts == [expected[q] for q in questions]
+        assert threading.active_count() - before < 256 + 10
+        assert server.settled()
+    assert eventually(lambda: threading.active_count() <= before + 2)
+
+
+def test_200_clients_beyond_the_queue_are_told_to_wait(nano: pulse_edge.Model) -> None:
+    before = threading.active_count()
+    with served(nano, queue=4) as server, paced(nano) as pace:
+        pace.hold()
+        most = []
+
+        def watch() -> None:
+            eventually(lambda: pace.steps > 0)
+            time.sleep(0.3)
+            most.append(threading.active_count())
+            pace.go()
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        responses = ask_all(server.url, [body(Q1, max_tokens=4)] * 200)
+        watcher.join()
+        counts = Counter(r.status_code for r in responses)
+        assert counts.keys() == {200, 429}
+        assert counts[200] >= 5, "the running one and the queue"
+        for response in responses:
+            if response.status_code == 429:
+                assert response.headers["x-should-retry"] == "false"
+                assert int(response.headers["retry-after"]) >= 1
+                assert response.json()["error"]["code"] == "queue_full"
+        assert max(most) - before < 20, "threads do not grow with clients"
+        assert server.settled()
+        assert server.chat(Q1, max_tokens=2).status_code == 200
+
+
+def test_requests_run_in_the_order_in_which_they_came(nano: pulse_edge.Model) -> None:
+    with served(nano, queue=32) as server, paced(nano) as pace:
+        pace.hold()
+        order: list[int] = []
+
+        def ask(number: int) -> None:
+            with httpx.Client(base_url=server.url, timeout=SECONDS, trust_env=False) as client:
+                client.post(ROUTE, json=body(f"{Q1} {number}", max_tokens=3))
+            order.append(number)
+
+        with ThreadPoolExecutor(12) as pool:
+            for number in range(12):
+                pool.submit(ask, number)
+                assert eventually(lambda n=number: server.service.admission.under_way == n + 1)
+                assert eventually(lambda n=number: len(nano.worker.unfinished) == n + 1)
+            pace.go()
+        assert order == sorted(order)
+
+
+def test_an_interactive_request_goes_first(nano: pulse_edge.Model) -> None:
+    with served(nano, queue=32) as server, paced(nano) as pace:
+        pace.hold()
+        order: list[str] = []
+
+        def ask(priority: str) -> None:
+            with httpx.Client(base_url=server.url, timeout=SECONDS, trust_env=False) as client:
+                client.post(ROUTE, json=body(Q1, max_tokens=3, priority=priority))
+            order.append(priority)
+
+        with ThreadPoolExecutor(4) as pool:
+            for number, priority in enumerate(
+                ["interactive", "background", "background", "interactive"]
+            ):
+                pool.submit(ask, priority)
+                assert eventually(lambda n=number: len(nano.worker.unfinished) == n + 1)
+            pace.go()
+        assert order == ["interactive", "interactive", "background", "background"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_frees_the_engine_within_a_step(
+    model: pulse_edge.Model, stream: bool
+) -> None:
+    with served(model) as server, paced(model) as pace:
+        pace.hold()
+        leaving = begin_raw(server, body(Q1, max_tokens=LONG, stream=stream))
+        assert eventually(lambda: pace.steps == 1)
+        leaving.close()
+        assert eventually(lambda: any(d.cancelled for d in model.worker.unfinished))
+        pace.go()
+        assert server.settled()
+        assert eventually(lambda: not model.worker.unfinished)
+        assert pace.steps <= 2
+        answer = server.chat(Q2, max_tokens=8).json()["choices"][0]["message"]["content"]
+        assert answer == model.ask(None, Q2, max_new_tokens=8).text
+
+
+def test_a_client_that_leaves_while_it_waits_is_withdrawn(model: pulse_edge.Model) -> None:
+    with served(model) as server, paced(model) as pace:
+        pace.hold()
+        first = begin_raw(server, body(Q1, max_tokens=3))
+        assert eventually(lambda: pace.steps == 1)
+        second = begin_raw(server, body(Q2, max_tokens=LONG))
+        assert eventually(lambda: len(model.worker.unfinished) == 2)
+        second.close()
+        assert eventually(lambda: server.service.admission.under_way == 1)
+        pace.go()
+        assert first.recv(12) == b"HTTP/1.1 200"
+        first.close()
+        assert pace.steps < 6, "the second one never ran"
+
+
+def begin_raw(server: Served, record: dict[str, Any]) -> socket.socket:
+    """A connection on which a request was sent."""
+    port = int(server.url.rpartition(":")[2])
+    connection = socket.create_connection(("127.0.0.1", port), timeout=SECONDS)
+    data = json.dumps(record).encode()
+    head = f"POST {ROUTE} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n"
+    connection.sendall(head.encode() + data)
+    return connection
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_request_can_be_cancelled_by_its_id(model: pulse_edge.Model, named: bool) -> None:
+    with served(model) as server, paced(model) as pace, ThreadPoolExecutor(1) as pool:
+        pace.hold()
+        headers = {"x-request-id": "cart-7"} if named else {}
+        record = body(Q1, max_tokens=LONG)
+        future = pool.submit(server.client.post, ROUTE, json=record, headers=headers)
+        assert eventually(lambda: pace.steps == 1)
+        if named:
+            again = httpx.post(server.url + ROUTE, json=record, headers=headers, trust_env=False)
+            assert (again.status_code, again.json()["error"]["code"]) == (400, "id_in_use")
+        names = ["cart-7"] if named else list(server.service.admission.ids)
+        deleted = httpx.delete(f"{server.url}/v1/requests/{names[0]}", trust_env=False)
+        assert deleted.json()["cancelled"] is True
+        pace.go()
+        answer = future.result(SECONDS).json()
+        assert answer["pulse_edge"]["finish_reason"] == "cancelled"
+        assert answer["choices"][0]["finish_reason"] == "length"
+        missing = server.client.delete(f"/v1/requests/{names[0]}")
+        assert (missing.status_code, missing.json()["error"]["code"]) == (404, "request_not_found")
+
+
+def test_a_waiting_request_that_is_cancelled_says_so(model: pulse_edge.Model) -> None:
+    with served(model) as server, paced(model) as pace, ThreadPoolExecutor(2) as pool:
+        pace.hold()
+        pool.submit(server.client.post, ROUTE, json=body(Q1, max_tokens=3))
+        assert eventually(lambda: pace.steps == 1)
+        waiting = pool.submit(
+            server.client.post, ROUTE, json=body(Q2), headers={"x-request-id": "second"}
+        )
+        assert eventually(lambda: len(model.worker.unfinished) == 2)
+        server.client.delete("/v1/requests/second")
+        response = waiting.result(SECONDS)
+        assert (response.status_code, response.json()["error"]["code"]) == (409, "cancelled")
+        assert response.headers["x-should-retry"] == "false"
+        pace.go()
+
+
+def test_a_waiting_stream_gets_comments(model: pulse_edge.Model) -> None:
+    with served(model, heartbeat_seconds=0.05) as server, paced(model) as pace:
+        pace.hold()
+        threading.Timer(0.4, pace.go).start()
+        lines = server.events(Q1, max_tokens=4)
+        comments = [line for line in lines if line.startswith(":")]
+        assert len(comments) >= 2
+        assert all(line.startswith(": waiting") for line in comments)
+        assert text_of(chunks(lines)) == model.ask(None, Q1, max_new_tokens=4).text
+
+
+def test_comments_tell_how_far_the_prefill_is(bundle: Path) -> None:
+    stages = Stages()
+    model = pulse_edge.load(bundle, threads=1, progress=stages)
+    with served(model, heartbeat_seconds=0.05, stages=stages) as server, paced(model) as pace:
+        pace.hold()
+        threading.Timer(0.3, pace.go).start()
+        lines = server.events(Q1, max_tokens=4)
+    comments = [line for line in lines if line.startswith(":")]
+    total = model.ask(None, Q1, max_new_tokens=1).usage.prompt_tokens
+    assert f": waiting prefill {total}/{total}" in comments
