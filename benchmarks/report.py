@@ -19,7 +19,8 @@ from typing import Any
 
 import click
 
-from benchmarks import accuracy, compare, engines, predictions, speculation
+from benchmarks import accuracy, batching, compare, engines, predictions, serve, speculation
+from benchmarks.batching.tables import report_tables
 from benchmarks.svg import Curve, bars, lines, roofline
 from pulse_edge.bundle.manifest import NOTICE
 from pulse_edge.measure.figures import SCHEMA_VERSION, Point
@@ -37,6 +38,8 @@ SCHEMAS = {
     engines.KIND: None,
     accuracy.KIND: accuracy.SCHEMA,
     speculation.KIND: speculation.SCHEMA,
+    batching.KIND: batching.SCHEMA,
+    serve.KIND: serve.SCHEMA,  # not shown: each is of one server and one load
 }
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;
@@ -269,6 +272,7 @@ def other_tables(folder: Path) -> list[Sequence[Sequence[str]]]:
     replayed = {r["name"]: r for r in read_kind(folder, speculation.KIND)}
     tables += [speculation.rows_of([*replayed.values()])] if replayed else []
     tables += [predictions.rows_of([*checked.values()])] if checked else []
+    tables += report_tables(read_kind(folder, batching.KIND))
     return tables + (
         [[("TensorRT plans",), *((engines.summary(r),) for r in plans.values())]] if plans else []
     )

@@ -138,7 +138,7 @@ EXIT_CODES = {
     10: "an audit log that cannot be written, or was altered",
     11: "standard output that cannot be written to",
     12: "not enough memory",
-    13: "a deadline that cannot be met",
+    13: "a deadline that was missed, or cannot be met",
     129: "ended by SIGHUP",
     130: "ended by Ctrl-C (SIGINT)",
     141: "the reader of standard output has left (SIGPIPE)",

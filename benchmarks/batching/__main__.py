@@ -22,14 +22,14 @@ from typing import Any
 import click
 import numpy as np
 
+from benchmarks.batching import KIND, SCHEMA
+from benchmarks.batching.tables import rows_of
 from benchmarks.batching.steps import BatchedSteps
 from pulse_edge import system as machine
 from pulse_edge.bundle.bundle import open_bundle
 from pulse_edge.engines.onnxruntime_library import load_onnxruntime
 from pulse_edge.measure.tables import table
 
-KIND = "batching"  # of a record
-SCHEMA = 1
 Case = tuple[int, int, bool]  # batch, depth, with the output matrix
 
 
@@ -86,23 +86,6 @@ def points(
                 share = row["batch"] / batches[0]
                 row[f"{name}_gain_{kind}"] = share * one[f"{name}_{kind}"] / row[f"{name}_{kind}"]
     return rows
-
-
-def text_table(record: dict[str, Any]) -> str:
-    """The record's points, for people."""
-    rows = [["depth", "batch", "step min / median, ms", "gain", "whole model, ms", "gain"]]
-    for p in record["points"]:
-        rows.append(
-            [
-                f"{p['depth']:,}",
-                str(p["batch"]),
-                f"{1e3 * p['step_min']:.2f} / {1e3 * p['step_median']:.2f}",
-                f"{p['step_gain_min']:.2f} / {p['step_gain_median']:.2f}",
-                f"{1e3 * p['whole_min']:.1f} / {1e3 * p['whole_median']:.1f}",
-                f"{p['whole_gain_min']:.2f} / {p['whole_gain_median']:.2f}",
-            ]
-        )
-    return table(rows)
 
 
 def _numbers(_: click.Context, __: click.Parameter, value: str) -> list[int]:
@@ -165,7 +148,7 @@ def main(
         append.parent.mkdir(parents=True, exist_ok=True)
         with append.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
-    click.echo(json.dumps(record) if as_json else text_table(record))
+    click.echo(json.dumps(record) if as_json else table(rows_of(record)))
 
 
 if __name__ == "__main__":

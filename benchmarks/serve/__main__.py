@@ -26,6 +26,7 @@ import click
 import httpx
 
 import pulse_edge
+from benchmarks.serve import KIND, SCHEMA
 from benchmarks.serve.added import measure_added, rows_of_added
 from benchmarks.serve.client import open_client
 from benchmarks.serve.loops import arrival_times, closed_loop, open_loop
@@ -36,8 +37,6 @@ from pulse_edge import system as machine
 from pulse_edge.errors import PulseEdgeError
 from pulse_edge.measure.tables import table
 
-KIND = "serve"  # of a record
-SCHEMA = 1
 EMBEDDED = "embedded"  # as --spawn
 
 

@@ -30,6 +30,10 @@ def print_answer(stream: Stream, status: Status, as_it_comes: bool) -> None:
     image = stream.answer.provenance["image"]
     for note in image["notes"] if image else ():
         show(f"note: {note}", err=True)
+    late = stream.answer.deadline
+    if late is not None and not late.met:
+        problem = f"the deadline of {late.deadline_s:g} s passed"
+        show(f"note: {problem}; not finished: {', '.join(late.skipped)}", err=True)
     show(footer(stream.answer), dim=True)
     show(NOTICE, dim=True)
 

@@ -10,9 +10,15 @@ import click
 
 from pulse_edge.assets import REPORT_QUESTION
 from pulse_edge.cli.answers import print_answer
-from pulse_edge.cli.options import generation_options, model_options
+from pulse_edge.cli.options import (
+    TimeOptions,
+    generation_options,
+    model_options,
+    time_options,
+)
 from pulse_edge.cli.status import Status
 from pulse_edge.cli.terminal import show_json
+from pulse_edge.errors import DeadlineError
 from pulse_edge.params import GenerationParams
 
 if TYPE_CHECKING:
@@ -35,6 +41,7 @@ if TYPE_CHECKING:
     help="Print text while it is generated.",
 )
 @model_options
+@time_options
 @generation_options
 def ask_command(
     image: str,
@@ -43,14 +50,19 @@ def ask_command(
     stream: bool,
     open_model: Callable[[], Model],
     status: Status,
+    time: TimeOptions,
     params: GenerationParams,
 ) -> None:
     """Answer a QUESTION about the ECG page IMAGE (PNG, JPEG, TIFF, BMP, WebP).
 
     IMAGE may also be a 12-lead recording (DICOM), which is drawn first, as `pulse-edge draw` does.
     """
-    pieces = open_model().stream(image, question, **dataclasses.asdict(params))
+    model = open_model()
+    pieces = model.stream(image, question, **time.terms, **dataclasses.asdict(params))
     if as_json:
         show_json(pieces.answer.to_dict(), indent=2)
     else:
         print_answer(pieces, status, stream)
+    late = pieces.answer.deadline
+    if late is not None and not late.met:
+        click.get_current_context().exit(DeadlineError.exit_code)

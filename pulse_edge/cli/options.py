@@ -33,6 +33,19 @@ class LoadOptions:
     audit: str | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class TimeOptions:
+    """How long a request may take, once the model is loaded. See `Model.ask`."""
+
+    deadline: float | None = None
+    best_effort: bool = False
+
+    @property
+    def terms(self) -> dict[str, Any]:
+        """Keywords of `Model.ask`."""
+        return {"deadline_s": self.deadline, "best_effort": self.best_effort}
+
+
 def _one_of(values: Sequence[str]) -> str:
     return f"{', '.join(values[:-1])} or {values[-1]}."
 
@@ -50,6 +63,9 @@ HELP = {
     "expect": "Seal that the bundle must have, 64 hex digits.",
     "trusted_keys": "Folder of public keys; one of them must have signed the bundle.",
     "audit": "Log file that gets a line for each answer, without its text.",
+    # TimeOptions
+    "deadline": "Seconds for the request, once the model is loaded; then it ends with what it has.",
+    "best_effort": "Run it also if it is predicted to miss the deadline.",
     # GenerationParams
     "max_new_tokens": "Longest answer.",
     "temperature": "0 is greedy.",
@@ -139,6 +155,11 @@ def engine_options(command: Command) -> Command:
 def generation_options(command: Command) -> Command:
     """Options that say how to generate; the command receives `params`, a `GenerationParams`."""
     return options_from(GenerationParams, "params")(command)
+
+
+def time_options(command: Command) -> Command:
+    """Options that bound a request's time; the command receives `time`, a `TimeOptions`."""
+    return options_from(TimeOptions, "time")(command)
 
 
 def model_options(command: Command) -> Command:

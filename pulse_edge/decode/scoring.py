@@ -152,7 +152,7 @@ def _check_option(option: object) -> None:
         raise ParameterError("an option is empty; leave it out")
     if option != option.strip():
         raise ParameterError(
-            f"option {_quoted(option)} has white space at an end, where an answer has none; strip it"
+            f"option {_quoted(option)} has white space at an end, and answers have none; strip it"
         )
     try:
         option.encode()

@@ -18,6 +18,7 @@ MAX_KEYS = 256  # of an object
 MAX_QUOTES = 100_000  # of a body
 # A whole string. Possessive, so that a long one takes no memory and a broken one no time.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.S)
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _OPENING = b"[{"
 _CLOSING = b"]}"
 
@@ -96,6 +97,8 @@ def parse_json_body(body: bytes) -> dict[str, Any]:
         # The error's text could quote the body.
         where = f" at byte {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
         raise Refusal(f"the body is not valid JSON{where}; send one object", 400, "json") from None
+    if _SURROGATE.search(body) and not _is_text(value):
+        raise Refusal("the body has half a character (a lone surrogate); send text", 400, "json")
     if not isinstance(value, dict):
         raise Refusal(f"the body is a JSON {type(value).__name__}; send one object", 400, "json")
     return value
@@ -119,6 +122,15 @@ def _check_structure(body: bytes) -> None:
                 )
         elif byte in _CLOSING:
             depth -= 1
+
+
+def _is_text(value: Any) -> bool:
+    """Whether all texts of a value can be written as UTF-8."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

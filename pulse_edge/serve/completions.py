@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -79,6 +80,9 @@ class CompletionForm:
             "model": model,
             "system_fingerprint": fingerprint,
         }
+        mark = secrets.token_hex(8)  # stands nowhere else
+        whole = event(self._chunk({"content": mark}))
+        self._before, _, self._after = whole.partition(f'"{mark}"'.encode())
 
     def whole(self, answer: Answer) -> dict[str, Any]:
         """A completion."""
@@ -99,9 +103,11 @@ class CompletionForm:
         """The chunk that says who speaks."""
         return self._chunk({"role": "assistant", "content": ""})
 
-    def text_chunk(self, text: str, logprobs: Sequence[Any]) -> dict[str, Any]:
-        """A piece of the answer."""
-        return self._chunk({"content": text}, logprobs)
+    def text_event(self, text: str, logprobs: Sequence[Any]) -> bytes:
+        """A piece of the answer, as an event. All but its text is written once."""
+        if logprobs:
+            return event(self._chunk({"content": text}, logprobs))
+        return self._before + json.dumps(text).encode() + self._after
 
     def last_chunk(self, answer: Answer, told: int) -> dict[str, Any]:
         """The chunk that says why the answer ended, and what produced it.

@@ -83,7 +83,7 @@ class EventStream(Response):
         if upcoming is None:
             return self._comment()
         self._told += len(upcoming.logprobs)
-        return event(self._form.text_chunk(upcoming.text, upcoming.logprobs))
+        return self._form.text_event(upcoming.text, upcoming.logprobs)
 
     def _comment(self) -> bytes:
         return f": waiting {self._service.stages}".rstrip().encode() + b"\n\n"

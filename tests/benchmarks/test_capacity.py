@@ -79,7 +79,7 @@ def test_the_simulation_agrees_with_the_formula(service: ServiceTime, load: floa
     seen = simulate(Scenario(carts, 6, hours=30), service, 4)
     assert seen.load == pytest.approx(told.load, rel=0.02)
     assert seen.wait == pytest.approx(told.wait, rel=0.08)
-    assert seen.late == pytest.approx(told.late, abs=0.03)
+    assert seen.late == pytest.approx(told.late, abs=0.06)
 
 
 def test_the_simulation_has_as_many_ecgs_as_the_carts_send() -> None:
@@ -159,7 +159,9 @@ def test_the_command_writes_a_page_and_a_document(tmp_path: Path) -> None:
     done = run("--hours", 2, "--write", document, "--html", page)
     assert done.exit_code == 0, done.output
     text = document.read_text("utf-8")
-    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
     assert done.output.strip() in text
     assert "<svg" in page.read_text("utf-8")
     assert "http" not in page.read_text("utf-8").replace("http://www.w3.org", "")

@@ -93,7 +93,7 @@ def serving(app: StandIn) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
-        server.should_exit = True
+        server.should_exit = server.force_exit = True
         thread.join()
 
 
@@ -101,7 +101,7 @@ def workload(mix: Mix | None = None, **options: Any) -> Workload:
     return Workload(mix or Mix(0, 0, 1), 8, "stand-in", width=60, **options)
 
 
-def one(app: StandIn, timeout: float = 30.0, lines: int = 1) -> Outcome:
+def one(app: StandIn, timeout: float = 30.0) -> Outcome:
     """What becomes of one request."""
 
     async def run(url: str) -> Outcome:
@@ -174,7 +174,9 @@ def test_times_of_a_stream() -> None:
     outcome = one(StandIn(pause=0.05))
     assert (outcome.error, outcome.text, outcome.tokens) == ("", "one two three", 3)
     assert outcome.cached == 7
-    assert outcome.ttft is not None and outcome.span is not None and outcome.tpot is not None
+    assert outcome.ttft is not None
+    assert outcome.span is not None
+    assert outcome.tpot is not None
     assert outcome.ttft >= 0.14  # three pauses
     assert outcome.span >= 0.09
     assert outcome.tpot == pytest.approx(outcome.span / 2)

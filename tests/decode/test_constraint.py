@@ -337,7 +337,7 @@ def test_a_place_where_nothing_can_follow_is_the_schema_s_fault(grammars: Gramma
 def test_a_tokenizer_that_is_not_llamas_is_refused(change: dict[str, Any]) -> None:
     """Its tokens could not spell every answer."""
     tokenizer = Tokenizer(tokenizer_model(**change), legacy=False)
-    with pytest.raises(ParameterError, match="this model's tokenizer cannot .* ask without"):
+    with pytest.raises(ParameterError, match=r"this model's tokenizer cannot .* ask without"):
         Grammars(tokenizer, (EOS,)).check("{}")
     Grammars(tokenizer, (EOS,)).check(None)
 

@@ -201,3 +201,13 @@ def test_the_room_for_a_header_ends_over_the_first_row_of_one_column() -> None:
     write_texts(ink, style, (), "x\n" * 3)
     with pytest.raises(ParameterError, match="room for 3; shorten it"):
         write_texts(ink, style, (), "x\n" * 4)
+
+
+def test_a_space_at_the_beginning_of_a_line_is_no_place_to_wrap_it() -> None:
+    line = " " + "w" * 150
+    fit = next(n for n in range(150, 0, -1) if font(BARE).getlength(line[:n]) <= 1347)
+    ink = np.zeros((1080, 1397), np.uint8)
+    write_texts(ink, BARE, (), line)
+    pitch = 1.3 * BARE.px(BARE.text_pt)
+    top = written(ink.shape, BARE, [(25, pitch, line[:fit])])
+    assert np.array_equal(ink[: round(pitch)], top[: round(pitch)])

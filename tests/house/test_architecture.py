@@ -85,6 +85,7 @@ THIRD_PARTY = {
     "pulse_edge.measure": {"numpy"},
     "pulse_edge.evaluate": {"numpy"},
     "pulse_edge.serve": {"starlette", "uvicorn", "prometheus_client", "python_multipart"},
+    "pulse_edge.serve.ray": {"ray"},
     "pulse_edge.cli": {"numpy", "click"},
     "pulse_export": {"numpy", "onnx", "ml_dtypes", "safetensors", "rich", "PIL"},
     "pulse_export.plan": {"tensorrt", "tensorrt_rtx"},

@@ -15,6 +15,8 @@ from support.paths import ROOT
 EXAMPLES = ROOT / "examples"
 PROGRAMS = sorted(path.name for path in EXAMPLES.glob("*.py"))
 
+# Servers, which tests of their own start.
+SERVERS = {"ray_serve.py": "tests/serve/test_ray.py"}
 # Program -> its arguments, and what its output must hold.
 RUNS = {
     "ask_a_page.py": ((), "bpm|beats|rate"),
@@ -34,10 +36,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_program_is_run() -> None:
-    assert set(RUNS) == set(PROGRAMS)
+    assert set(RUNS) | set(SERVERS) == set(PROGRAMS)
+    for program, test in SERVERS.items():
+        assert program in (ROOT / test).read_text("utf-8")
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("program", RUNS)
 def test_a_program(program: str, folder: Path) -> None:
     arguments, expected = RUNS[program]
     done = subprocess.run(

@@ -259,6 +259,7 @@ REPORTING = {
     "huggingface_hub": {"benchmarks/peers/"},
     "openvino": {"benchmarks/peers/"},
     "nncf": {"benchmarks/peers/"},
+    "ray": {"pulse_edge/serve/ray_library.py"},
 }
 PRODUCT = ("pulse_edge", "export", "benchmarks", "pulse_nano", "examples")
 
@@ -302,9 +303,16 @@ def test_only_the_silenced_places_import_what_reports(folder: str) -> None:
             assert where.startswith(tuple(REPORTING[library])), f"{where}:{line} {library}"
 
 
-def test_the_runtime_silences_before_it_imports() -> None:
-    text = (ROOT / "pulse_edge/engines/onnxruntime_library.py").read_text("utf-8")
-    assert silenced(text)["onnxruntime"] < min(line for line, _ in reporting_imports(text))
+@pytest.mark.parametrize(
+    ("path", "library"),
+    [
+        ("pulse_edge/engines/onnxruntime_library.py", "onnxruntime"),
+        ("pulse_edge/serve/ray_library.py", "ray"),
+    ],
+)
+def test_the_runtime_silences_before_it_imports(path: str, library: str) -> None:
+    text = (ROOT / path).read_text("utf-8")
+    assert silenced(text)[library] < min(line for line, _ in reporting_imports(text))
 
 
 @pytest.mark.parametrize("path", ["benchmarks/peers/__init__.py", "tests/conftest.py"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -29,8 +30,6 @@ def test_what_is_out_of_range_is_named(name: str, value: Any) -> None:
 
 
 def test_every_setting_says_what_it_is() -> None:
-    from dataclasses import fields
-
     for setting in fields(ServeConfig):
         assert setting.metadata["help"].endswith((".", "]."))
 
@@ -41,6 +40,16 @@ def test_loopback_needs_no_key(host: str) -> None:
         port = listener.getsockname()[1]
         assert url_of(listener).endswith(f":{port}")
         assert url_of(listener).startswith(("http://127.", "http://[::1]"))
+
+
+def test_pieces_of_an_answer_do_not_wait_for_acknowledgements() -> None:
+    """asyncio turns Nagle's algorithm off for sockets that name TCP, as accepted ones then do."""
+    with open_listener(ServeConfig(port=0)) as listener:
+        listener.setblocking(True)
+        with socket.create_connection(listener.getsockname()):
+            accepted, _ = listener.accept()
+            with accepted:
+                assert accepted.proto == socket.IPPROTO_TCP
 
 
 def test_version_6() -> None:

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pulse_edge.ecg.drawing import draw_page
+from pulse_edge.ecg.readers import dicom, registry
 from pulse_edge.ecg.readers.registry import HEAD, is_recording, read_recording
 from pulse_edge.ecg.recording import LEADS
 from pulse_edge.errors import RecordingError
@@ -248,3 +249,40 @@ def test_pydicom_is_optional(sample: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(RecordingError, match=re.escape("pip install 'pulse-edge[ecg]'")):
         read_recording(sample)
+
+
+def test_what_pydicom_says_of_damage_becomes_one_short_line(
+    sample: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(data: bytes) -> Any:
+        raise KeyError("x" * 300 + "\nsecond line")
+
+    def say(data: bytes) -> Any:
+        raise ValueError("first line\nsecond line")
+
+    def exhaust(data: bytes) -> Any:
+        raise MemoryError
+
+    for damaged, message in (
+        (fail, f"file: not a readable DICOM file: KeyError: '{'x' * 99}"),
+        (say, "file: not a readable DICOM file: ValueError: first line"),
+        (exhaust, "file: too large for this machine's memory"),
+    ):
+        monkeypatch.setattr(dicom, "read_items", damaged)
+        with pytest.raises(RecordingError) as caught:
+            dicom.read_dicom(sample.read_bytes(), "file")
+        assert str(caught.value) == message
+
+
+def test_a_package_that_is_missing_is_named(sample: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for error in (ImportError("pydicom is broken", name="pydicom"), ImportError("pydicom")):
+
+        def fail(data: bytes, source: str, error: ImportError = error) -> Any:
+            raise error
+
+        readers = (registry.READERS[0]._replace(read=fail),)
+        monkeypatch.setattr(registry, "READERS", readers)
+        with pytest.raises(
+            RecordingError, match=r"dcm: DICOM needs pydicom: pip install 'pulse-ed"
+        ):
+            read_recording(sample)

@@ -201,3 +201,14 @@ def test_other_leads_come_where_they_can_be_read(values: dict[str, str]) -> None
     if "unit" in values:
         with pytest.raises(RecordingError, match="is in 'mm"):
             segments(leads=("V1",), ChannelDefinitionSequence=wrong)
+
+
+def test_without_bits_stored_all_that_are_allocated_count() -> None:
+    channels = [definition(lead, WaveformBitsStored=None) for lead in ("V1", "V2")]
+    raw = np.array([[-32768, 32767], [0, 0]], np.int16)
+    one, two = segments(raw, ChannelDefinitionSequence=channels)
+    assert (one.signal[0], two.signal[0]) == (pytest.approx(-163.84), pytest.approx(163.835))
+    # Of 9 bits, 230 would be near the middle.
+    high = np.repeat(np.array([0] * 5 + [230] * 90 + [255] * 5, np.uint8)[:, None], 2, axis=1)
+    one, _ = segments(high, WaveformSampleInterpretation="UB", ChannelDefinitionSequence=channels)
+    assert one.signal.max() == pytest.approx(1.275)
