@@ -108,7 +108,10 @@ class Delivery:
         try:
             start(self)
         except Cancelled:
-            self._expire_waiting() if self.expired else self.withdraw()
+            if self.cancelled:
+                self.withdraw()
+            else:  # a wait may see that the deadline has passed before the alarm rings
+                self.expire()
         except BaseException as error:
             if not self.withdraw(error) and not self.expired:  # it runs already
                 self.cancel()

@@ -72,7 +72,9 @@ class QueueFullError(PulseEdgeError):
 
 
 class DeadlineError(PulseEdgeError, TimeoutError):
-    """A request that was predicted to miss its deadline. It was refused, and ran nothing.
+    """A request that was predicted to miss its deadline, and was refused before it ran anything.
+
+    Also one whose deadline has passed, if it has no answer to return: scores, or a look.
 
     Attributes:
         predicted_s: seconds that it would take, its wait among them.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pulse_edge.answer import Answer, Request, Stopwatch
+from pulse_edge.answer import Answer
 from pulse_edge.assets import EMBEDDED
 from pulse_edge.audit.log import AuditLog, audit_logs
 from pulse_edge.bundle.bundle import Bundle, open_while_hashing
@@ -16,37 +16,32 @@ from pulse_edge.bundle.manifest import TOKENIZER
 from pulse_edge.bundle.trust import CHECKSUM, Verified, check_trust
 from pulse_edge.cancellation import Cancellation
 from pulse_edge.chat import Chat
-from pulse_edge.deadline import Deadline
 from pulse_edge.decode.scoring import OptionScore, checked_options
-from pulse_edge.delivery import Delivery
+from pulse_edge.dispatcher import Dispatcher
 from pulse_edge.engines.engine import Engine
 from pulse_edge.engines.options import EngineOptions
 from pulse_edge.engines.registry import open_engine
-from pulse_edge.errors import DeadlineError, PulseEdgeError
 from pulse_edge.health import Health, examine
 from pulse_edge.look import Look
 from pulse_edge.page.preparation import (
     PendingPage,
     Preparation,
-    PreparedPage,
     check_alpha,
     pending_page,
 )
 from pulse_edge.page.source import ImageSource
 from pulse_edge.panels.panel import Panel
-from pulse_edge.panels.panel_file import default_panel, load_panel
-from pulse_edge.panels.result import Result
-from pulse_edge.panels.run import run_panel
 from pulse_edge.params import AlphaMode, GenerationParams, Priority, Terms
 from pulse_edge.progress import Progress
-from pulse_edge.runner import Run, Runner
+from pulse_edge.runner import Runner
 from pulse_edge.stream import Stream
 from pulse_edge.text.template import PromptBuilder
 from pulse_edge.worker import Worker
 
+if TYPE_CHECKING:
+    from pulse_edge.panels.result import Result
+
 T = TypeVar("T")
-# What the worker's thread does for a request. It may have to do it again, after a pause.
-RunWork = Callable[[Run, PreparedPage | None, Delivery], Answer | None]
 KEPT_BYTES = 1 << 30  # by default
 
 
@@ -144,7 +139,6 @@ class Model:
         spec = bundle.manifest.model
         self.bundle = bundle
         self.engine = engine
-        self._preparation = Preparation(spec, alpha)
         tokenizer = bundle.read(TOKENIZER)
         self._template = PromptBuilder.of(spec, tokenizer, str(bundle.file(TOKENIZER)))
         self.tokenizer = self._template.tokenizer
@@ -159,6 +153,8 @@ class Model:
             kept_bytes,
             lambda: worker.wanted,
         )
+        preparation = Preparation(spec, alpha)
+        self._dispatcher = Dispatcher(self._template, preparation, self.runner, worker)
 
     def ask(
         self,
@@ -228,8 +224,8 @@ class Model:
             image: see `ask`.
             turns: questions and answers that went before, as text.
         """
-        page = None if image is None else _pending(image, keep=True)
-        return Chat(self._template, page, self._start, turns)
+        page = _pending(image, keep=True)
+        return Chat(self._template, page, self._dispatcher.start, turns)
 
     def look(
         self,
@@ -250,22 +246,7 @@ class Model:
             priority: see `ask`.
         """
         terms = Terms(None, deadline_s, best_effort, priority)
-        page = pending_page(image, keep=True)
-        ids = tuple(self._template.page_only())
-        params = GenerationParams(max_new_tokens=1)
-        request = Request(ids, "", page, params, terms, generates=False)
-        delivery = Delivery(self.worker.thread)
-        run = Run(request, Stopwatch(delivery.out.clock))
-        delivery.begin(partial(self._begin, run))
-        prepared = page.prepared
-        if delivery.ended:
-            error = delivery.take_error()
-            if error is not None or prepared is None:
-                raise error or DeadlineError(
-                    "the deadline passed before the page was decoded", terms.deadline_s or 0.0, 0.0
-                )
-        assert prepared is not None
-        return Look(page, prepared.sha256, delivery, run.predicted_s)
+        return self._dispatcher.look(pending_page(image, keep=True), terms)
 
     def score(
         self,
@@ -297,8 +278,8 @@ class Model:
         """
         terms = Terms(timeout, deadline_s, best_effort, priority)
         texts = checked_options(options)
-        request = self._request(image, question, terms, GenerationParams(), generates=False)
-        return self._score(request, texts)
+        page = _pending(image)
+        return self._dispatcher.score(page, question, terms, texts)
 
     def panel(
         self,
@@ -328,6 +309,8 @@ class Model:
         Raises:
             ParameterError: also if the panel or a measurement is wrong.
         """
+        from pulse_edge.panels.run import run_panel  # its patterns take 40 ms to compile
+
         Terms(None, deadline_s, best_effort, priority)  # refuses what is out of range
         questions = panel if isinstance(panel, Panel) else self._load_panel(panel)
         page = cache(lambda: _pending(image, keep=True))
@@ -335,20 +318,19 @@ class Model:
         def ask(question: str, *, max_new_tokens: int, deadline_s: float | None) -> Answer:
             terms = Terms(None, deadline_s, best_effort, priority)
             params = GenerationParams(max_new_tokens=max_new_tokens)
-            return self._start(self._request(page(), question, terms, params)).answer
+            return self._dispatcher.stream(page(), question, terms, params).answer
 
         def score(
             question: str, options: Iterable[str], *, deadline_s: float | None
         ) -> tuple[OptionScore, ...]:
             terms = Terms(None, deadline_s, best_effort, priority)
-            texts = checked_options(options)
-            params = GenerationParams()
-            request = self._request(page(), question, terms, params, generates=False)
-            return self._score(request, texts)
+            return self._dispatcher.score(page(), question, terms, checked_options(options))
 
         return run_panel(questions, ask, score, deadline_s=deadline_s, given=given, cart=cart)
 
     def _load_panel(self, panel: str | Path | None) -> Panel:
+        from pulse_edge.panels.panel_file import default_panel, load_panel
+
         if panel is None:
             return default_panel(self.bundle.manifest.checkpoint.name)
         return load_panel(panel)
@@ -364,7 +346,7 @@ class Model:
         It drops the last page's features, the cache's content and the n-grams that speculation
         drafts from. Waits for requests that have begun.
         """
-        self.worker.call(lambda _: self._forget())
+        self.worker.call(lambda _: self.runner.forget())
 
     def run_on_engine(self, work: Callable[[Engine, Cancellation], T]) -> T:
         """Call `work` with the engine, in the model's thread, and wait for it.
@@ -380,16 +362,13 @@ class Model:
         """
 
         def run(cancellation: Cancellation) -> T:
-            self._forget()
+            self.runner.forget()
             try:
                 return work(self.engine, cancellation)
             finally:
                 self.runner.sequence.reset()
 
         return self.worker.call(run)
-
-    def _forget(self) -> None:
-        self.runner.forget()
 
     def _stream(
         self,
@@ -398,105 +377,11 @@ class Model:
         terms: Terms,
         params: dict[str, Any],
     ) -> Stream:
-        return self._start(self._request(image, question, terms, GenerationParams.of(params)))
-
-    def _request(
-        self,
-        image: ImageSource | Look | PendingPage | None,
-        question: str,
-        terms: Terms,
-        params: GenerationParams,
-        generates: bool = True,
-    ) -> Request:
-        ids = self._template.first_turn(question, image is not None)
-        prompt = self._template.text(question, image is not None)
-        page = None if image is None else _pending(image)
-        return Request(tuple(ids), prompt, page, params, terms, generates)
-
-    def _start(self, request: Request) -> Stream:
-        self.runner.grammars.check(request.params.schema)
-        return Stream(request, self._begin_stream, Delivery(self.worker.thread))
-
-    def _begin_stream(self, request: Request, delivery: Delivery) -> None:
-        self._begin(Run(request, Stopwatch(delivery.out.clock)), delivery)
-
-    def _score(self, request: Request, options: tuple[str, ...]) -> tuple[OptionScore, ...]:
-        delivery = Delivery(self.worker.thread)
-        run = Run(request, Stopwatch(delivery.out.clock))
-        scores: list[OptionScore] = []
-        work = partial(self.runner.score, options, scores)
-        try:
-            delivery.begin(lambda own: self._begin(run, own, work))
-            delivery.wait()
-        except BaseException:
-            delivery.cancel()
-            raise
-        error = delivery.take_error()
-        if error is None and not scores and not delivery.expired:
-            error = PulseEdgeError("the interpreter is exiting; ask the model before that")
-        if error is None and not scores:
-            error = DeadlineError(
-                "the deadline passed before all options were scored; allow more time",
-                run.predicted_s or 0.0,
-                request.terms.deadline_s or 0.0,
-            )
-        if error is not None:
-            try:
-                raise error
-            finally:
-                del error  # its traceback holds this frame, which would hold it in turn
-        return tuple(scores)
-
-    def _begin(self, run: Run, delivery: Delivery, work: RunWork | None = None) -> None:
-        """Prepare a request in its reader's thread, and queue it.
-
-        Args:
-            run: of the request.
-            delivery: of the request.
-            work: what the worker's thread does; None for an answer, or a page's prefill.
-        """
-        request = run.request
-        terms = request.terms
-        self.worker.check_room()
-        if terms.deadline is not None:
-            delivery.limit(terms.deadline, partial(self._at_deadline, run, delivery))
-        page = None
-        if request.page is not None:
-            known = self.runner.pages.page
-            page = request.page.prepare(
-                self._preparation, known, run.watch, terms.patience, delivery.cancellation
-            )
-        self._predict(run, page, delivery)
-        if terms.deadline is not None and not terms.best_effort:
-            _check_deadline(terms.deadline, run.predicted_s)
-        patience = None if work is None and not request.generates else terms.patience  # of a look
-        if work is None:
-            work = self.runner.answer if request.generates else self.runner.look
-        self.worker.begin(delivery, partial(work, run, page), patience, terms.priority)
-
-    def _predict(self, run: Run, page: PreparedPage | None, delivery: Delivery) -> None:
-        delivery.seconds = self.runner.predict(run.request, page)
-        wait = self.worker.wait_s(run.request.terms.priority)
-        if delivery.seconds is not None and wait is not None:
-            deadline = run.request.terms.deadline
-            spent = deadline.seconds - deadline.remaining if deadline else 0.0
-            run.predicted_s = spent + wait + delivery.seconds
-
-    def _at_deadline(self, run: Run, delivery: Delivery) -> Answer | None:
-        return self.runner.summary(run, delivery) if run.request.generates else None
+        options = GenerationParams.of(params)
+        return self._dispatcher.stream(_pending(image), question, terms, options)
 
 
-def _pending(image: ImageSource | Look | PendingPage, keep: bool = False) -> PendingPage:
-    if isinstance(image, PendingPage):
-        return image
-    return image.page if isinstance(image, Look) else pending_page(image, keep)
-
-
-def _check_deadline(deadline: Deadline, predicted_s: float | None) -> None:
-    if predicted_s is not None and predicted_s > deadline.seconds:
-        raise DeadlineError(
-            f"this request takes about {predicted_s:.3g} s here, over its deadline of "
-            f"{deadline.seconds:g} s; give it more time, or ask with best_effort",
-            predicted_s,
-            deadline.seconds,
-        )
+def _pending(image: ImageSource | Look | None, keep: bool = False) -> PendingPage | None:
+    if isinstance(image, Look):
+        return image.page
+    return None if image is None else pending_page(image, keep)

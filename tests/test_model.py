@@ -199,7 +199,9 @@ def test_without_an_image(bundle: Path, model: pulse_edge.Model) -> None:
 def test_a_recording_is_drawn_first(bundle: Path, model: pulse_edge.Model) -> None:
     """Handed in as an object or as a file, and by a chat."""
     time = np.arange(5000) / 500
-    signals = np.stack([np.sin(2 * np.pi * time * (1 + i / 5)) for i in range(12)])
+    one, two, *chest = [np.sin(2 * np.pi * time * (1 + i / 5)) for i in range(8)]
+    limb = [one, two, two - one, -(one + two) / 2, one - two / 2, two - one / 2]
+    signals = np.stack([*limb, *chest])
     leads = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
     recording = pulse_edge.Recording(signals.astype(np.float32), 500, leads)
     drawn = pulse_edge.draw_page(recording)
@@ -357,6 +359,8 @@ def test_provenance(bundle: Path, model: pulse_edge.Model) -> None:
         "seed": 0,
         "stop": ["x"],
         "speculate": False,
+        "logprobs": None,
+        "schema": None,
     }
     assert made["engine"]["device"] == "cpu"
     assert {"pulse-edge", "numpy", "pillow", "sentencepiece", "python"} <= made["versions"].keys()

@@ -147,6 +147,7 @@ def test_waits_for_others_do_not_count(
         t = answer.result(60).timings
     assert t.ttft == PREPARED + VISION + PREFILL + SAMPLE
     assert t.total == t.ttft + DETOKENISE
+    assert t.queued >= 4096
 
 
 class SlowPlaces:

@@ -368,8 +368,8 @@ def test_low_memory_outside_of_the_engine(
     for target in (
         "pulse_edge.runner.TextStream",
         "pulse_edge.runner.provenance",
-        "pulse_edge.model.render",
-        "pulse_edge.model.Stopwatch",
+        "pulse_edge.runner.render",
+        "pulse_edge.dispatcher.Stopwatch",
         "pulse_edge.delivery.Delivery.put",
         "pulse_edge.worker.Worker.begin",
     ):

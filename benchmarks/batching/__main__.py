@@ -23,8 +23,8 @@ import click
 import numpy as np
 
 from benchmarks.batching import KIND, SCHEMA
-from benchmarks.batching.tables import rows_of
 from benchmarks.batching.steps import BatchedSteps
+from benchmarks.batching.tables import rows_of
 from pulse_edge import system as machine
 from pulse_edge.bundle.bundle import open_bundle
 from pulse_edge.engines.onnxruntime_library import load_onnxruntime

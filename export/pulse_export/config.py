@@ -211,7 +211,6 @@ def published_spec(config: Fields, path: Path, template: str | None) -> ModelSpe
         )
     select = config.whole("mm_vision_select_layer", -2, least=-1000, most=1000)
     side = _vision_spec(_published_tower(config, path), select)
-    config.only("mm_hidden_size", side.width, None, advice="it must be the tower's width")
     aspect = config.get("image_aspect_ratio", "square")
     layout = ImageLayout(
         processors=("CLIP",),
@@ -221,6 +220,7 @@ def published_spec(config: Fields, path: Path, template: str | None) -> ModelSpe
         side=side.image_size,
         patch=side.patch_size,
     )
+    config.only("mm_hidden_size", side.width, None, advice="it must be the tower's width")
     return ModelSpec(
         side,
         int(match[1]) if match else 1,

@@ -21,7 +21,7 @@ from typing import Any, Literal, Unpack
 
 import numpy as np
 
-from pulse_edge.bundle.bundle import sha256_file, unsealed_bundle
+from pulse_edge.bundle.bundle import Bundle, sha256_file, unsealed_bundle
 from pulse_edge.bundle.manifest import (
     DECODER_GRAPH,
     EMBEDDINGS,
@@ -48,6 +48,7 @@ from pulse_export.quantize.cache import cache_scales
 from pulse_export.quantize.calibrate import Calibration, calibrate
 from pulse_export.quantize.precision import STORAGES, Precision
 from pulse_export.quantize.smooth import Smoothed
+from pulse_export.self_test import expected_token
 from pulse_export.targets.registry import check_target
 from pulse_export.targets.target import Target
 from pulse_export.threads import WORKERS
@@ -131,7 +132,8 @@ def export(
         if recipe:
             record = calibrate(source.path, spec, _reporting(source, step, np.float32), recipe)
         manifest = write_files(staging, source, spec, resolved, options.cache, record, step)
-        manifest = replace(manifest, files=_hashed(staging)).sealed()
+        manifest = replace(manifest, files=_hashed(staging))
+        manifest = replace(manifest, self_test=expected_token(Bundle(staging, manifest))).sealed()
         publish_bundle(staging, manifest, home, options.force)
     return Summary(
         path=str(out),

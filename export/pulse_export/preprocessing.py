@@ -77,7 +77,7 @@ def image_spec(path: Path, where: str, layout: ImageLayout) -> ImageSpec:
     processor = image_processor(path, layout.patch)
     kind = _kind(processor, layout.processors)
     padded = _pads(processor, kind)
-    aspect = layout.aspect or ("pad" if padded else "square")
+    aspect = ("pad" if padded else "square") if layout.aspect is None else layout.aspect
     if padded and aspect == "square":
         raise CheckpointError(
             f"{processor.where}: do_pad is True, but {where} says image_aspect_ratio 'square'; "

@@ -18,6 +18,7 @@ from pulse_edge.bundle.spec import ImageSpec, ModelSpec, TextSpec, VisionSpec
 LARGEST_MANIFEST = 1 << 20  # bytes; PULSE-7B's takes 3 kB
 LONGEST_TEXT = 10_000  # characters
 LONGEST_NAME = 255  # bytes of a file's name, as file systems have it
+LONGEST_TEST_QUESTION = 1_000  # characters; it is prefilled before a device answers
 MOST_FILES = 1_000
 MOST_GRIDS = 64
 MOST_TILES = 64  # of a page; PULSE-7B's has 4
@@ -103,6 +104,16 @@ def file_problems(files: Sequence[ListedFile]) -> Iterator[str]:
             yield f"files says that {entry.path!r:.60} has {entry.size} bytes and is no weights"
         if not is_digest(entry.sha256):
             yield f"files has no SHA-256 in hex for {entry.path!r:.60}"
+
+
+def self_test_problems(question: str, token: int, text: TextSpec) -> Iterator[str]:
+    """What is impossible about the token that a model is expected to say first."""
+    if not question.strip():
+        yield "self_test.question is empty"
+    if len(question) > LONGEST_TEST_QUESTION:
+        yield f"self_test.question has {len(question):,} characters, over {LONGEST_TEST_QUESTION:,}"
+    if not 0 <= token < text.vocab:
+        yield f"self_test.token is {token}, and the vocabulary has {text.vocab} tokens"
 
 
 def model_problems(model: ModelSpec) -> Iterator[str]:

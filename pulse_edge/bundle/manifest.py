@@ -11,6 +11,7 @@ from pulse_edge.bundle.limits import (
     file_problems,
     is_digest,
     model_problems,
+    self_test_problems,
     text_problems,
 )
 from pulse_edge.bundle.sealed_json import load_sealed, sealed
@@ -70,6 +71,18 @@ class FileEntry:
 
 
 @dataclass(frozen=True)
+class ExpectedToken:
+    """What the model says first to a question without a page, chosen greedily.
+
+    The exporter records it where the choice is clear. A device that says another token computes
+    something else.
+    """
+
+    question: str
+    token: int
+
+
+@dataclass(frozen=True)
 class Manifest:
     schema_version: int
     notice: str
@@ -79,6 +92,7 @@ class Manifest:
     checkpoint: CheckpointInfo
     tools: dict[str, str]
     files: tuple[FileEntry, ...]
+    self_test: ExpectedToken | None = None  # None is left out of the file
     # SHA-256 of this manifest's canonical bytes with an empty seal. It covers every file's hash.
     seal: str = ""
 
@@ -110,3 +124,6 @@ def _problems(manifest: Manifest) -> Iterator[str]:
     if not is_digest(manifest.checkpoint.sha256):
         yield "checkpoint.sha256 is no SHA-256 in hex"
     yield from file_problems(manifest.files)
+    if manifest.self_test is not None:
+        test = manifest.self_test
+        yield from self_test_problems(test.question, test.token, manifest.model.text)

@@ -26,6 +26,8 @@ def sealed(record: T) -> T:
 def from_json(kind: Any, value: Any, where: str) -> Any:
     """A JSON value as `kind`, strictly: no missing, unknown or mistyped field.
 
+    A field whose type is `T | None` may be left out.
+
     Args:
         kind: a dataclass, or a type that its fields may have.
         where: the place in the file, for the error.
@@ -38,15 +40,18 @@ def from_json(kind: Any, value: Any, where: str) -> Any:
         if not isinstance(value, dict):
             raise BundleError(f"{where}: expected an object, found {value!r:.60}")
         hints = typing.get_type_hints(kind)
+        optional = {name for name, hint in hints.items() if type(None) in typing.get_args(hint)}
         for problem, names in (
             ("unknown", value.keys() - hints.keys()),
-            ("missing", hints.keys() - value.keys()),
+            ("missing", hints.keys() - value.keys() - optional),
         ):
             if names:
                 raise BundleError(f"{where}: {problem} field {', '.join(map(repr, sorted(names)))}")
         return typing.cast(Any, kind)(
-            **{n: from_json(h, value[n], f"{where}.{n}") for n, h in hints.items()}
+            **{n: from_json(h, value[n], f"{where}.{n}") for n, h in hints.items() if n in value}
         )
+    if origin is types.UnionType:  # `T | None`: what is None is left out of the file
+        return from_json(args[0], value, where)
     if origin is Literal:
         if value in args and type(value) is type(args[args.index(value)]):
             return value
@@ -70,10 +75,14 @@ def from_json(kind: Any, value: Any, where: str) -> Any:
 
 
 def dumps(record: Any) -> bytes:
-    """Canonical bytes of a manifest, or of another sealed record."""
-    return (json.dumps(dataclasses.asdict(record), indent=1, ensure_ascii=True) + "\n").encode(
-        "ascii"
-    )
+    """Canonical bytes of a manifest, or of another sealed record. Fields that are None are left
+    out."""
+    fields = dataclasses.asdict(record, dict_factory=_without_none)
+    return (json.dumps(fields, indent=1, ensure_ascii=True) + "\n").encode("ascii")
+
+
+def _without_none(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: value for name, value in fields if value is not None}
 
 
 def load_sealed(

@@ -70,13 +70,13 @@ def panel_command(
         return
     for check in result.checks:
         show(f"note: {check.message}", err=True)
-    for line in _lines(result):
+    for line in _result_lines(result):
         show_text(line)
     show(_footer(result), dim=True)
     show(result.notice, dim=True)
 
 
-def _lines(result: Result) -> Iterator[str]:
+def _result_lines(result: Result) -> Iterator[str]:
     """The result as text."""
     names = [*(each.id for each in result.questions), *result.timing.skipped]
     width = max(map(len, names), default=0)

@@ -21,6 +21,7 @@ class Container:
         notes: what was left out or could not be read, a sentence each.
         probe: makes `picture` with bytes that a decoder skips where the picture is complete; None
             if the format does not need it.
+        pixel_bytes: what decoding takes at its peak beside the picture, in bytes for each pixel.
         strips: makes the JPEG files that the picture consists of, in formats that hold such.
         transparent: the colour that stands for transparent pixels, as Pillow writes it.
         bits: of a sample, where they are more than 8.
@@ -35,6 +36,7 @@ class Container:
     pages: int = 1
     notes: tuple[str, ...] = ()
     probe: Callable[[], bytes] | None = None
+    pixel_bytes: float = 0.0
     strips: Callable[[], Iterable[Container]] = tuple
     transparent: int | tuple[int, int, int] | None = None
     bits: int = 16

@@ -171,6 +171,7 @@ def read_jpeg(data: bytes) -> Container:
         pages,
         (*page_note(pages), *notes),
         probe=jpeg.probe,
+        pixel_bytes=coefficients,
     )
 
 

@@ -15,8 +15,8 @@ MAX_PIXELS = 36_000_000  # an A4 sheet at 600 dpi has 34.8 million
 # What resizing or padding may make of a page on the way: the square round that A4 sheet has 49
 # million. Both pictures together then take 384 MB.
 MAX_RESIZED_PIXELS = 60_000_000
-# Pillow keeps a colour pixel in 4 bytes. Conversion, turning and resizing need a second picture.
-PIXEL_BYTES = 8
+PICTURE_BYTES = 4  # Pillow keeps a colour pixel in these
+PIXEL_BYTES = 2 * PICTURE_BYTES  # conversion, turning and resizing need a second picture
 # The largest view of the model is about 1,000 pixels long. Of a longer shape it would show less
 # than one row.
 MAX_ELONGATION = 1_000
@@ -75,6 +75,11 @@ def check_pieces(count: int, kind: str) -> None:
         raise ImageError(f"more than the {MAX_PIECES:,} {kind} accepted; save the image again")
 
 
+def pixels_in_memory(pixel_bytes: float) -> int:
+    """How many pixels may take `pixel_bytes` each, beside a file and one copy of it."""
+    return int((MAX_MEMORY - 2 * MAX_FILE_BYTES) / pixel_bytes)
+
+
 def check_page_size(width: int, height: int, pixel_bytes: float = PIXEL_BYTES) -> None:
     """Refuse a page by its header, before its pixels are decoded.
 
@@ -88,7 +93,7 @@ def check_page_size(width: int, height: int, pixel_bytes: float = PIXEL_BYTES) -
     """
     if width < 1 or height < 1:
         raise ImageError(f"the image is {width} x {height} pixels")
-    accepted = int(min(MAX_PIXELS, (MAX_MEMORY - 2 * MAX_FILE_BYTES) / pixel_bytes))
+    accepted = min(MAX_PIXELS, pixels_in_memory(pixel_bytes))
     if width * height > accepted:
         raise ImageError(
             f"{width} x {height} pixels, over the {accepted:,} accepted; scale it down"

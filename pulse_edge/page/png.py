@@ -204,11 +204,6 @@ def _check_picture(parts: list[memoryview], header: _Header) -> None:
             while rest and not inflater.eof and size <= expected:
                 size += len(inflater.decompress(rest, _INFLATED))
                 rest = inflater.unconsumed_tail
-        while not inflater.eof and size <= expected:
-            more = inflater.decompress(inflater.unconsumed_tail, _INFLATED)
-            size += len(more)
-            if not more:
-                break
     except zlib.error as error:
         reason = str(error).rpartition(": ")[2]
         raise ImageError(

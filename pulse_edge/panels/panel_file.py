@@ -87,11 +87,13 @@ def parse_panel(raw: bytes, where: str) -> Panel:
     schema = table.pop("schema", None)
     if schema != SCHEMA:
         raise ParameterError(f"{where}: schema is {schema!r:.60}; expected {SCHEMA!r}")
-    fields = _fields(where, table, _PANEL, {"name", "title", "questions"})
+    fields = _checked_fields(where, table, _PANEL, {"name", "title", "questions"})
     return Panel(**fields)
 
 
-def _fields(where: str, table: Any, checks: dict[str, Check], required: set[str]) -> dict[str, Any]:
+def _checked_fields(
+    where: str, table: Any, checks: dict[str, Check], required: set[str]
+) -> dict[str, Any]:
     """The checked fields of a table, which may have no others and lacks none that is required."""
     if not isinstance(table, dict):
         raise ParameterError(f"{where}: {table!r:.60} is not a table")
@@ -138,7 +140,7 @@ def _list(least: int, most: int) -> Check:
     return check
 
 
-def _form(where: str, value: Any) -> str:
+def _form_name(where: str, value: Any) -> str:
     if value not in FORMS:
         raise ParameterError(f"{where} is {value!r:.60}; expected one of {', '.join(FORMS)}")
     return str(value)
@@ -162,7 +164,7 @@ def _questions(where: str, value: Any) -> tuple[PanelQuestion, ...]:
     questions: list[PanelQuestion] = []
     for place, table in enumerate(value):
         here = f"{where}[{place}]"
-        question = PanelQuestion(**_fields(here, table, _QUESTION, {"id", "ask"}))
+        question = PanelQuestion(**_checked_fields(here, table, _QUESTION, {"id", "ask"}))
         _check_question(here, question)
         if question.id in {other.id for other in questions}:
             raise ParameterError(f"{here}: id {question.id!r} occurs twice; give each its own")
@@ -195,7 +197,7 @@ _QUESTION: dict[str, Check] = {
     "id": _identifier,
     "ask": _text(LONGEST_QUESTION),
     "options": _list(2, MOST_OPTIONS),
-    "form": _form,
+    "form": _form_name,
     "replies": _list(2, MOST_OPTIONS),
     "scored": _flag,
     "max_new_tokens": _count,

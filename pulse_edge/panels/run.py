@@ -140,7 +140,7 @@ class _PanelRun:
             self.skipped.append(question.id)
             return
         seconds = self.clock() - start
-        self.results[question.id] = _read(question, answer, self.panel.refusals, seconds)
+        self.results[question.id] = _question_result(question, answer, self.panel.refusals, seconds)
 
     def score_question(self, question: PanelQuestion) -> None:
         """Score the options of an answered question, or skip that."""
@@ -198,7 +198,7 @@ def _steps(panel: Panel, hurried: bool) -> Iterator[tuple[_Step, PanelQuestion]]
         yield _PanelRun.score_question, question
 
 
-def _read(
+def _question_result(
     question: PanelQuestion, answer: Answer, refusals: tuple[str, ...], seconds: float
 ) -> QuestionResult:
     whole = answer.finish_reason in ENDED

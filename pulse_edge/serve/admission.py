@@ -1,4 +1,4 @@
-"""Which requests are under way: a bounded number of them, each in a thread, each cancellable."""
+"""Which requests are under way: a bounded number of them, each of which can be cancelled."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from statistics import median
-from typing import Any
 
 from pulse_edge.errors import QueueFullError
 from pulse_edge.serve.refusals import RETRY, Refusal
 
 RECENT = 32  # requests whose seconds predict the next one's
-SMALL_THREADS = 2  # for calls that do not wait for the engine's queue
 
 
 class Ticket:
@@ -55,7 +52,7 @@ class Ticket:
 
 
 class Admission:
-    """Admits requests, up to a number, and runs them in threads.
+    """Admits requests, up to a number.
 
     A request has a place from before its body is read until its work is done, so memory and threads
     are bounded by the number of places.
@@ -70,8 +67,6 @@ class Admission:
         self._tickets: dict[str, Ticket] = {}
         self._seconds: list[float] = []
         self._lock = threading.Lock()
-        self._threads = ThreadPoolExecutor(places, "pulse-edge request")
-        self._small = ThreadPoolExecutor(SMALL_THREADS, "pulse-edge small")
 
     @property
     def under_way(self) -> int:
@@ -121,14 +116,6 @@ class Admission:
             own = self._tickets.get(name)
             return own or next((t for t in self._tickets.values() if t.name == name), None)
 
-    def submit(self, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """Run an admitted request's work in a thread."""
-        return self._threads.submit(work, *arguments)
-
-    def submit_small(self, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """Run a short call in a thread."""
-        return self._small.submit(work, *arguments)
-
     def cancel_all(self) -> None:
         """End every request."""
         with self._lock:
@@ -137,8 +124,25 @@ class Admission:
             ticket.cancel()
 
     def close(self) -> None:
-        """End every request and let the threads go. Waits for nothing."""
+        """End every request and admit no more. Waits for nothing."""
         self.draining = True
         self.cancel_all()
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        self._small.shutdown(wait=False, cancel_futures=True)
+
+
+def start_thread(work: Callable[[], None], name: str) -> None:
+    """Run something in a thread of its own.
+
+    It is a daemon: an engine's call that hangs must not keep the process from ending. There is no
+    pool, because the number of tickets bounds the threads.
+
+    Args:
+        work: raises nothing.
+        name: of the thread.
+
+    Raises:
+        QueueFullError: the system has no thread left.
+    """
+    try:
+        threading.Thread(target=work, name=f"pulse-edge {name}", daemon=True).start()
+    except (RuntimeError, MemoryError):
+        raise QueueFullError("no thread is left for this request; ask again later", 1.0) from None

@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 
 from pulse_edge.model import Model
 from pulse_edge.serve import browser, cart, health, openai, tickets
+from pulse_edge.serve.admission import start_thread
 from pulse_edge.serve.config import ServeConfig
 from pulse_edge.serve.facts import facts_of
 from pulse_edge.serve.gate import Gate
@@ -61,7 +62,7 @@ def create_app(
 @asynccontextmanager
 async def _while_served(service: Service, _app: Starlette) -> AsyncIterator[None]:
     """From the self-test to the end of every request."""
-    service.admission.submit_small(service.readiness.run, service.model)
+    start_thread(partial(service.readiness.run, service.model), "self-test")
     expiry = asyncio.create_task(_expire_pages(service))
     try:
         yield

@@ -86,9 +86,7 @@ def _look(service: Service, exchange: Exchange, body: bytes, content_type: str) 
         image = image_of_bytes(body)
         options = {}
     check_present(exchange.ticket)
-    page = KeptPage(service.model.look(image, **options))
-    service.pages.add(page)
-    return page
+    return service.pages.add(KeptPage(service.model.look(image, **options)))
 
 
 def _page_record(service: Service, page: KeptPage) -> dict[str, Any]:

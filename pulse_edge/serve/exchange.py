@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from starlette.requests import ClientDisconnect, Request
 
 from pulse_edge.errors import PulseEdgeError
-from pulse_edge.serve.admission import Admission, Ticket
+from pulse_edge.serve.admission import Admission, Ticket, start_thread
 from pulse_edge.serve.refusals import NO_RETRY, Refusal
 
 T = TypeVar("T")
@@ -78,6 +78,9 @@ def begin(admission: Admission, ticket: Ticket, work: Callable[[Exchange], T]) -
         admission: that has given the ticket.
         ticket: of the request.
         work: returns the result.
+
+    Raises:
+        QueueFullError: there is no thread for it. The place is still the caller's.
     """
     exchange = Exchange(ticket)
 
@@ -91,7 +94,7 @@ def begin(admission: Admission, ticket: Ticket, work: Callable[[Exchange], T]) -
             admission.release(ticket)
             exchange.tell(end)
 
-    admission.submit(run).add_done_callback(lambda _: admission.release(ticket))
+    start_thread(run, "request")
     return exchange
 
 

@@ -24,7 +24,7 @@ class KeptPage:
     """
 
     look: Look
-    used: float = field(default_factory=time.monotonic)
+    used: float = field(default_factory=lambda: time.monotonic())
     _end: str = ""
 
     @property
@@ -57,22 +57,35 @@ class KeptPages:
     def __len__(self) -> int:
         return len(self._pages)
 
-    def add(self, page: KeptPage) -> None:
+    def add(self, page: KeptPage) -> KeptPage:
         """Keep a page.
+
+        Returns:
+            The page, or the same one that is kept already. Then the new one's prefill is stopped.
 
         Raises:
             QueueFullError: there are as many already, and all of them still wait.
         """
         name = page.look.sha256
         removed: list[KeptPage] = []
-        with self._lock:
-            removed += self._expired()
-            old = self._pages.pop(name, None)
-            if old is None and len(self._pages) >= self._most:
-                removed.append(self._make_room())
-            self._pages[name] = page
-        for other in removed:
-            other.look.cancel()
+        try:
+            with self._lock:
+                removed += self._expired()
+                old = self._pages.pop(name, None)
+                if old is not None and old.state != "failed":
+                    old.used = page.used
+                    removed.append(page)
+                    page = old
+                elif old is None and len(self._pages) >= self._most:
+                    removed.append(self._make_room())
+                self._pages[name] = page
+        except QueueFullError:
+            removed.append(page)
+            raise
+        finally:
+            for other in removed:
+                other.look.cancel()
+        return page
 
     def _make_room(self) -> KeptPage:
         done = next((name for name, page in self._pages.items() if page.look.done), None)

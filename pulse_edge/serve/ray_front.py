@@ -107,7 +107,7 @@ class _Reply:
         if not self._started:
             await _refuse(self._send, 503, text, retry=True)
         elif self._events:
-            event = b"data: " + _error(503, text) + b"\n\n"
+            event = b"data: " + _error_body(503, text) + b"\n\n"
             await self._send({"type": "http.response.body", "body": event, "more_body": False})
         else:  # a client notices a body that is shorter than its length
             raise ConnectionError(text)
@@ -160,10 +160,12 @@ async def _refuse(send: Send, status: int, text: str, *, retry: bool) -> None:
     if status in (429, 503):
         headers.append((b"retry-after", str(RETRY_AFTER).encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": _error(status, text), "more_body": False})
+    await send(
+        {"type": "http.response.body", "body": _error_body(status, text), "more_body": False}
+    )
 
 
-def _error(status: int, text: str) -> bytes:
+def _error_body(status: int, text: str) -> bytes:
     """OpenAI's body of an error."""
     names = {413: "body_too_large", 429: "queue_full", 503: "replica_lost"}
     kind = "server_error" if status >= 500 else "invalid_request_error"

@@ -89,13 +89,15 @@ class KnownPages:
         if not kind.startswith(b"multipart/"):
             found = IMAGE.search(body)
             json_body = kind.startswith(b"application/json")
-            return _digest(_decoded(found[1])) if found else "" if json_body else _digest(body)
-        for field, content in _form(kind, body):
+            return (
+                _sha256_of(_decoded(found[1])) if found else "" if json_body else _sha256_of(body)
+            )
+        for field, content in _form_fields(kind, body):
             if field == "page":
                 page = content.decode("latin-1").strip()
                 return self._names.get(page, page)
             if field == "file":
-                return _digest(content)
+                return _sha256_of(content)
         return ""
 
 
@@ -136,7 +138,7 @@ class PageHomes:
             self._homes.popitem(last=False)
 
 
-def _form(kind: bytes, body: bytes) -> Iterator[tuple[str, bytes]]:
+def _form_fields(kind: bytes, body: bytes) -> Iterator[tuple[str, bytes]]:
     """Names and contents of a form's fields (RFC 7578); none if it has no boundary."""
     if not (boundary := BOUNDARY.search(kind)):
         return
@@ -159,5 +161,5 @@ def _decoded(data: bytes) -> bytes:
         return data
 
 
-def _digest(data: bytes) -> str:
+def _sha256_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()

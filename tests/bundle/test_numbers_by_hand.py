@@ -208,7 +208,8 @@ def test_what_is_no_index(tmp_path: Path, content: bytes, message: str) -> None:
 
 
 def test_an_index_of_an_unlisted_file(tmp_path: Path) -> None:
-    path = indexed(tmp_path / "bundle", entry(shape=(), offset=0), file="absent.data")
+    byte = entry(dtype="uint8", shape=(), offset=0)
+    path = indexed(tmp_path / "bundle", byte, file="absent.data")
     with pytest.raises(BundleError, match=r"w does not lie in absent\.data"):
         read_index(open_bundle(path))
     empty = indexed(tmp_path / "empty", entry(shape=(0,), offset=0), file="absent.data")

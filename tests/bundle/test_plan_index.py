@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import stat
 import sys
 from collections.abc import Callable
@@ -117,6 +118,28 @@ def test_a_folder_loads_when_its_index_is_whole(
     published(bundle)
     assert seen == [[], []]
     assert available(bundle) == [root.name]
+
+
+def test_a_folder_that_is_half_removed_has_no_plans(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published(bundle)
+    root = plan_directory(bundle, KEY)
+    remove = shutil.rmtree
+
+    def stopped(path: Path, **options: Any) -> None:
+        if path == root:
+            raise KeyboardInterrupt
+        remove(path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            published(bundle)
+    assert sorted(os.listdir(root)) == ["decoder.plan", "vision.plan"]
+    assert os.listdir(root.parent) == [root.name]
+    with pytest.raises(EngineError, match="has no plans"):
+        open_plans(bundle, KEY)
 
 
 def test_no_plans(bundle: Bundle) -> None:

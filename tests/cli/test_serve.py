@@ -15,6 +15,8 @@ import pytest
 pytest.importorskip("uvicorn", reason="serving needs pulse-edge[server]")
 import httpx
 
+from pulse_edge.cli import main
+
 from support.command import SECONDS, command, ended, environment_with, started
 
 MESSAGE = {"messages": [{"role": "user", "content": "What is the rate?"}], "max_tokens": 3}
@@ -90,13 +92,12 @@ def test_a_file_of_settings(tmp_path: Path) -> None:
         ("api_key_file = '/nowhere/keys'", "no such file"),
     ],
 )
-def test_a_file_of_settings_that_is_wrong(tmp_path: Path, text: str, problem: str) -> None:
+def test_a_file_of_settings_that_is_wrong(
+    tmp_path: Path, text: str, problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = tmp_path / "server.toml"
     config.write_text(text)
-    done = command("serve", "--config", config)
-    assert done.returncode == 2
-    assert problem in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    refused(capsys, ("--config", str(config)), 2, problem)
 
 
 @pytest.mark.parametrize(
@@ -108,11 +109,22 @@ def test_a_file_of_settings_that_is_wrong(tmp_path: Path, text: str, problem: st
         (("--port", "0", "--model", "/nowhere"), 4, "/nowhere"),
     ],
 )
-def test_what_is_refused(arguments: tuple[str, ...], code: int, problem: str) -> None:
-    done = command("serve", *arguments)
-    assert done.returncode == code
-    assert problem in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+def test_what_is_refused(
+    arguments: tuple[str, ...], code: int, problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused(capsys, arguments, code, problem)
+
+
+def refused(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], code: int, problem: str
+) -> None:
+    """The command ends with a code and a line."""
+    with pytest.raises(SystemExit) as end:
+        main(["serve", *arguments])
+    err = capsys.readouterr().err
+    assert end.value.code == code
+    assert problem in err
+    assert len(err.splitlines()) == 1
 
 
 def test_without_the_extra(tmp_path: Path) -> None:

@@ -83,7 +83,9 @@ def test_other_leads_keep_their_names(name: str) -> None:
     assert canonical_lead(name) == name
 
 
-@pytest.mark.parametrize(("number", "lead"), [(1, "I"), (61, "III"), (64, "aVF"), (3, "V1")])
+@pytest.mark.parametrize(
+    ("number", "lead"), zip((1, 2, 61, 62, 63, 64, *range(3, 9)), LEADS, strict=True)
+)
 def test_codes_of_every_scheme(number: int, lead: str) -> None:
     for code in (f"2:{number}", f"5.6.3-9-{number}", str(131072 + number), lead):
         assert lead_of_code(code) == lead

@@ -180,3 +180,10 @@ def test_a_baseline_that_moves_by_many_millivolts_is_named(period: float) -> Non
     rows["II"] = rows["II"] + drift.astype(np.float32)
     (note,) = check(rows)
     assert "fails by up to 3.00 mV" in note
+
+
+@pytest.mark.parametrize(("apart", "named"), [(0.25, False), (0.2500001, True)])
+def test_the_tolerance_itself_is_no_breach(apart: float, named: bool) -> None:
+    rows = {lead: np.zeros(500, np.float32) for lead in ("I", "II", "III")}
+    rows["III"][:100] = apart
+    assert bool(check_limb_leads(rows, RATE, "file", 0.25)) == named

@@ -159,7 +159,15 @@ def lines_of(header: str, shape: tuple[int, int] = (1080, 1397)) -> list[tuple[f
 
 
 @pytest.mark.parametrize(
-    "header", ["ID: 7", "ID: 7\nSex: F", "one\n\nthree", "some words of a header " * 12, "i" * 60]
+    "header",
+    [
+        "ID: 7",
+        "ID: 7\nSex: F",
+        "one\n\nthree",
+        "some words of a header " * 12,
+        "i" * 60,
+        *("i" * n + " some words" * 16 for n in range(1, 9)),
+    ],
 )
 def test_a_header_is_wrapped_at_spaces(header: str) -> None:
     ink = np.zeros((1080, 1397), np.uint8)

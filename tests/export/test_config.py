@@ -47,6 +47,8 @@ def test_a_tower_that_is_known_by_name(copy: Path) -> None:
     (copy / "vision_config.json").unlink()
     assert "multiples of 336" in refused(copy)
     edit(copy, image_grid_pinpoints=[[336, 672]])
+    assert "mm_hidden_size is 64, supported is 1024" in refused(copy)
+    edit(copy, mm_hidden_size=1024)
     assert "missing tensors: vision.encoder.layers.3." in refused(copy)
     edit(copy, mm_vision_tower="google/siglip")
     message = refused(copy)

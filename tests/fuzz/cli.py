@@ -60,10 +60,10 @@ PATHS = (
     ),
 )
 # Commands that take seconds when they are right: here they get no bundle that there is.
-SLOW = {"bench", "eval", "build"}
+SLOW = {"bench", "eval", "build", "serve"}
 CODES = {0, 2, *(kind.exit_code for kind in vars(errors).values() if hasattr(kind, "exit_code"))}
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-PROCESSOR = 2.0  # seconds of a command
+PROCESSOR = 2.0  # seconds of a command, but of an export that succeeds: it may calibrate
 PATIENCE = 20.0  # seconds after which it is ended
 
 
@@ -84,15 +84,16 @@ class CommandLines:
             ended = in_child(lambda: main(arguments), self._place, PATIENCE, silent=False)
         finally:
             shutil.rmtree(self._place, ignore_errors=True)
-        problem = self._problem(ended)
+        problem = self._problem(ended, arguments[0])
         if problem is not None:
             kind, text = problem
             raise Finding(kind, f"{' '.join(map(repr, arguments))}: {text}")
         return {f"exit {ended.code}": 1}
 
-    def _problem(self, ended: Ended) -> tuple[str, str] | None:
+    def _problem(self, ended: Ended, command: str) -> tuple[str, str] | None:
         """(kind, text) of what is wrong with how a command ended."""
-        if ended.killed or ended.processor > PROCESSOR:
+        works = ended.code == 0 and command == "export"
+        if ended.killed or ended.processor > (PATIENCE if works else PROCESSOR):
             return HANG, f"{ended.processor:.1f} s of the processor"
         if ended.memory > self._before + GROWTH:
             return MEMORY, f"{ended.memory >> 20} MB"

@@ -39,7 +39,7 @@ FLOORS = (
     {"delivery", "rates"},
     {"panels", "audit", "health", "look"},
     {"stream", "worker", "runner"},
-    {"chat"},
+    {"chat", "dispatcher"},
     {"model"},
     {"measure"},
     {"evaluate", "pulse_export"},

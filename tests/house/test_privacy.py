@@ -50,6 +50,8 @@ ROWS: dict[str, tuple[Arguments, int, str]] = {
     "verify": (("verify", "{bundle}", "--against", "{checkpoint}", "--tokens", "2"), 0, ""),
     "sign": (("sign", "--new-key", "{out}/key.pem"), 0, ""),
     "audit": (("audit", "verify", "{out}/missing.jsonl"), 10, "error: "),
+    # What a server does is traced in tests/serve/test_server_traced.py.
+    "serve": (("serve", "--host", "192.0.2.1"), 2, "error: "),
     "eval": (("eval", "--pages", "1", "--workers", "1"), 0, ""),
     "bench": (("bench", "{bundle}", *BENCH, "--append", "{out}/records.jsonl"), 0, ""),
     "fit": (("fit", "--model", "pulse-7b", "--device", "orin-nano-8gb"), 0, ""),

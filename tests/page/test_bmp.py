@@ -94,3 +94,5 @@ def test_two_megabytes_of_runs_are_accepted(compression: int) -> None:
     with pytest.raises(ImageError, match="BMP of 2,000,001 bytes, over the 2,000,000 accepted"):
         read_container(file + b"\0")
     assert read_container(bmp(100, 100, 8, 0, bytes(3_000_000))).size == (100, 100)
+    core = b"BM" + struct.pack("<IHHI", 30, 0, 0, 26) + struct.pack("<IHHHH", 12, 1, 1, 1, 24)
+    assert read_container(core + bytes(3_000_000)).size == (1, 1)

@@ -453,3 +453,42 @@ def test_a_restart_that_was_not_announced_may_stand_behind_the_picture() -> None
 )
 def test_pictures_that_follow_directly_are_counted(trailer: bytes, pages: int) -> None:
     assert read_container(JPEG + trailer).pages == pages
+
+
+@pytest.mark.parametrize(
+    "segment",
+    [
+        (0xE0, b"JFXX\0\x10"),
+        (0xE1, b"JFIF\0\1\1"),
+        (0xE1, b"Exif\0\0" + exif_block(6)),
+        (0xE2, b"ICC_PROFILE\0\1\1"),
+        (0xED, b"Adobe\0\0\0\0\0\0\0"),
+        (0xEE, b"Other\0\0\0\0\0\0\0"),
+        (0xFE, b"comment"),
+    ],
+)
+def test_the_picture_alone_is_handed_on(segment: tuple[int, bytes]) -> None:
+    picture = read_container(JPEG).picture()
+    assert picture == JPEG
+    file = JPEG[:20] + jpeg_segment(*segment) + JPEG[20:] + b"more"
+    assert read_container(file).picture() == picture
+
+
+def test_a_scan_without_data_is_missing_rows() -> None:
+    empty = JPEG[: JPEG.index(b"\xff\xda") + 14] + b"\xff\xd9"
+    assert read_container(empty).size == (200, 150)
+    with pytest.raises(ImageError, match="truncated"):
+        read_page(empty)
+
+
+def test_a_jpeg_of_too_many_segments_is_refused() -> None:
+    small = jpeg_segment(0xFE, b"")
+    assert read_container(JPEG[:20] + small * 99_000 + JPEG[20:]).size == (200, 150)
+    with pytest.raises(ImageError, match="more than the 100,000 segments of a JPEG accepted"):
+        read_container(JPEG[:20] + small * 100_001 + JPEG[20:])
+
+
+def test_an_index_of_pictures_counts_in_its_segment_alone() -> None:
+    for marker, pages in ((0xE2, 3), (0xE1, 1), (0xED, 1)):
+        file = JPEG[:20] + jpeg_segment(marker, b"MPF\0" + INDEX) + JPEG[20:]
+        assert read_container(file).pages == pages

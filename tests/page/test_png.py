@@ -528,3 +528,48 @@ def test_a_png_of_too_many_chunks_is_refused() -> None:
     assert read_png(tail[:at] + small * 99_998 + tail[at:]).size == (4, 4)
     with pytest.raises(ImageError, match="more than the 100,000 chunks of a PNG accepted"):
         read_png(tail[:at] + small * 100_000 + tail[at:])
+
+
+@pytest.mark.parametrize(
+    ("colour", "samples", "depths"),
+    [
+        (0, 1, (1, 2, 4, 8, 16)),
+        (2, 3, (8, 16)),
+        (3, 1, (1, 2, 4, 8)),
+        (4, 2, (8, 16)),
+        (6, 4, (8, 16)),
+    ],
+)
+def test_every_depth_of_every_colour_type(
+    colour: int, samples: int, depths: tuple[int, ...]
+) -> None:
+    for bits in range(1, 33):
+        row = bytes(1 + (5 * samples * bits + 7) // 8)
+        file = png_file((5, 3), bits, colour, 3 * row, chunk(b"PLTE", bytes(6)))
+        if bits in depths:
+            assert read_page(file).size == (5, 3)
+        else:
+            with pytest.raises(ImageError, match="is not in the standard; save it again as PNG"):
+                read_png(file)
+
+
+def test_the_byte_at_which_a_png_ends_is_named() -> None:
+    for length in (9, 20, 40, len(PNG) - 13, len(PNG) - 1):
+        with pytest.raises(ImageError, match=f"the PNG ends at byte {length}$"):
+            read_png(PNG[:length])
+
+
+def test_what_is_wrong_with_the_data_is_said() -> None:
+    data = bytearray(zlib.compress(ROW * 30))
+    data[-1] ^= 1
+    head = struct.pack(">IIBBBBB", 40, 30, 8, 0, 0, 0, 0)
+    file = PNG_SIGNATURE + chunk(b"IHDR", head) + chunk(b"IDAT", bytes(data))
+    with pytest.raises(ImageError, match=r"cannot be inflated \(incorrect data check\)$"):
+        read_png(file + chunk(b"IEND", b""))
+
+
+def test_a_damaged_first_block_is_not_replaced_by_a_second() -> None:
+    damaged = chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0no zlib")
+    sound = chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP)
+    assert read_png(PNG[:33] + damaged + sound + PNG[33:]).orientation == 1
+    assert read_png(PNG[:33] + sound + damaged + PNG[33:]).orientation == 6

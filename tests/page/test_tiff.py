@@ -409,13 +409,13 @@ def test_a_strip_may_lie_far_behind(offset: int) -> None:
     assert np.array_equal(page_of(tiff_file(pixels, tags=tags)), GREY)
 
 
-@pytest.mark.parametrize("size", [(16, 16), (15, 16), (24, 16), (16, 24)])
+@pytest.mark.parametrize("size", [(32, 16), (31, 15), (40, 16), (32, 24), (16, 24), (33, 1)])
 def test_a_jpeg_that_is_larger_than_its_strip_is_refused(size: tuple[int, int]) -> None:
     page = cases.page(*size).convert("L")
     jpeg = np.frombuffer(encoded(page, "JPEG"), np.uint8).reshape(1, -1)
-    tags: dict[int, Any] = {256: 16, 257: 16, 259: 7, 278: 16}
+    tags: dict[int, Any] = {256: 32, 257: 16, 259: 7, 278: 16}
     container = read_tiff(tiff_file(jpeg, tags=tags))
-    if max(size) > 16:
+    if size[0] > 32 or size[1] > 16:
         with pytest.raises(ImageError, match="a JPEG in the TIFF is larger than its strip"):
             list(container.strips())
     else:
@@ -485,3 +485,46 @@ def test_smaller_copies_and_masks_are_no_pages(kind: int, pages: int) -> None:
     second = file.rindex(struct.pack("<HHII", 254, 3, 1, 0))
     file[second : second + 12] = struct.pack("<HHII", 254, 3, 1, kind)
     assert read_tiff(bytes(file)).pages == pages
+
+
+def test_a_directory_that_ends_with_the_file_is_said() -> None:
+    file = bytearray(tiff_file(GREY))
+    place = struct.unpack_from("<I", file, 4)[0]
+    struct.pack_into("<H", file, place, 900)
+    with pytest.raises(ImageError, match="the directory of the TIFF ends beyond it"):
+        read_tiff(bytes(file))
+
+
+def test_a_raw_strip_holds_all_samples_of_a_pixel() -> None:
+    rgb = np.asarray(SMALL)
+    assert read_tiff(tiff_file(rgb, tags={279: 3600})).size == (40, 30)
+    with pytest.raises(ImageError, match="lies outside the file"):
+        read_tiff(tiff_file(rgb, tags={279: 3599}))
+
+
+def tags_of(file: bytes) -> set[int]:
+    """Numbers in the first directory of a classic TIFF."""
+    place = struct.unpack_from("<I", file, 4)[0]
+    count = struct.unpack_from("<H", file, place)[0]
+    return {struct.unpack_from("<H", file, place + 2 + 12 * n)[0] for n in range(count)}
+
+
+def test_the_tags_that_make_the_picture_are_handed_on() -> None:
+    """TIFF 6.0 and its supplements; of strips and tiles those that the page has."""
+    always = {256, 257, 258, 259, 262, 266, 277, 284, 292, 293, 317, 320, 338, 347, 529, 530, 532}
+    strips, tiles = {273, 278, 279}, {322, 323, 324, 325}
+    values: dict[int, Any] = dict.fromkeys(always, 1) | {256: 40, 257: 30, 258: 8}
+    others: dict[int, Any] = dict.fromkeys((254, 270, 274, 282, 305, 330, 700, 34_665), 1)
+    file = tiff_file(GREY, tags=values | others)
+    assert tags_of(read_tiff(file).picture()) == always | strips
+    values |= {322: 48, 323: 32, 324: 8, 325: 1536}
+    padded = np.zeros((32, 48), np.uint8)
+    file = tiff_file(padded, tags=values | others)
+    assert tags_of(read_tiff(file).picture()) == always | tiles
+
+
+def test_a_compressed_strip_has_at_least_a_byte() -> None:
+    tags: dict[int, Any] = {256: 40, 257: 30, 259: 32_773, 278: 30}
+    assert read_tiff(tiff_file(np.zeros((1, 1), np.uint8), tags=tags)).size == (40, 30)
+    with pytest.raises(ImageError, match="lies outside the file"):
+        read_tiff(tiff_file(np.zeros((1, 1), np.uint8), tags=tags | {279: 0}))

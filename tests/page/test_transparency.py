@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pulse_edge.page.source import read_page
-from pulse_edge.page.transparency import WHOLLY_TRANSPARENT
+from pulse_edge.page.transparency import WHOLLY_TRANSPARENT, without_alpha
 
 from support.image_files import encoded
 
@@ -128,3 +128,19 @@ def test_the_callers_image_keeps_its_transparency() -> None:
     for _ in range(2):
         assert read_page(image).alpha == "white"
     assert image.info == before
+
+
+def test_a_page_without_transparency_is_not_copied() -> None:
+    page = Image.new("RGB", (4, 4))
+    assert without_alpha(page) == (page, "none", ())
+    assert without_alpha(page)[0] is page
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_greys_of_any_alpha_are_mixed_with_white(mode: str) -> None:
+    grey, alpha = np.meshgrid(np.arange(0, 256, 3), np.arange(0, 256, 3))
+    parts = [Image.fromarray(part.astype(np.uint8)) for part in (grey, alpha)]
+    image = Image.merge("LA", parts)
+    page = np.asarray(without_alpha(image.convert(mode))[0])
+    expected = (grey * alpha + 255 * (255 - alpha)) / 255
+    assert np.abs(page - expected[..., None]).max() <= 0.51

@@ -151,3 +151,9 @@ def test_the_shortest_edge_is_scaled_first(size: tuple[int, int], scaled: tuple[
     whole = across.resize(scaled, Image.Resampling.BICUBIC)
     left, top = ((edge - 336) // 2 for edge in scaled)
     assert view.tobytes() == whole.crop((left, top, left + 336, top + 336)).tobytes()
+
+
+def test_a_view_is_resized_across_first_so_height_counts_there() -> None:
+    """336 x 178,572 pixels are over 60 million; one row less is not."""
+    with pytest.raises(ImageError, match=r"page of 1 x 178572 pixels .* 60,000,192 pixels of it"):
+        images.preprocess(Image.new("RGB", (1, 178_572)), FLAT)

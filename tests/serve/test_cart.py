@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -197,15 +198,19 @@ def test_pages_are_bounded(nano: pulse_edge.Model) -> None:
 
 
 def test_pages_that_all_wait_leave_no_place(nano: pulse_edge.Model) -> None:
-    with served(nano, pages=2) as server, paced(nano) as pace:
+    with served(nano, pages=2) as server, paced(nano) as pace, ThreadPoolExecutor(1) as pool:
         pace.hold()
-        running = server.service.admission.submit_small(nano.ask, None, Q1)
+        running = pool.submit(nano.ask, None, Q1)
         assert eventually(lambda: pace.steps == 1)
         for seed in range(2):
             assert send(server, encoded(page(seed, (60, 40)), "PNG"))["state"] == "waiting"
         full = server.client.post("/v1/pages", content=encoded(page(2, (60, 40)), "PNG"))
         assert (full.status_code, full.json()["error"]["code"]) == (429, "queue_full")
         assert full.headers["x-should-retry"] == "false"
+        assert len(nano.worker.unfinished) == 3, "the page that was refused is not looked at"
+        again = send(server, encoded(page(0, (60, 40)), "PNG"))
+        assert again["state"] == "waiting"
+        assert len(nano.worker.unfinished) == 3, "a page that is sent twice is looked at once"
         pace.go()
         running.result()
         assert server.settled()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +14,7 @@ from pulse_edge.health import Health
 
 from support.paced import paced
 from support.requests import Q1
-from support.served import Served, about, eventually, served
+from support.served import SECONDS, Served, about, eventually, served
 
 
 def test_health(shared: Served) -> None:
@@ -21,6 +24,7 @@ def test_health(shared: Served) -> None:
     assert shared.client.head("/health").status_code == 200
 
 
+@pytest.mark.skipif(not hasattr(pulse_edge.Model, "self_test"), reason="the core has none yet")
 def test_ready_after_the_self_test(shared: Served) -> None:
     assert eventually(lambda: shared.client.get("/ready").status_code == 200)
     record = shared.client.get("/ready").json()
@@ -28,17 +32,41 @@ def test_ready_after_the_self_test(shared: Served) -> None:
     assert record["self_test"]["passed"] is True
 
 
-def test_not_ready_without_the_right_token(
+def test_ready_once_the_token_is_right(
     nano: pulse_edge.Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail() -> None:
-        raise RuntimeError("no token")
+    may_end = threading.Event()
 
-    monkeypatch.setattr(nano, "self_test", fail)
+    def self_test() -> SimpleNamespace:
+        may_end.wait(SECONDS)
+        return SimpleNamespace(passed=True, seconds=0.25)
+
+    monkeypatch.setattr(nano, "self_test", self_test, raising=False)
+    with served(nano) as server:
+        before = server.client.get("/ready")
+        assert (before.status_code, before.json()["self_test"]) == (503, None)
+        assert server.client.get("/health").status_code == 200
+        may_end.set()
+        assert eventually(lambda: server.client.get("/ready").status_code == 200)
+        outcome = server.client.get("/ready").json()["self_test"]
+        assert outcome == {"passed": True, "seconds": 0.25}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_not_ready_without_the_right_token(
+    nano: pulse_edge.Model, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    def self_test() -> SimpleNamespace:
+        if fails:
+            raise RuntimeError("no token")
+        return SimpleNamespace(passed=False, seconds=0.25)
+
+    monkeypatch.setattr(nano, "self_test", self_test, raising=False)
     with served(nano) as server:
         assert eventually(lambda: server.client.get("/ready").json()["self_test"] is not None)
         response = server.client.get("/ready")
         assert (response.status_code, response.json()["ready"]) == (503, False)
+        assert response.json()["self_test"]["passed"] is False
         assert server.client.get("/health").status_code == 200
 
 
@@ -52,9 +80,9 @@ def test_an_engine_that_hangs(nano: pulse_edge.Model, monkeypatch: pytest.Monkey
 
 
 def test_health_is_told_while_everything_waits(nano: pulse_edge.Model) -> None:
-    with served(nano, queue=2) as server, paced(nano) as pace:
+    with served(nano, queue=2) as server, paced(nano) as pace, ThreadPoolExecutor(3) as pool:
         pace.hold()
-        futures = [server.service.admission.submit_small(nano.ask, None, Q1) for _ in range(2)]
+        futures = [pool.submit(server.chat, Q1, max_tokens=3) for _ in range(3)]
         assert eventually(lambda: pace.steps == 1)
         assert server.client.get("/health").status_code == 200
         assert server.client.get("/ready").json()["healthy"] is True

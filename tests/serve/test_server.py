@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -178,3 +181,40 @@ def test_nobody_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
     notify("READY=1")
     monkeypatch.setenv("NOTIFY_SOCKET", "/nowhere/notify")
     notify("READY=1")
+
+
+HANGING = """
+import sys, time
+import pulse_edge
+from pulse_edge.serve.config import ServeConfig
+from pulse_edge.serve.listener import open_listener, url_of
+from pulse_edge.serve.server import run_server
+
+config = ServeConfig(port=0, drain_seconds=0.1)
+listener = open_listener(config)
+model = pulse_edge.load(threads=1)
+vars(model.engine)["choose"] = lambda *_, **__: time.sleep(600)
+print(url_of(listener), flush=True)
+run_server(model, config, listener)
+"""
+
+
+def test_an_engine_that_hangs_does_not_keep_the_server(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HANGING], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        with httpx.Client(base_url=url, timeout=2, trust_env=False) as client:
+            with pytest.raises(httpx.TimeoutException):
+                client.post(ROUTE, json=body(Q1))
+            assert client.get("/health").json()["under_way"] == 1
+        begun = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=SECONDS)
+        assert time.monotonic() - begun < 30
+        assert process.returncode == -signal.SIGTERM, err
+        assert "Traceback" not in err
+    finally:
+        process.kill()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import pulse_edge
 from pulse_edge.arrays import Numbers
@@ -23,7 +23,7 @@ class Pace:
     def __init__(self, model: pulse_edge.Model) -> None:
         self.steps = 0
         self._may = threading.Event()
-        self._engine: Any = model.engine
+        self._engine = cast(Any, model.engine)
         self._choose = self._engine.choose
         self._engine.choose = self._held
         self._may.set()

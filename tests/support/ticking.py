@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from pulse_edge.decode import verifier
+from pulse_edge import runner
 from pulse_edge.decode.sampler import Logits, Sampler
 from pulse_edge.engines.engine import Engine
 from pulse_edge.page import preparation
@@ -68,7 +68,7 @@ def take_time(clock: WorkClock, patch: pytest.MonkeyPatch) -> None:
             clock.add(SAMPLE)
             return super().__call__(logits)
 
-    patch.setattr(verifier, "Sampler", TickingSampler)
+    patch.setattr(runner, "Sampler", TickingSampler)
     for module, name, seconds in (
         (preparation, "decode_page", DECODE_IMAGE),
         (preparation, "preprocess", PREPROCESS),

@@ -280,3 +280,9 @@ def test_a_skew_that_is_no_number_is_refused(read: Read, skew: str) -> None:
     text(definitions[9], "ChannelTimeSkew", skew)
     with pytest.raises(RecordingError, match=r"\(V4\) has a skew of"):
         read(dataset(group(ecg(), definitions)))
+
+
+def test_a_skew_of_all_channels_moves_them_all(read: Read) -> None:
+    record = read(dataset(group(ecg(), channels(ChannelTimeSkew="0.2"))))
+    assert np.isnan(record.signals[:, :50]).all()
+    assert np.allclose(record.signals[:, 50:2501], millivolts(ecg())[:, :2451])

@@ -144,6 +144,8 @@ def head(
         (head(8, 5, b"C\0", 0x4000), None),
         (head(8, 5, b"C1", 0x4000), None),
         (head(8, 5, b"Cs", 0x4000), None),
+        (head(8, 5, b"cS", 0x4000), None),
+        (head(8, 5, b"1S", 0x4000), None),
         (head(2, 0, b"UL", 4, ">"), 0),
         (head(8, 5, b"CS", 10, ">"), 0),
         (head(8, 5, b"", 0x3FF, ">"), 0),
@@ -286,3 +288,16 @@ def test_elements_and_items_are_counted_to_100_000() -> None:
     assert read_items(MODALITY + items).text("Modality") == "ECG"
     with pytest.raises(ValueError, match="too many elements"):
         read_items(MODALITY + items + item(b""))
+
+
+def test_lengths_that_look_like_letters() -> None:
+    """0x4242 is "BB", and 0x62 a "b"."""
+    whole = read_items(explicit("Modality", b"CS", b"ECG".ljust(0x62)) + CODES)
+    assert (whole.text("Modality"), whole.text("CodeValue")) == ("ECG", "2:1")
+    long = implicit("CodeMeaning", b"Lead I".ljust(0x4242)) + implicit("CodeValue", b"2:1 ")
+    for sequence in (
+        explicit("ChannelSourceSequence", b"UN", item(long)),
+        explicit("ChannelSourceSequence", b"UN", item(long) + END, length=UNDEFINED),
+    ):
+        (source,) = read_items(MODALITY + sequence).items("ChannelSourceSequence")
+        assert (source.text("CodeMeaning"), source.text("CodeValue")) == ("Lead I", "2:1")

@@ -276,3 +276,18 @@ def test_a_channel_of_another_level_is_no_roughness() -> None:
     slow = list(range(0, 4096, 256))  # its low bytes are 0: swapped, it would rise by ones
     assert not swapped([slow])
     assert not swapped([slow, [value + 20_000 for value in slow]])
+
+
+@pytest.mark.parametrize(
+    ("samples", "wrong"),
+    [
+        (np.arange(101) + 98, True),  # from 99 to 197, the outer percents left out
+        (np.arange(101) + 97, False),
+        (np.arange(101) * 8 + 48, True),  # around 448: a 16th of 1,024 below 512
+        (np.arange(101) * 8 + 47, False),
+        (np.arange(101) * 8 + 176, True),  # around 576
+        (np.arange(101) * 8 + 177, False),
+    ],
+)
+def test_percentiles_of_samples_decide(samples: np.ndarray, wrong: bool) -> None:
+    assert (offset_binary(samples, 16) is not None) == wrong

@@ -212,3 +212,7 @@ def test_without_bits_stored_all_that_are_allocated_count() -> None:
     high = np.repeat(np.array([0] * 5 + [230] * 90 + [255] * 5, np.uint8)[:, None], 2, axis=1)
     one, _ = segments(high, WaveformSampleInterpretation="UB", ChannelDefinitionSequence=channels)
     assert one.signal.max() == pytest.approx(1.275)
+
+
+def test_a_single_sample_is_a_group() -> None:
+    assert segments(RAW[1:2])[0].signal.tolist() == [0.5]

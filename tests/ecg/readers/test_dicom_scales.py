@@ -169,3 +169,11 @@ def test_two_skews_may_be_a_sample_apart() -> None:
         assert skew_of(made, 128) == 1
     with pytest.raises(RecordingError, match="expected one, or equal ones"):
         skew_of(channel(ChannelTimeSkew=1, ChannelSampleSkew=130), 128)
+
+
+def test_a_baseline_is_at_most_what_32_bits_make() -> None:
+    millivolt = {"unit": "mV", "ChannelSensitivity": 0.005}
+    for sign in (1, -1):
+        assert scale(ChannelBaseline=sign * 2**32, **millivolt)[1] == sign * 2**32
+        with pytest.raises(RecordingError, match=r"expected a number from -4.29497e\+09 to 4.29"):
+            scale(ChannelBaseline=sign * (2**32 + 1), **millivolt)

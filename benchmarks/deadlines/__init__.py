@@ -1,0 +1,4 @@
+"""Whether a model keeps the deadlines that requests carry."""
+
+KIND = "deadlines"  # of a record
+SCHEMA = 1
