@@ -30,6 +30,23 @@ class Health:
     queued: int
 
 
+@dataclass(frozen=True)
+class SelfTest:
+    """Whether a model gives the token that it gave when it was exported.
+
+    Args:
+        passed: it does, or no token was recorded.
+        token: the likeliest first token of an answer to a question without a page.
+        expected: the recorded one; None if the export recorded none.
+        seconds: that the test took.
+    """
+
+    passed: bool
+    token: int
+    expected: int | None
+    seconds: float
+
+
 def examine(running: Delivery | None, queued: int) -> Health:
     """The health of an engine.
 

@@ -21,7 +21,7 @@ from pulse_edge.dispatcher import Dispatcher
 from pulse_edge.engines.engine import Engine
 from pulse_edge.engines.options import EngineOptions
 from pulse_edge.engines.registry import open_engine
-from pulse_edge.health import Health, examine
+from pulse_edge.health import Health, SelfTest, examine
 from pulse_edge.look import Look
 from pulse_edge.page.preparation import (
     PendingPage,
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 KEPT_BYTES = 1 << 30  # by default
+TEST_QUESTION = "What is an ECG?"  # of a self-test, if the bundle has none
 
 
 def load(
@@ -339,6 +340,21 @@ class Model:
         """Whether the engine still gets on, and how many requests wait."""
         running = self.worker.running
         return examine(running, len(self.worker.unfinished - {running}))
+
+    def self_test(self) -> SelfTest:
+        """Generate one token without a page, and compare it with the bundle's recorded one.
+
+        Raises:
+            EngineError: the engine failed.
+        """
+        manifest = self.bundle.manifest
+        recorded = manifest.self_test
+        question = recorded.question if recorded else TEST_QUESTION
+        answer = self.ask(None, question, max_new_tokens=1)
+        token = answer.token_ids[0] if answer.token_ids else manifest.model.text.eos[0]
+        expected = recorded.token if recorded else None
+        passed = expected is None or token == expected
+        return SelfTest(passed, token, expected, answer.timings.total)
 
     def forget(self) -> None:
         """Drop what earlier requests left behind, so that the next one computes everything.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import pulse_edge
+from pulse_edge.bundle.manifest import ExpectedToken
 from pulse_edge.delivery import Delivery
 from pulse_edge.health import LEAST_S, UNKNOWN_S, examine
 
@@ -97,3 +99,24 @@ def test_a_model_s_health(bundle: Path) -> None:
     health = model.health()
     assert (health.healthy, health.queued) == (True, 0)
     assert stream.answer.finish_reason
+
+
+@pytest.mark.parametrize("recorded", [None, 0, 1])
+def test_a_self_test_compares_with_the_export_s_token(bundle: Path, recorded: int | None) -> None:
+    model = pulse_edge.load(bundle, threads=1)
+    token = model.ask(None, "rate?", max_new_tokens=1).token_ids[0]
+    manifest = model.bundle.manifest
+    if recorded is not None:
+        expected = ExpectedToken("rate?", token + recorded)
+        manifest = dataclasses.replace(manifest, self_test=expected)
+        model.bundle = dataclasses.replace(model.bundle, manifest=manifest)
+    else:
+        model.bundle = dataclasses.replace(
+            model.bundle, manifest=dataclasses.replace(manifest, self_test=None)
+        )
+    test = model.self_test()
+    assert test.passed == (recorded != 1)
+    assert test.expected == (None if recorded is None else token + recorded)
+    assert test.seconds > 0
+    if recorded is not None:
+        assert test.token == token

@@ -21,12 +21,13 @@ from pulse_edge.serve.forms import Form, read_form
 from pulse_edge.serve.pages import KeptPage
 from pulse_edge.serve.panel import ask_panel, choose_panel
 from pulse_edge.serve.parameters import PRIORITIES
+from pulse_edge.serve.preview import picture_of
 from pulse_edge.serve.refusals import Refusal
 from pulse_edge.serve.service import Service, service_of
 from pulse_edge.serve.tickets import admitted
 from pulse_edge.serve.uploads import image_of_bytes
 
-PAGE_FIELDS = ("file", "priority", "deadline_s", "best_effort")
+PAGE_FIELDS = ("file", "picture", "priority", "deadline_s", "best_effort")
 ECG_FIELDS = (
     *("file", "page", "panel", "question", "deadline_s", "best_effort", "priority"),
     "max_tokens",
@@ -52,6 +53,17 @@ async def show_page(request: Request) -> Response:
     """`GET /v1/pages/{id}`."""
     service = service_of(request)
     return JSONResponse(_page_record(service, service.pages.find(request.path_params["page"])))
+
+
+async def show_page_image(request: Request) -> Response:
+    """`GET /v1/pages/{id}/image`: a PNG of it, if its sender asked for one."""
+    page = service_of(request).pages.find(request.path_params["page"])
+    if page.picture is None:
+        raise Refusal(
+            "the page has no picture; send it as a form with picture=true",
+            404, "picture_not_found", param="page",
+        )  # fmt: skip
+    return Response(page.picture, media_type="image/png")
 
 
 async def drop_page(request: Request) -> Response:
@@ -82,11 +94,16 @@ def _look(service: Service, exchange: Exchange, body: bytes, content_type: str) 
         form = read_form(body, content_type, PAGE_FIELDS)
         image = image_of_bytes(form.files.get("file", b""))
         options = _options(form)
+        wants_picture = _truth_of(form.texts.get("picture", "false"), "picture")
     else:
         image = image_of_bytes(body)
         options = {}
+        wants_picture = False
     check_present(exchange.ticket)
-    return service.pages.add(KeptPage(service.model.look(image, **options)))
+    page = service.pages.add(KeptPage(service.model.look(image, **options)))
+    if wants_picture and page.picture is None:
+        page.picture = picture_of(image, page.facts)
+    return page
 
 
 def _page_record(service: Service, page: KeptPage) -> dict[str, Any]:
@@ -95,6 +112,7 @@ def _page_record(service: Service, page: KeptPage) -> dict[str, Any]:
         "object": "page",
         "state": page.state,
         "predicted_s": page.look.predicted_s,
+        "image": page.facts,
         "seconds_left": round(service.pages.seconds_left(page), 1),
     }
 
@@ -136,9 +154,7 @@ def _options(form: Form) -> dict[str, Any]:
     if "deadline_s" in texts:
         options["deadline_s"] = _deadline_of(texts["deadline_s"])
     if "best_effort" in texts:
-        if texts["best_effort"] not in _TRUTHS:
-            raise _wrong_field("best_effort must be true or false", "best_effort")
-        options["best_effort"] = _TRUTHS[texts["best_effort"]]
+        options["best_effort"] = _truth_of(texts["best_effort"], "best_effort")
     if "priority" in texts:
         if texts["priority"] not in PRIORITIES:
             raise _wrong_field(f"priority must be {' or '.join(PRIORITIES)}", "priority")
@@ -148,6 +164,12 @@ def _options(form: Form) -> dict[str, Any]:
             raise _wrong_field("max_tokens must be a whole number from 1", "max_tokens")
         options["max_new_tokens"] = int(texts["max_tokens"])
     return options
+
+
+def _truth_of(text: str, name: str) -> bool:
+    if text not in _TRUTHS:
+        raise _wrong_field(f"{name} must be true or false", name)
+    return _TRUTHS[text]
 
 
 def _deadline_of(text: str) -> float:
@@ -167,6 +189,7 @@ def _wrong_field(message: str, param: str) -> Refusal:
 ROUTES = (
     Route("/v1/pages", send_page, methods=["POST"]),
     Route("/v1/pages/{page}", show_page, methods=["GET"]),
+    Route("/v1/pages/{page}/image", show_page_image, methods=["GET"]),
     Route("/v1/pages/{page}", drop_page, methods=["DELETE"]),
     Route("/v1/ecg", read_ecg, methods=["POST"]),
 )

@@ -50,12 +50,14 @@ async def complete_chat(request: Request) -> Response:
             answer = await exchange.result()
             facts_of(request).answer = answer
             return JSONResponse(_completion_form(service, ticket, plan).whole(answer))
-        first = await _soon(service, exchange)
+        heartbeat = plan.heartbeat_s or service.config.heartbeat_seconds
+        first = await _soon(exchange, heartbeat)
     return EventStream(
         service,
         exchange,
         _completion_form(service, ticket, plan),
         plan.include_usage,
+        heartbeat,
         first,
         facts_of(request),
     )
@@ -86,13 +88,13 @@ async def _first_event(exchange: Exchange) -> ChatParameters:
     return event
 
 
-async def _soon(service: Service, exchange: Exchange) -> Any:
+async def _soon(exchange: Exchange, heartbeat: float) -> Any:
     """The first event within a heartbeat; None without one. Raises a refusal.
 
     The response begins after this, so that what is refused at once has its own status.
     """
     try:
-        event = await exchange.next(service.config.heartbeat_seconds)
+        event = await exchange.next(heartbeat)
     except TimeoutError:
         return None
     if isinstance(event, End) and event.error is not None:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from typing import Any
 
 from pulse_edge.errors import PulseEdgeError, QueueFullError
 from pulse_edge.look import Look
@@ -20,12 +21,20 @@ class KeptPage:
 
     Attributes:
         look: the model's, which keeps the page's views.
+        picture: a PNG for people; None unless its sender asked for one.
         used: time.monotonic().
     """
 
     look: Look
+    picture: bytes | None = None
     used: float = field(default_factory=lambda: time.monotonic())
     _end: str = ""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What provenance will say of the page."""
+        prepared = self.look.page.prepared
+        return {} if prepared is None else prepared.facts
 
     @property
     def state(self) -> str:

@@ -12,6 +12,7 @@ from pulse_edge.serve.refusals import Refusal
 MAX_STOPS = 4
 MAX_STOP_CHARACTERS = 1_000
 MAX_SCHEMA_BYTES = 64 << 10
+HEARTBEATS = (0.1, 3_600)  # seconds that a client may ask for
 PRIORITIES = ("interactive", "background")
 # Fields that ask for something that no bundle can do. Answering without it would be another answer.
 _IMPOSSIBLE = ("tools", "functions", "audio", "prediction", "web_search_options")
@@ -29,12 +30,14 @@ class ChatParameters:
         options: keywords of `Model.stream`, only those that the client gave.
         stream: whether the answer comes in pieces.
         include_usage: whether a stream ends with a chunk of token counts.
+        heartbeat_s: between two comments of a stream that waits; None: the server's setting.
         warnings: what was ignored.
     """
 
     options: dict[str, Any] = field(default_factory=dict)
     stream: bool = False
     include_usage: bool = False
+    heartbeat_s: float | None = None
     warnings: list[str] = field(default_factory=list)
 
 
@@ -52,6 +55,7 @@ def read_parameters(body: Mapping[str, Any]) -> ChatParameters:
     parameters = ChatParameters()
     parameters.stream = bool(_field_of(asked, "stream", bool, False))
     parameters.include_usage = _include_usage(asked)
+    parameters.heartbeat_s = _heartbeat(asked)
     options = parameters.options
     for name, (option, read) in _FIELDS.items():
         if name in asked:
@@ -78,6 +82,17 @@ def _check_possible(asked: Mapping[str, Any]) -> None:
 def _include_usage(asked: Mapping[str, Any]) -> bool:
     options = _field_of(asked, "stream_options", dict, {})
     return bool(_field_of(options, "include_usage", bool, False, "stream_options.include_usage"))
+
+
+def _heartbeat(asked: Mapping[str, Any]) -> float | None:
+    value = _field_of(asked, "stream_options", dict, {}).get("heartbeat_s")
+    if value is None:
+        return None
+    place = "stream_options.heartbeat_s"
+    seconds = _read_number(place, value)
+    if not HEARTBEATS[0] <= seconds <= HEARTBEATS[1]:
+        raise _invalid(f"{place} must be from {HEARTBEATS[0]} to {HEARTBEATS[1]:,}", place)
+    return seconds
 
 
 def _field_of(

@@ -33,6 +33,7 @@ class EventStream(Response):
         exchange: of the request.
         form: writes the chunks.
         include_usage: whether a chunk of token counts ends it.
+        heartbeat: seconds between two comments of a stream that waits.
         first: the first event; None if there was none within the heartbeat.
         facts: get the answer.
     """
@@ -43,6 +44,7 @@ class EventStream(Response):
         exchange: Exchange,
         form: CompletionForm,
         include_usage: bool,
+        heartbeat: float,
         first: Any,
         facts: Facts,
     ) -> None:
@@ -52,6 +54,7 @@ class EventStream(Response):
         self._exchange = exchange
         self._form = form
         self._include_usage = include_usage
+        self._heartbeat = heartbeat
         self._first = first
         self._facts = facts
         self._told = 0  # tokens whose log-probabilities went out
@@ -75,7 +78,7 @@ class EventStream(Response):
     async def _next(self) -> Any:
         """The next event, or None after a heartbeat without one."""
         try:
-            return await self._exchange.next(self._service.config.heartbeat_seconds)
+            return await self._exchange.next(self._heartbeat)
         except TimeoutError:
             return None
 

@@ -24,6 +24,7 @@ def test_the_bands_are_the_image(mode: str, size: tuple[int, int]) -> None:
         ((30_000, 25), [8, 8, 8, 1]),
         ((70_000, 20), [8, 8, 4]),  # never fewer than 8 rows
         ((1 << 14, 32), [16, 16]),
+        ((1, 300_000), [1 << 18, 37_856]),
     ],
 )
 def test_a_band_holds_about_a_quarter_of_a_million_pixels(
