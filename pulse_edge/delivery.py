@@ -46,7 +46,8 @@ class Delivery:
         self.priority: Priority = "interactive"
         self.seconds: float | None = None  # of work that it was predicted to take
         self.usual_s: float | None = None  # that the engine's running call usually takes
-        self._turn_at: float | None = None  # when its turn came
+        self._turn_at: float | None = None  # when its turn came; None while it waits
+        self._worked_s = 0.0  # of turns before this one
         self._moved_at = time.monotonic()  # when it last got on
         self.worker = worker
         self._process = os.getpid()
@@ -276,9 +277,11 @@ class Delivery:
     @property
     def left_s(self) -> float | None:
         """Predicted seconds of work that are left; None if nothing was predicted."""
-        if self.seconds is None or self._turn_at is None:
-            return self.seconds
-        return max(0.0, self.seconds - (time.monotonic() - self._turn_at))
+        if self.seconds is None:
+            return None
+        turn_at = self._turn_at
+        this_turn = 0.0 if turn_at is None else time.monotonic() - turn_at
+        return max(0.0, self.seconds - self._worked_s - this_turn)
 
     def run(self) -> bool:
         """Produce the answer. Raises nothing, and keeps nothing that it needed.
@@ -295,6 +298,7 @@ class Delivery:
             elif self.expired:
                 self._finish_late()
         except Paused:
+            self._end_turn()
             self._work = work
             self._turn.release()
             if self.expired:  # before that, so the alarm could not end it
@@ -305,6 +309,11 @@ class Delivery:
         except BaseException as error:  # also KeyboardInterrupt: a reader raises it
             self._error = error
         return True
+
+    def _end_turn(self) -> None:
+        if self._turn_at is not None:
+            self._worked_s += time.monotonic() - self._turn_at
+        self._turn_at = None
 
     def end(self) -> None:
         """Tell everybody that nothing will follow."""

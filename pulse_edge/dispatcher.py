@@ -13,13 +13,13 @@ from pulse_edge.errors import DeadlineError, PulseEdgeError
 from pulse_edge.look import Look
 from pulse_edge.page.preparation import PendingPage, Preparation, PreparedPage
 from pulse_edge.params import GenerationParams, Terms
-from pulse_edge.runner import Run, Runner
+from pulse_edge.runner import Job, Runner
 from pulse_edge.stream import Stream
 from pulse_edge.text.template import PromptBuilder
 from pulse_edge.worker import Worker
 
 # What the worker's thread does for a request. It may have to do it again, after a pause.
-Work = Callable[[Run, PreparedPage | None, Delivery], Answer | None]
+Work = Callable[[Job, PreparedPage | None, Delivery], Answer | None]
 
 
 class Dispatcher:
@@ -62,9 +62,16 @@ class Dispatcher:
         ids = tuple(self._template.page_only())
         request = Request(ids, "", page, GenerationParams(max_new_tokens=1), terms, generates=False)
         delivery = Delivery(self._worker.thread)
-        run = Run(request, Stopwatch(delivery.out.clock))
-        delivery.begin(lambda own: self._begin(run, own, self._runner.look))
-        error = delivery.take_error() if delivery.ended else None
+        run = Job(request, Stopwatch(delivery.out.clock))
+        queued: list[Delivery] = []
+
+        def queue(own: Delivery) -> None:
+            self._begin(run, own, self._runner.look)
+            queued.append(own)
+
+        delivery.begin(queue)
+        # What fails in the worker's thread, perhaps already now, is for `Look.wait`.
+        error = None if queued else delivery.take_error()
         prepared = page.prepared
         if error is None and prepared is None:
             error = _too_late("the page was decoded", run)
@@ -82,7 +89,7 @@ class Dispatcher:
         """How likely each of several answers is. Raises like `Model.ask`."""
         request = self._request(page, question, terms, GenerationParams(), generates=False)
         delivery = Delivery(self._worker.thread)
-        run = Run(request, Stopwatch(delivery.out.clock))
+        run = Job(request, Stopwatch(delivery.out.clock))
         scores: list[OptionScore] = []
         work = partial(self._runner.score, options, scores)
         try:
@@ -118,10 +125,10 @@ class Dispatcher:
         return Request(tuple(ids), prompt, page, params, terms, generates)
 
     def _begin_stream(self, request: Request, delivery: Delivery) -> None:
-        run = Run(request, Stopwatch(delivery.out.clock))
+        run = Job(request, Stopwatch(delivery.out.clock))
         self._begin(run, delivery, self._runner.answer)
 
-    def _begin(self, run: Run, delivery: Delivery, work: Work) -> None:
+    def _begin(self, run: Job, delivery: Delivery, work: Work) -> None:
         """Prepare a request in this thread, and queue it."""
         request = run.request
         terms = request.terms
@@ -141,15 +148,15 @@ class Dispatcher:
         patience = None if work == self._runner.look else terms.patience
         self._worker.begin(delivery, partial(work, run, page), patience, terms.priority)
 
-    def _predict(self, run: Run, page: PreparedPage | None, delivery: Delivery) -> None:
-        delivery.seconds = self._runner.predict(run.request, page)
+    def _predict(self, run: Job, page: PreparedPage | None, delivery: Delivery) -> None:
+        delivery.seconds = self._runner.predict(run, page)
         wait = self._worker.wait_s(run.request.terms.priority)
         if delivery.seconds is not None and wait is not None:
             deadline = run.request.terms.deadline
             spent = deadline.seconds - deadline.remaining if deadline else 0.0
             run.predicted_s = spent + wait + delivery.seconds
 
-    def _at_deadline(self, run: Run, delivery: Delivery) -> Answer | None:
+    def _at_deadline(self, run: Job, delivery: Delivery) -> Answer | None:
         return self._runner.summary(run, delivery) if run.request.generates else None
 
 
@@ -163,7 +170,7 @@ def _check_deadline(deadline: Deadline, predicted_s: float | None) -> None:
         )
 
 
-def _too_late(what: str, run: Run) -> DeadlineError:
+def _too_late(what: str, run: Job) -> DeadlineError:
     """The error of a request whose deadline leaves nothing to return."""
     seconds = run.request.terms.deadline_s or 0.0
     problem = f"the deadline of {seconds:g} s passed before {what}; give it more time"

@@ -6,7 +6,6 @@ Bundle, checkpoint, page, engine, versions, machine, parameters.
 from __future__ import annotations
 
 import copy
-import dataclasses
 import functools
 import platform
 from collections.abc import Mapping
@@ -37,18 +36,20 @@ def provenance(
             it; None for its own checksums.
     """
     manifest = bundle.manifest
+    # `vars`, because the records hold nothing that can change: `dataclasses.asdict` looks into each
+    # value, which takes a tenth of a millisecond in all.
     return {
         "bundle": bundle.digest,
         "verified": {"how": "checksum", "key": None} if verified is None else dict(verified),
-        "checkpoint": dataclasses.asdict(manifest.checkpoint),
+        "checkpoint": dict(vars(manifest.checkpoint)),
         "image": copy.deepcopy(image),  # its owner may change it
-        "precision": dataclasses.asdict(manifest.precision),
+        "precision": dict(vars(manifest.precision)),
         "target": manifest.target,
         "engine": engine.describe(),
         "versions": dict(versions()),
         "machine": platform.machine(),
         "prompt": prompt,
-        "parameters": dataclasses.asdict(params),
+        "parameters": dict(vars(params)),
     }
 
 

@@ -100,7 +100,7 @@ class Rates:
         """Predicted seconds of work; None where something of its kind was never measured."""
         tokens = 0.0
         if work.question is not None:
-            weight, total = self.lengths.get(_key(work.question)) or self._all_lengths()
+            weight, total = self.lengths.get(_question_key(work.question)) or self._all_lengths()
             if not weight:
                 return None
             tokens = min(total / weight, work.most)
@@ -124,7 +124,7 @@ class Rates:
         self._measure("prefill", work.tokens, timings.prefill)
         self._measure("decode", tokens, timings.total - timings.ttft)
         if work.question is not None and answer.finish_reason in ("eos", "stop", "length"):
-            key = _key(work.question)
+            key = _question_key(work.question)
             weight, total = self.lengths.pop(key, (0.0, 0.0))
             self.lengths[key] = (KEEP * weight + 1, KEEP * total + tokens)
             while len(self.lengths) > QUESTIONS:
@@ -170,6 +170,6 @@ class Rates:
         remember(KIND, self.facts, {**lines, "lengths": lengths})
 
 
-def _key(question: str) -> str:
+def _question_key(question: str) -> str:
     """A short name for a question that does not tell it."""
     return "q" + hashlib.sha256(question.encode()).hexdigest()[:20]

@@ -34,13 +34,14 @@ PIECE = 128
 
 
 @dataclass
-class Run:
+class Job:
     """How far a request has come. A cancelled one reports it in its answer."""
 
     request: Request
     watch: Stopwatch
     page: PlacedPage | None = None
     prompt: Prompt | None = None
+    rendered: tuple[PlacedPage | None, Prompt] | None = None  # ahead of its turn
     reused: int | None = None  # positions of the prompt that were in the cache at its beginning
     work: Work | None = None  # what there was to do at its beginning
     predicted_s: float | None = None  # from its submission to its end
@@ -96,12 +97,18 @@ class Runner:
         self.sequence.rewind(0)
         self._ngrams.forget()
 
-    def predict(self, request: Request, page: PreparedPage | None) -> float | None:
-        """Predicted seconds from a request's turn to its end; None if too little is known."""
-        placed = None if page is None else self.pages.place(page)
-        return self.rates.seconds(self._work(request, placed, _render(request.ids, placed)))
+    def predict(self, run: Job, page: PreparedPage | None) -> float | None:
+        """Predicted seconds from a request's turn to its end; None if too little is known.
 
-    def answer(self, run: Run, page: PreparedPage | None, delivery: Delivery) -> Answer:
+        It renders the prompt, which `answer`, `look` and `score` need.
+        """
+        placed = None if page is None else self.pages.place(page)
+        prompt = _render(run.request.ids, placed)
+        run.rendered = placed, prompt
+        known = self.sequence.known(prompt.keys)
+        return self.rates.seconds(self._work(run.request, placed, prompt, known))
+
+    def answer(self, run: Job, page: PreparedPage | None, delivery: Delivery) -> Answer:
         """One request from its turn to its end.
 
         Raises:
@@ -123,7 +130,7 @@ class Runner:
 
     def look(
         self,
-        run: Run,
+        run: Job,
         page: PreparedPage | None,
         delivery: Delivery,
         then: Callable[[Logits], None] | None = None,
@@ -154,7 +161,7 @@ class Runner:
         self,
         options: tuple[str, ...],
         scores: list[OptionScore],
-        run: Run,
+        run: Job,
         page: PreparedPage | None,
         delivery: Delivery,
     ) -> None:
@@ -169,7 +176,7 @@ class Runner:
 
         self.look(run, page, delivery, then)
 
-    def summary(self, run: Run, delivery: Delivery) -> Answer:
+    def summary(self, run: Job, delivery: Delivery) -> Answer:
         """The answer of a request that ends now, which goes to the audit logs."""
         out = delivery.out
         if delivery.expired and out.finish_reason == "cancelled":
@@ -195,14 +202,14 @@ class Runner:
             usage,
             run.watch.timings(out),
             source,
-            _report(run, delivery),
+            _deadline_report(run, delivery),
             None if request.params.logprobs is None else tuple(out.logprobs),
         )
         for log in self._logs:
             log.append(answer)
         return answer
 
-    def _run(self, run: Run, page: PreparedPage | None, delivery: Delivery) -> Iterator[str]:
+    def _run(self, run: Job, page: PreparedPage | None, delivery: Delivery) -> Iterator[str]:
         """Yield the answer's text, and record in `run` how far the request has come."""
         request = run.request
         logits = self._prefill(run, page, delivery)
@@ -218,17 +225,16 @@ class Runner:
         with self.sequence.appending(out.tokens):
             yield from generate(self.engine, logits, params, self._eos, text, out, ngrams, sampler)
 
-    def _prefill(self, run: Run, page: PreparedPage | None, delivery: Delivery) -> Logits:
+    def _prefill(self, run: Job, page: PreparedPage | None, delivery: Delivery) -> Logits:
         request = run.request
         told = delivery.progress(self._told)
         cancellation = delivery.cancellation
-        run.page = placed = None if page is None else self.pages.place(page)
-        prompt = run.prompt = _render(request.ids, placed)
-        work = self._work(request, placed, prompt)
+        assert run.rendered is not None, "a request runs that was not predicted"
+        run.page, run.prompt = placed, prompt = run.rendered
+        reused = self.sequence.rewind_to(prompt)
+        work = self._work(request, placed, prompt, reused)
         if run.work is None:
             run.work = work
-        reused = self.sequence.rewind_to(prompt)
-        if run.reused is None:
             run.reused = reused
         features = None
         if page is not None:
@@ -254,8 +260,9 @@ class Runner:
 
         return Pieces(PIECE, between)
 
-    def _work(self, request: Request, placed: PlacedPage | None, prompt: Prompt) -> Work:
-        known = self.sequence.known(prompt.keys)
+    def _work(
+        self, request: Request, placed: PlacedPage | None, prompt: Prompt, known: int
+    ) -> Work:
         needed = bool((prompt.rows[known:] >= self.engine.table_rows).any())
         views = self.pages.views_to_run(placed.page) if placed and needed else 0
         question = request.prompt if request.generates else None
@@ -266,7 +273,7 @@ def _render(ids: tuple[int, ...], page: PlacedPage | None) -> Prompt:
     return render(ids) if page is None else render(ids, page.key, page.tokens)
 
 
-def _report(run: Run, delivery: Delivery) -> DeadlineReport | None:
+def _deadline_report(run: Job, delivery: Delivery) -> DeadlineReport | None:
     deadline = run.request.terms.deadline
     if deadline is None:
         return None
@@ -275,7 +282,7 @@ def _report(run: Run, delivery: Delivery) -> DeadlineReport | None:
     return DeadlineReport(deadline.seconds, run.predicted_s, not late, skipped)
 
 
-def _skipped(run: Run, delivery: Delivery) -> tuple[str, ...]:
+def _skipped(run: Job, delivery: Delivery) -> tuple[str, ...]:
     """The stages of a request that a deadline has ended which are not done."""
     if delivery.out.first_token_at is not None:
         return ("decode",)

@@ -139,6 +139,7 @@ class Worker:
         work: Callable[[Delivery], Answer | None],
         patience: Patience | None = None,
         priority: Priority = "interactive",
+        limited: bool = True,
     ) -> None:
         """Queue a request.
 
@@ -148,6 +149,7 @@ class Worker:
             patience: for the wait until then, which is over when this returns. A request that takes
                 longer is withdrawn, and its reader gets a `QueueTimeoutError`. None does not wait.
             priority: of the request.
+            limited: whether a full queue refuses it.
 
         Raises:
             QueueFullError: too many requests wait.
@@ -159,7 +161,7 @@ class Worker:
         with inbox.lock:
             if inbox.closed:
                 raise PulseEdgeError("the interpreter is exiting; ask the model before that")
-            if patience is not None:
+            if limited:
                 self.check_room()
             idle = not inbox.unfinished
             inbox.started = True
@@ -199,7 +201,7 @@ class Worker:
         delivery = Delivery(self.thread)
         results: list[T] = []
         try:
-            self.begin(delivery, lambda own: results.append(work(own.cancellation)))
+            self.begin(delivery, lambda o: results.append(work(o.cancellation)), limited=False)
             delivery.wait()
         except BaseException:
             delivery.cancel()

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 import pulse_edge
+from pulse_edge.cancellation import Paused
 from pulse_edge.deadline import Alarm, Deadline
+from pulse_edge.delivery import Delivery
 from pulse_edge.errors import DeadlineError, ParameterError
-from pulse_edge.params import Terms
+from pulse_edge.params import Patience, Terms
 
 from support.requests import LONG, Q1, Q2, page, settled, usable
 
@@ -218,3 +220,54 @@ def test_the_clock_of_a_deadline_runs_from_its_making() -> None:
     assert (deadline.remaining, deadline.passed) == (0, True)
     assert Terms(deadline_s=3).deadline is not None
     assert Terms().deadline is None
+
+
+def test_a_wait_that_sees_the_deadline_before_its_alarm(model: pulse_edge.Model) -> None:
+    """The request ends as one whose deadline has passed, not as one that was closed."""
+    whole = model.ask(None, Q1, max_new_tokens=2)
+    own = Delivery(model.worker.thread)
+
+    def start(delivery: Delivery) -> None:
+        delivery.limit(Deadline(60), lambda: whole)
+        raise Patience(None, Deadline(1e-9)).exhausted()
+
+    own.begin(start)
+    own.wait()
+    assert own.take_error() is None
+    assert (own.expired, own.cancelled, own.answer) == (True, False, whole)
+
+
+def test_a_request_that_is_cancelled_while_it_waits_has_no_answer(
+    model: pulse_edge.Model,
+) -> None:
+    own = Delivery(model.worker.thread)
+
+    def start(delivery: Delivery) -> None:
+        delivery.limit(Deadline(60), lambda: model.ask(None, Q1))
+        delivery.cancellation.request()
+        delivery.cancellation.check()
+
+    own.begin(start)
+    own.wait()
+    assert (own.expired, own.cancelled, own.answer) == (False, True, None)
+
+
+def test_what_is_left_of_a_request_that_gave_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The waits between its turns are no work."""
+    now = [100.0]
+    monkeypatch.setattr("pulse_edge.delivery.time.monotonic", lambda: now[0])
+    own = Delivery(threading.current_thread())
+    own.seconds = 10.0
+
+    def works(_: Delivery) -> None:
+        now[0] += 3
+        raise Paused
+
+    own.enqueue(works, own.worker, set())
+    for left in (10.0, 7.0, 4.0):
+        assert own.left_s == left
+        now[0] += 50  # in the queue
+        assert own.left_s == left
+        assert own.take_turn()
+        assert not own.run()
+    assert own.left_s == 1.0

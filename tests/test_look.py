@@ -12,6 +12,7 @@ import pytest
 
 import pulse_edge
 from pulse_edge import runner
+from pulse_edge.delivery import Delivery
 from pulse_edge.errors import DeadlineError, EngineError, ImageError, QueueFullError
 
 from support.requests import Q1, Q2, encoded, fresh, page, settled, usable
@@ -85,6 +86,26 @@ def test_a_look_that_fails_says_so(
     assert model.look(page()).wait()
 
 
+def test_a_look_that_has_failed_before_it_returns_says_so_when_it_is_waited_for(
+    model: pulse_edge.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise EngineError("the tower is broken")
+
+    begin = model.worker.begin
+
+    def begun(delivery: Delivery, *rest: Any, **named: Any) -> None:
+        begin(delivery, *rest, **named)
+        delivery.wait()
+
+    monkeypatch.setattr(model.engine, "encode", fails)
+    monkeypatch.setattr(model.worker, "begin", begun)
+    look = model.look(page())
+    assert look.done
+    with pytest.raises(EngineError, match="the tower is broken"):
+        look.wait()
+
+
 def test_a_look_can_be_cancelled_while_it_waits(bundle: Path, model: pulse_edge.Model) -> None:
     free = blocked(model)
     look = model.look(page())
@@ -115,7 +136,7 @@ def test_interactive_requests_go_first(
     order: list[str] = []
     answer = model.runner.answer
 
-    def recorded(run: runner.Run, *rest: Any) -> pulse_edge.Answer:
+    def recorded(run: runner.Job, *rest: Any) -> pulse_edge.Answer:
         order.append(run.request.params.stop[0])
         return answer(run, *rest)
 
@@ -244,3 +265,36 @@ def test_a_full_queue_refuses(bundle: Path, limit: int) -> None:
     free.set()
     assert all(look.wait() for look in looks)
     assert model.ask(None, Q1, max_new_tokens=2).token_ids
+
+
+def test_looks_that_come_at_once_do_not_overfill_the_queue(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their pages are prepared at the same time, when there is still room."""
+    model = pulse_edge.load(bundle, threads=1, queue_limit=2)
+    free = blocked(model)
+    ready = threading.Barrier(5)
+    predict = model.runner.predict
+
+    def together(*request: Any) -> float | None:
+        ready.wait(30)
+        return predict(*request)
+
+    monkeypatch.setattr(model.runner, "predict", together)
+    ended: list[str] = []
+
+    def look(number: int) -> None:
+        try:
+            model.look(page(number))
+            ended.append("queued")
+        except QueueFullError:
+            ended.append("full")
+
+    threads = [threading.Thread(target=look, args=(number,)) for number in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(ended) == ["full"] * 3 + ["queued"] * 2
+    free.set()
+    assert settled(model.worker)

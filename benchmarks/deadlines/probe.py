@@ -10,6 +10,7 @@ from typing import Any
 
 import pulse_edge
 from pulse_edge.answer import Request
+from pulse_edge.runner import Job
 
 
 class CallProbe:
@@ -52,8 +53,8 @@ class CallProbe:
         return timed
 
     def _marked(self, predict: Callable[..., Any]) -> Callable[..., Any]:
-        def marked(request: Request, *rest: Any) -> Any:
-            self._predicted_at[id(request)] = time.perf_counter()
-            return predict(request, *rest)
+        def marked(run: Job, *rest: Any) -> Any:
+            self._predicted_at[id(run.request)] = time.perf_counter()
+            return predict(run, *rest)
 
         return marked

@@ -16,6 +16,7 @@ from pulse_edge.engines.registry import open_engine
 from pulse_edge.errors import EngineError
 from pulse_edge.system import available_memory
 from pulse_edge.text.template import PromptBuilder, prompt_rows
+from pulse_export.quantize.precision import STORAGES
 
 # General ones: a model of ECGs answers them by a word that it is sure of.
 QUESTIONS = (
@@ -24,7 +25,6 @@ QUESTIONS = (
     "What does the P wave represent?",
     "Is this a medical device?",
 )
-RECORDED = ("fp32", "int8", "int4")  # w8a8 rounds activations, which processors do differently
 # How far the chosen token must lead the second, as a share of the logits' deviation: kernels of
 # other processors round differently, and must not change the choice.
 CLEAR = 0.25
@@ -42,8 +42,8 @@ def expected_token(bundle: Bundle) -> ExpectedToken | None:
         it is missing, or if no question has a clear answer.
     """
     manifest = bundle.manifest
-    if manifest.target != "cpu" or manifest.precision.decoder not in RECORDED:
-        return None
+    if manifest.target != "cpu" or STORAGES[manifest.precision.decoder].rounds_inputs:
+        return None  # processors round activations differently
     if bundle.size * ROOM > available_memory():
         return None
     try:

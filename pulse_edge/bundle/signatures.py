@@ -17,12 +17,13 @@ import json
 import os
 import re
 import secrets
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pulse_edge.bundle.bundle import Bundle
-from pulse_edge.bundle.keys import key_id
+from pulse_edge.bundle.keys import key_id, trusted_keys
 from pulse_edge.bundle.manifest import MANIFEST
 from pulse_edge.bundle.opened import AddedIndex, Folder, OpenedFile
 from pulse_edge.bundle.sealed_folder import PLANS
@@ -96,7 +97,7 @@ def sign_bundle(bundle: Bundle, key: Ed25519PrivateKey) -> Path:
     Raises:
         PulseEdgeError: the file cannot be written.
     """
-    return _sign(bundle.path, statement(bundle), key)
+    return _write_signature(bundle.path, statement(bundle), key)
 
 
 def sign_added(bundle: Bundle, index: AddedIndex, key: Ed25519PrivateKey) -> Path:
@@ -113,10 +114,10 @@ def sign_added(bundle: Bundle, index: AddedIndex, key: Ed25519PrivateKey) -> Pat
     Raises:
         PulseEdgeError: the file cannot be written.
     """
-    return _sign(index.folder.path, added_statement(bundle, index), key)
+    return _write_signature(index.folder.path, added_statement(bundle, index), key)
 
 
-def _sign(folder: Path, payload: bytes, key: Ed25519PrivateKey) -> Path:
+def _write_signature(folder: Path, payload: bytes, key: Ed25519PrivateKey) -> Path:
     name = key_id(key.public_key())
     signature = key.sign(pre_authentication(PAYLOAD_TYPE, payload))
     envelope = {
@@ -168,6 +169,30 @@ def added_problem(bundle: Bundle, index: AddedIndex, key: Ed25519PublicKey) -> s
         key: of the signer.
     """
     return _problem(index.folder, added_statement(bundle, index), key, f"another {index.name}")
+
+
+def first_signer(
+    folder: Path, claims: tuple[str, ...], problem_of: Callable[[Ed25519PublicKey], str | None]
+) -> tuple[str | None, str]:
+    """The id of the first trusted key whose signature holds, or None and why none does.
+
+    Args:
+        folder: of trusted keys.
+        claims: ids of the keys that claim to have signed.
+        problem_of: why a key's signature does not hold, None if it does.
+    """
+    problems = {}
+    for name, key in trusted_keys(folder).items():
+        problem = problem_of(key)
+        if problem is None:
+            return name, ""
+        problems[name] = problem
+    claimed = [name for name in claims if name in problems]
+    if claimed:
+        return None, problems[claimed[0]]
+    if claims:
+        return None, f"it has signatures of {', '.join(name[:16] for name in claims[:4])} only"
+    return None, "it has no signature"
 
 
 def _problem(parent: Folder, expected: bytes, key: Ed25519PublicKey, other: str) -> str | None:

@@ -6,25 +6,21 @@ anew. Intent is kept out by a seal that came another way, or by a signature.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pulse_edge.bundle.bundle import Bundle
-from pulse_edge.bundle.keys import trusted_keys
 from pulse_edge.bundle.opened import AddedIndex
 from pulse_edge.bundle.signatures import (
     added_problem,
     added_signers,
+    first_signer,
     signature_problem,
     signers,
 )
 from pulse_edge.configuration import SEAL, Configuration, configurations
 from pulse_edge.errors import ParameterError, TrustError
-
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 
 @dataclass(frozen=True)
@@ -94,7 +90,7 @@ class Trust:
         """
         if self.keys is None:
             raise RuntimeError("check_added() without keys")
-        signer, reason = _first_signer(
+        signer, reason = first_signer(
             self.keys, added_signers(index), lambda key: added_problem(bundle, index, key)
         )
         if signer is None:
@@ -107,7 +103,7 @@ class Trust:
 
     def _signer(self, bundle: Bundle, folder: Path) -> str:
         """The id of the first trusted key whose signature holds."""
-        signer, reason = _first_signer(
+        signer, reason = first_signer(
             folder, signers(bundle), lambda key: signature_problem(bundle, key)
         )
         if signer is None:
@@ -116,30 +112,6 @@ class Trust:
                 f"bundle: {reason}; get it from its maker, or run 'pulse-edge sign'"
             )
         return signer
-
-
-def _first_signer(
-    folder: Path, claims: tuple[str, ...], problem_of: Callable[[Ed25519PublicKey], str | None]
-) -> tuple[str | None, str]:
-    """The id of the first trusted key whose signature holds, or None and why none does.
-
-    Args:
-        folder: of trusted keys.
-        claims: ids of the keys that claim to have signed.
-        problem_of: why a key's signature does not hold, None if it does.
-    """
-    problems = {}
-    for name, key in trusted_keys(folder).items():
-        problem = problem_of(key)
-        if problem is None:
-            return name, ""
-        problems[name] = problem
-    claimed = [name for name in claims if name in problems]
-    if claimed:
-        return None, problems[claimed[0]]
-    if claims:
-        return None, f"it has signatures of {', '.join(name[:16] for name in claims[:4])} only"
-    return None, "it has no signature"
 
 
 def check_trust(
@@ -198,11 +170,17 @@ def added_trust(bundle: Bundle, index: AddedIndex) -> Verified:
 
 
 def caller_trust(expect: str | None, trusted_keys: str | Path | None) -> Trust:
-    """The conditions of a call. Raises `ParameterError` if `expect` is no whole seal."""
+    """The conditions of a call.
+
+    Raises:
+        ParameterError: `expect` is no whole seal, or `trusted_keys` is empty.
+    """
     if expect is not None and not SEAL.fullmatch(expect):
         raise ParameterError(
             f"expect is {expect!r:.80}; a seal is 64 hex digits, as 'pulse-edge info' prints it"
         )
+    if trusted_keys == "":  # as a path it would be the working directory
+        raise ParameterError("trusted_keys is empty; name a folder of public keys, or one key")
     seals = None if expect is None else (expect,)
     keys = None if trusted_keys is None else Path(trusted_keys)
     return Trust("the caller", seals, keys)

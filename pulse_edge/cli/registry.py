@@ -16,7 +16,20 @@ from pulse_edge.errors import EXIT_CODES, CommandLineError
 # In the order of a first use. A new command NAME is a module here that defines `NAME_command`, and
 # a row. A command imports what is slow to import when it runs.
 COMMANDS = (
-    *("ask", "chat", "panel", "draw", "info", "export", "build", "verify", "sign", "eval", "bench", "fit"),
+    *(
+        "ask",
+        "chat",
+        "panel",
+        "draw",
+        "info",
+        "export",
+        "build",
+        "verify",
+        "sign",
+        "eval",
+        "bench",
+        "fit",
+    ),
     *("audit", "serve"),
 )
 NAME = "pulse-edge"

@@ -70,6 +70,8 @@ def verify_command(
     What `pulse-edge build` has added is checked like the bundle itself. The rules of this device
     (/etc/pulse-edge.toml) are checked, too.
     """
+    if against == "":  # as a path it would be the working directory
+        raise click.UsageError("--against is empty; name a checkpoint")
     caller_trust(expect, trusted_keys)  # a wrong argument, before minutes of hashing
     with Status() as status:
         opened = open_bundle(bundle, progress=status)

@@ -79,12 +79,16 @@ def _decode_proven(container: Container) -> Image.Image:
     if container.probe is None:
         return _load(container, container.picture())
     width, height = container.size
-    probe: Image.Image | int = _load(container, container.probe())
+    probe = _load(container, container.probe())
     # Checksums take three times as long as a comparison, but no second picture.
-    if width * height > pixels_in_memory(2 * PICTURE_BYTES + container.pixel_bytes):
-        probe = _checksum(probe)
-    image = _load(container, container.picture())
-    same = _checksum(image) == probe if isinstance(probe, int) else _are_equal(image, probe)
+    if width * height <= pixels_in_memory(2 * PICTURE_BYTES + container.pixel_bytes):
+        image = _load(container, container.picture())
+        same = _are_equal(image, probe)
+    else:
+        checksum = _checksum(probe)
+        del probe
+        image = _load(container, container.picture())
+        same = _checksum(image) == checksum
     if not same:
         raise ImageError(f"the image is truncated: rows of its {container.format} are missing")
     return image

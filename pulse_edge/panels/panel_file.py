@@ -189,8 +189,6 @@ def _check_question(where: str, question: PanelQuestion) -> None:
     for place, text in (*enumerate(options), *enumerate(replies)):
         if meanings.setdefault(normalised(text), place) != place:
             raise ParameterError(f"{where}: {text!r:.60} stands for two options")
-    if len({normalised(option) for option in options}) != len(options):
-        raise ParameterError(f"{where}: an option occurs twice")
 
 
 _QUESTION: dict[str, Check] = {

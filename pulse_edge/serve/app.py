@@ -24,6 +24,13 @@ from pulse_edge.serve.refusals import Refusal
 from pulse_edge.serve.service import Service
 from pulse_edge.serve.stages import Stages
 
+ROUTES = (
+    *openai.ROUTES,
+    *cart.ROUTES,
+    *tickets.ROUTES,
+    *health.ROUTES,
+    *browser.ROUTES,
+)
 EXPIRY_SECONDS = 10.0  # between two looks for pages that are too old
 
 
@@ -47,14 +54,13 @@ def create_app(
     config = config or ServeConfig()
     service = Service(model, config, stages)
     keys = read_keys(config.key_path)
+    paths = {route.endpoint: route.path for route in ROUTES}
     app = Starlette(
-        routes=[
-            *openai.ROUTES, *cart.ROUTES, *tickets.ROUTES, *health.ROUTES, *browser.ROUTES,
-        ],
-        middleware=[Middleware(Gate, service=service, keys=keys)],
+        routes=ROUTES,
+        middleware=[Middleware(Gate, service=service, keys=keys, paths=paths)],
         exception_handlers={HTTPException: _no_route},
         lifespan=partial(_while_served, service),
-    )  # fmt: skip
+    )
     app.state.service = service
     return app
 

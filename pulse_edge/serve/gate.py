@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -34,10 +35,15 @@ class Gate:
         app: what is behind it.
         service: whose settings hold.
         keys: that clients must send.
+        paths: of routes by their endpoints, for logs and figures: what a client asks for may hold
+            a name.
     """
 
-    def __init__(self, app: ASGIApp, service: Service, keys: Keys) -> None:
+    def __init__(
+        self, app: ASGIApp, service: Service, keys: Keys, paths: Mapping[Any, str]
+    ) -> None:
         self._app = app
+        self._paths = paths
         self._service = service
         self._keys = keys
 
@@ -93,7 +99,7 @@ class Gate:
         await response(passage.scope, passage.receive, passage.send)
 
     def _record(self, scope: Scope, passage: _Passage) -> None:
-        route = getattr(scope.get("route"), "path", "other")
+        route = self._paths.get(scope.get("endpoint"), "other")
         metrics = self._service.metrics
         metrics.requests.labels(route, str(passage.status)).inc()
         facts = passage.facts

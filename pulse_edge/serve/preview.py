@@ -27,7 +27,7 @@ def picture_of(image: ImageSource, facts: Mapping[str, Any]) -> bytes:
         ImageError: the image cannot be read.
     """
     with _one_at_a_time:
-        page = read_page(image, "drop" if facts.get("alpha") == "drop" else "white").image
+        page = read_page(image, "drop" if facts.get("alpha") == "dropped" else "white").image
         page.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
         file = io.BytesIO()
         page.save(file, "PNG", compress_level=3)

@@ -20,6 +20,7 @@ from pulse_edge.serve.keys import read_keys
 from pulse_edge.serve.ray_front import PageFront
 from pulse_edge.serve.ray_library import load_ray
 from pulse_edge.serve.ray_request import ForwardedRequest, Message, replies
+from pulse_edge.serve.stages import Stages
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 QUIET = {"enable_access_log": False}  # it would hold paths, and these ids of pages
@@ -76,8 +77,11 @@ class PageReplica:
     """One model and its application, in a process of its own."""
 
     def __init__(self, fleet: Fleet) -> None:
-        self._model = load(fleet.bundle, **fleet.load)
-        self._app = create_app(self._model, fleet.config)
+        config, stages = fleet.config, Stages()
+        waiting = config.queue + config.pages  # as `pulse-edge serve` has it
+        options = {"queue_limit": waiting, "progress": stages, **fleet.load}
+        self._model = load(fleet.bundle, **options)
+        self._app = create_app(self._model, config, stages)
         self._lives = AsyncExitStack()
         self._starting = asyncio.Lock()
         self._started = False
@@ -156,7 +160,7 @@ def start(fleet: Fleet, address: str | None = None) -> None:
         address: of a Ray cluster that runs; None starts Ray on this machine, for this machine.
 
     Raises:
-        EngineError: Ray is not installed.
+        EngineError: Ray is not installed, or did not start.
         ParameterError: the server would listen beyond loopback without a key.
     """
     config = fleet.config
@@ -166,13 +170,22 @@ def start(fleet: Fleet, address: str | None = None) -> None:
         )
     ray = load_ray(loopback=address is None)
     if not ray.is_initialized():
-        local = {} if address else {"include_dashboard": False}
-        ray.init(address, log_to_driver=False, **local)
+        _begin_ray(ray, address)
     ray.serve.start(
         http_options={"host": config.host, "port": config.port},
         logging_config=QUIET,
     )
     ray.serve.run(application(fleet), name=APPLICATION, route_prefix="/", logging_config=QUIET)
+
+
+def _begin_ray(ray: Any, address: str | None) -> None:
+    local = {} if address else {"include_dashboard": False}
+    try:
+        ray.init(address, log_to_driver=False, **local)
+    except Exception as error:  # Ray's have no base; it gives its processes 30 s
+        problem = str(error).partition("\n")[0]
+        where = f"no Ray cluster answers at {address}" if address else "Ray did not start here"
+        raise EngineError(f"{where} ({problem:.200}); try again, or use pulse-edge serve") from None
 
 
 def stop() -> None:

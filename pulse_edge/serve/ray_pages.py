@@ -19,7 +19,7 @@ from typing import Any
 # The first image of an OpenAI conversation, as JSON has it.
 IMAGE = re.compile(rb'"data:[^",]{1,400};base64,([^"]*)"', re.IGNORECASE)
 ESCAPED_SPACE = re.compile(rb"\\[nrt]")
-PAGE_PATH = re.compile(r"/v1/pages/([0-9a-f]{64})")
+PAGE_PATH = re.compile(r"/v1/pages/([0-9a-f]{64})(?:/image)?")
 REQUEST_PATH = re.compile(r"/v1/requests/(?:chatcmpl-)?([\w.-]{1,64})")
 BOUNDARY = re.compile(rb'boundary=(?:"([^"]+)"|([^\s;]+))', re.IGNORECASE)
 NAME = re.compile(rb'content-disposition:[^\r\n]*?[ ;]name="([^"\r\n]*)"', re.IGNORECASE)

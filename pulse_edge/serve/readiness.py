@@ -21,8 +21,8 @@ class Readiness:
     def run(self, model: Model) -> None:
         """Generate a token and compare it with the bundle's, in the thread that calls."""
         try:
-            test: Any = model.self_test()
-            self.outcome = {"passed": bool(test.passed), "seconds": round(test.seconds, 3)}
+            test = model.self_test()
+            self.outcome = {"passed": test.passed, "seconds": round(test.seconds, 3)}
         except Exception as error:
             self.outcome = {"passed": False, "seconds": None}
             log_event("self_test_failed", error=place_of(error))

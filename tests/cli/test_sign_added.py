@@ -125,6 +125,15 @@ def test_a_key_that_others_may_change_signs_nothing(
     assert not (path / "signatures").exists()
 
 
+@pytest.mark.parametrize("option", ["--trusted-keys", "--against", "--expect"])
+def test_an_empty_option_is_not_the_working_directory(
+    path: Path, option: str, capsys: Capture
+) -> None:
+    code, out, err = run(capsys, "verify", path, option, "")
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1 or "Usage" in err
+
+
 @pytest.mark.parametrize("tokens", ["0", "-1", "4097", "1e3", "", "99999999999999999999"])
 def test_verify_compares_a_number_of_tokens_in_a_range(
     path: Path, tokens: str, capsys: Capture

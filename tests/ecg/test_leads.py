@@ -84,7 +84,7 @@ def test_other_leads_keep_their_names(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "lead"), zip((1, 2, 61, 62, 63, 64, *range(3, 9)), LEADS, strict=True)
+    ("number", "lead"), list(zip((1, 2, 61, 62, 63, 64, *range(3, 9)), LEADS, strict=True))
 )
 def test_codes_of_every_scheme(number: int, lead: str) -> None:
     for code in (f"2:{number}", f"5.6.3-9-{number}", str(131072 + number), lead):

@@ -97,7 +97,7 @@ def test_a_baseline_that_moved_is_named_and_not_refused() -> None:
 
 @pytest.mark.parametrize("tolerance", [0.2, 1.0, 20, math.inf])
 def test_a_tolerance_takes_coarse_samples(tolerance: float) -> None:
-    rows = np.round(heart() / 0.1) * 0.1
+    rows = (np.round(heart() / 0.1) * 0.1).astype(np.float32)
     assert Recording(rows, RATE, LEADS, tolerance=tolerance).notes == ()
     assert Recording(rows, RATE, LEADS).notes != ()
 

@@ -63,7 +63,7 @@ def test_an_export_records_it_and_the_seal_covers_it(bundle: Path) -> None:
 def test_bundles_for_other_devices_record_nothing(bundles: Bundles) -> None:
     opened = open_bundle(bundles())
     for target in ("cuda", "standard"):
-        manifest = replace(opened.manifest, target=target)  # type: ignore[arg-type]
+        manifest = replace(opened.manifest, target=target)
         assert expected_token(replace(opened, manifest=manifest)) is None
     precision = replace(opened.manifest.precision, decoder="w8a8")
     manifest = replace(opened.manifest, precision=precision)

@@ -9,7 +9,8 @@ import pytest
 
 from support.paths import ROOT
 
-TESTED = ("cpu", "export", "ecg", "sign", "sbom", "schema", "test")  # extras that the lane installs
+# Extras that the lane installs.
+TESTED = ("cpu", "export", "ecg", "sign", "sbom", "schema", "server", "test")
 
 
 def bounds() -> dict[str, str]:

@@ -156,10 +156,10 @@ PROGRESSIVE = encoded(cases.page(64, 48), "JPEG", progressive=True)
 
 @pytest.mark.parametrize("copies", [MAX_SCANS, 200, 5000])
 def test_a_jpeg_of_many_scans_is_refused_with_the_number_accepted(copies: int) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ImageError, match=f"more than the {MAX_SCANS} scans accepted; save it"):
         read_page(with_scans(PROGRESSIVE, copies))
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_as_many_scans_as_accepted_are_read() -> None:
@@ -293,9 +293,9 @@ def test_of_several_pictures_the_first_is_read_and_said(file: bytes, pages: int)
 
 
 def test_thousands_of_pictures_cost_no_time() -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     assert read_page(encoded(cases.page(8, 8), "JPEG") * 5000).pages == 1000
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_fill_bytes_before_restarts_are_read() -> None:
@@ -306,11 +306,11 @@ def test_fill_bytes_before_restarts_are_read() -> None:
 
 
 def test_long_runs_of_fill_bytes_cost_no_time() -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     assert read_page(JPEG[:-2] + b"\xff" * 2_000_000 + JPEG[-2:]).size == (200, 150)
     with pytest.raises(ImageError):
         read_page(cut_jpeg(JPEG, 0.5)[:-2] + b"\xff" * 2_000_000 + b"\0\xff\xd9")
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 # --- structure, segment by segment ----------------------------------------------------------------

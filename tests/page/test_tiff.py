@@ -277,13 +277,13 @@ def test_a_smaller_copy_of_the_page_is_no_second_page() -> None:
 
 
 def test_thousands_of_pages_and_loops_of_them_cost_no_time() -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     many = read_page(tiff_file(GREY, pages=20_000))
     assert (many.pages, many.notes) == (1000, ("Page 1 of 1,000 or more in the file was read.",))
     loop = bytearray(tiff_file(GREY))
     loop[-4:] = loop[4:8]  # the directory names itself as the next
     assert read_page(bytes(loop)).pages == 1
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 @pytest.mark.parametrize("length", range(0, 1200, 97))

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import get_args
 
 import jsonschema
 import pytest
@@ -14,9 +15,11 @@ from pulse_edge.answer import Answer
 from pulse_edge.decode.result import FinishReason
 from pulse_edge.decode.scoring import OptionScore
 from pulse_edge.errors import DeadlineError, EngineError, ParameterError
+from pulse_edge.panels.measurements import QUANTITIES, Source
 from pulse_edge.panels.panel import Panel, PanelQuestion
-from pulse_edge.panels.result import Result
+from pulse_edge.panels.result import RESULT_SCHEMA, Result
 from pulse_edge.panels.run import run_panel
+from pulse_edge.panels.statements import STATUSES
 
 from support.answers import answer
 from support.paths import DOCS
@@ -239,3 +242,16 @@ def test_other_errors_pass_through() -> None:
 
     with pytest.raises(EngineError, match="no memory"):
         run_panel(PANEL, fail)
+
+
+def test_the_schema_lists_what_the_code_has() -> None:
+    measurement = SCHEMA["properties"]["measurements"]["items"]["properties"]
+    assert measurement["name"]["enum"] == list(QUANTITIES)
+    assert set(measurement["unit"]["enum"]) == {each.unit for each in QUANTITIES.values()}
+    assert measurement["source"]["enum"] == list(get_args(Source))
+    statement = SCHEMA["properties"]["statements"]["items"]["properties"]
+    assert statement["status"]["enum"] == list(STATUSES)
+    assert set(SCHEMA["$defs"]["question"]["properties"]["finish_reason"]["enum"]) == set(
+        get_args(FinishReason)
+    )
+    assert SCHEMA["properties"]["schema"]["const"] == RESULT_SCHEMA

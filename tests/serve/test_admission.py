@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from pulse_edge.errors import QueueFullError
-from pulse_edge.serve import admission as module
 from pulse_edge.serve.admission import Admission, Ticket, start_thread
 from pulse_edge.serve.refusals import Refusal
 
@@ -30,7 +29,7 @@ def test_places() -> None:
 
 def test_when_to_come_back_is_what_requests_took(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("pulse_edge.serve.admission.time.monotonic", lambda: now[0])
     admission = Admission(1)
     for seconds in (1, 50, 7):
         ticket = admission.admit()

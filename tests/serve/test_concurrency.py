@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
+import re
 import socket
 import threading
 import time
@@ -18,7 +20,7 @@ import pytest
 import pulse_edge
 from pulse_edge.serve.stages import Stages
 
-from support.paced import paced
+from support.paced import Pace, paced
 from support.requests import LONG, Q1, Q2
 from support.served import SECONDS, Served, body, chunks, eventually, served, text_of
 
@@ -81,43 +83,58 @@ def test_200_clients_beyond_the_queue_are_told_to_wait(nano: pulse_edge.Model) -
         assert server.chat(Q1, max_tokens=2).status_code == 200
 
 
+def run_in_turn(server: Served, pace: Pace, fields: list[dict[str, Any]]) -> list[int]:
+    """Send requests one after the other while none can run.
+
+    Args:
+        server: that gets them.
+        pace: of its model.
+        fields: of each request. Later ones have longer questions, by which they are told apart.
+
+    Returns:
+        Their numbers in the order in which the engine has run them.
+    """
+
+    def ask(number: int) -> None:
+        record = body(f"{chr(97 + number)}{' and' * 3 * number}?", max_tokens=3, **fields[number])
+        with httpx.Client(base_url=server.url, timeout=SECONDS, trust_env=False) as client:
+            client.post(ROUTE, json=record)
+
+    pace.hold()
+    with ThreadPoolExecutor(len(fields)) as pool:
+        for number in range(len(fields)):
+            pool.submit(ask, number)
+            queued = number + 1
+            assert eventually(lambda n=queued: len(server.model.worker.unfinished) == n)
+        pace.go()
+    lengths = sorted(pace.prefills)
+    assert len(set(lengths)) == len(fields)
+    return [lengths.index(length) for length in pace.prefills]
+
+
 def test_requests_run_in_the_order_in_which_they_came(nano: pulse_edge.Model) -> None:
     with served(nano, queue=32) as server, paced(nano) as pace:
-        pace.hold()
-        order: list[int] = []
-
-        def ask(number: int) -> None:
-            with httpx.Client(base_url=server.url, timeout=SECONDS, trust_env=False) as client:
-                client.post(ROUTE, json=body(f"{Q1} {number}", max_tokens=3))
-            order.append(number)
-
-        with ThreadPoolExecutor(12) as pool:
-            for number in range(12):
-                pool.submit(ask, number)
-                assert eventually(lambda n=number: server.service.admission.under_way == n + 1)
-                assert eventually(lambda n=number: len(nano.worker.unfinished) == n + 1)
-            pace.go()
-        assert order == sorted(order)
+        assert run_in_turn(server, pace, [{}] * 12) == list(range(12))
 
 
 def test_an_interactive_request_goes_first(nano: pulse_edge.Model) -> None:
+    priorities = ["interactive", "background", "background", "interactive"]
     with served(nano, queue=32) as server, paced(nano) as pace:
-        pace.hold()
-        order: list[str] = []
+        assert run_in_turn(server, pace, [{"priority": p} for p in priorities]) == [0, 3, 1, 2]
 
-        def ask(priority: str) -> None:
-            with httpx.Client(base_url=server.url, timeout=SECONDS, trust_env=False) as client:
-                client.post(ROUTE, json=body(Q1, max_tokens=3, priority=priority))
-            order.append(priority)
 
-        with ThreadPoolExecutor(4) as pool:
-            for number, priority in enumerate(
-                ["interactive", "background", "background", "interactive"]
-            ):
-                pool.submit(ask, priority)
-                assert eventually(lambda n=number: len(nano.worker.unfinished) == n + 1)
-            pace.go()
-        assert order == ["interactive", "interactive", "background", "background"]
+def test_the_next_answer_is_the_same_after_many_clients_have_left(nano: pulse_edge.Model) -> None:
+    rng = random.Random(5)
+    expected = nano.ask(None, Q2, max_new_tokens=8).text
+    with served(nano) as server:
+        for number in range(40):
+            record = body(f"{Q1} {number}", max_tokens=40, stream=number % 2 == 0)
+            leaving = begin_raw(server, record)
+            time.sleep(rng.random() * 0.02)
+            leaving.close()
+        assert server.settled()
+        answer = server.chat(Q2, max_tokens=8).json()
+        assert answer["choices"][0]["message"]["content"] == expected
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -220,5 +237,5 @@ def test_comments_tell_how_far_the_prefill_is(bundle: Path) -> None:
         threading.Timer(0.3, pace.go).start()
         lines = server.events(Q1, max_tokens=4)
     comments = [line for line in lines if line.startswith(":")]
-    total = model.ask(None, Q1, max_new_tokens=1).usage.prompt_tokens
-    assert f": waiting prefill {total}/{total}" in comments
+    assert comments
+    assert all(re.fullmatch(r": waiting prefill (\d+)/\1", line) for line in comments)

@@ -8,7 +8,6 @@ import pytest
 
 from pulse_edge.errors import EngineError, QueueFullError
 from pulse_edge.look import Look
-from pulse_edge.serve import pages as module
 from pulse_edge.serve.pages import KeptPage, KeptPages
 from pulse_edge.serve.refusals import Refusal
 
@@ -42,7 +41,7 @@ def kept(name: str, done: bool = True) -> tuple[KeptPage, FakeLook]:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [100.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("pulse_edge.serve.pages.time.monotonic", lambda: now[0])
     return now
 
 

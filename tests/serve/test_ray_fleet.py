@@ -134,6 +134,17 @@ def test_a_cluster_is_joined_as_it_is(ray: StandInRay) -> None:
     assert "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER" not in os.environ
 
 
+@pytest.mark.parametrize("address", [None, "192.0.2.1:6379"])
+def test_ray_that_does_not_start_is_one_line(ray: StandInRay, address: str | None) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise ConnectionError("timed out\nwith more lines")
+
+    sys.modules["ray"].init = fail  # type: ignore[attr-defined]  # it stands in
+    with pytest.raises(EngineError, match=r"\(timed out\); try again") as caught:
+        start(Fleet(), address)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
 def test_other_addresses_need_a_key(host: str, ray: StandInRay) -> None:
     with pytest.raises(ParameterError, match="api_key_file"):

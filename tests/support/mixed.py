@@ -146,8 +146,7 @@ class Mixed:
             try:
                 outcome = kind(rng, rng.randrange(PAGES))
             except QueueFullError as error:
-                assert error.retry_after_s > 0
-                outcome = "full"
+                outcome = "full" if error.retry_after_s > 0 else "full for ever"
             except DeadlineError:
                 outcome = "refused or late"
             self.done[f"{kind.__name__}: {outcome}"] += 1
@@ -176,7 +175,8 @@ class Mixed:
         timer = threading.Timer(_log_uniform(rng), stream.close)
         timer.start()
         try:
-            return stream.answer.finish_reason
+            answer: pulse_edge.Answer = stream.answer
+            return answer.finish_reason
         except (QueueFullError, DeadlineError):
             raise
         except PulseEdgeError:  # closed before its turn
@@ -240,7 +240,7 @@ class Mixed:
         result = self.model.panel(
             self._pages[1], PANEL, deadline_s=seconds, priority=rng.choice(PRIORITIES)
         )
-        if result.timing.skipped or result.timing.met is False:
+        if result.timing.skipped or any(e.finish_reason == "deadline" for e in result.questions):
             return "cut off"
         assert [each.text for each in result.questions] == self._panel
         return "whole"

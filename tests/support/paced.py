@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import pulse_edge
-from pulse_edge.arrays import Numbers
+from pulse_edge.arrays import Floats, Numbers
 
 SECONDS = 30.0  # after which a held step goes on, so that a failed test ends
 
@@ -18,14 +18,18 @@ class Pace:
 
     Attributes:
         steps: that were begun.
+        prefills: rows of each prefill, in the order in which they ran.
     """
 
     def __init__(self, model: pulse_edge.Model) -> None:
         self.steps = 0
+        self.prefills: list[int] = []
         self._may = threading.Event()
         self._engine = cast(Any, model.engine)
         self._choose = self._engine.choose
+        self._prefill = self._engine.prefill
         self._engine.choose = self._held
+        self._engine.prefill = self._recorded
         self._may.set()
 
     def hold(self) -> None:
@@ -39,6 +43,7 @@ class Pace:
     def end(self) -> None:
         """Give the engine its own steps back."""
         self._engine.choose = self._choose
+        self._engine.prefill = self._prefill
         self.go()
 
     def _held(self, *arguments: Any, **options: Any) -> Numbers:
@@ -46,6 +51,11 @@ class Pace:
         self._may.wait(SECONDS)
         numbers: Numbers = self._choose(*arguments, **options)
         return numbers
+
+    def _recorded(self, rows: Any, *arguments: Any, **options: Any) -> Floats:
+        self.prefills.append(len(rows))
+        logits: Floats = self._prefill(rows, *arguments, **options)
+        return logits
 
 
 @contextmanager

@@ -73,8 +73,10 @@ def served(model: pulse_edge.Model, **settings: Any) -> Iterator[Served]:
 
     Args:
         model: a loaded one.
-        settings: of `ServeConfig`. `stages` is handed to the app.
+        settings: of `ServeConfig`. `stages` is handed to the app; `tested` is whether to wait for
+            the self-test.
     """
+    tested = settings.pop("tested", True)
     stages: Stages | None = settings.pop("stages", None)
     config = ServeConfig(**{"port": 0, "drain_seconds": 0.2} | settings)
     listener = open_listener(config)
@@ -84,9 +86,11 @@ def served(model: pulse_edge.Model, **settings: Any) -> Iterator[Served]:
     thread.start()
     assert eventually(lambda: server.started)
     app: Any = server.config.app
+    service: Service = app.state.service
+    assert not tested or eventually(lambda: service.readiness.outcome is not None)
     try:
         with httpx.Client(base_url=url, timeout=SECONDS, trust_env=False) as client:
-            yield Served(url, model, app.state.service, server, client)
+            yield Served(url, model, service, server, client)
     finally:
         server.should_exit = True
         thread.join(SECONDS)

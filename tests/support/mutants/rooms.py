@@ -40,7 +40,7 @@ _MODEL = "tests/test_model*.py"
 ROOMS = {
     "core": MutatedRoom(
         tuple(f"pulse_edge/{name}.py" for name in CORE),
-        tuple(f"tests/test_{name}*.py" for name in CORE),
+        tuple(f"tests/test_{name}*.py" for name in (*CORE, "core")),
     ),
     "decode": MutatedRoom(("pulse_edge/decode/*.py",), ("tests/decode", _MODEL)),
     "text": MutatedRoom(("pulse_edge/text/*.py",), ("tests/text", "tests/goldens")),
