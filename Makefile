@@ -9,11 +9,11 @@ demo: $(VENV)/.demo
 	@$(BIN)/python -m pulse_nano.demo
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not parity" -n 2
+	$(BIN)/python -m pytest -m "not parity and not browser" -n 2
 
 # The same tests, with the branch coverage of each room held at a floor.
 coverage: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not parity" -n 2 --cov --cov-report=
+	$(BIN)/python -m pytest -m "not parity and not browser" -n 2 --cov --cov-report=
 	PYTHONPATH=tests $(BIN)/python -m support.coverage_floors
 
 lint: $(VENV)/.lint

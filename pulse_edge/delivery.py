@@ -56,6 +56,7 @@ class Delivery:
         self._ended = False
         self._error: BaseException | None = None
         self._work: Callable[[Delivery], Answer | None] | None = None
+        self._deadline: Deadline | None = None
         self._alarm: Alarm | None = None
         self._at_deadline: Callable[[], Answer | None] | None = None
         self._unfinished: set[Delivery] = set()  # of the worker
@@ -153,6 +154,7 @@ class Delivery:
                 thread.
         """
         self._at_deadline = answer
+        self._deadline = deadline
         self._alarm = deadline.watch(self.expire)
 
     def expire(self) -> None:
@@ -343,6 +345,12 @@ class Delivery:
         """Hand a piece of text over. Never waits: an answer is bounded by `max_new_tokens`."""
         self._texts.append(piece)
         self._pieces.put((len(self._texts), piece))
+        self._expire_if_late()
+
+    def _expire_if_late(self) -> None:
+        """Do not leave it to the alarm, whose thread may wait for this one for some 10 ms."""
+        if self._deadline is not None and self._deadline.passed:
+            self.expire()
 
     @property
     def text(self) -> str:
@@ -354,6 +362,7 @@ class Delivery:
 
         def tell(stage: str, done: int, total: int) -> None:
             self._moved_at = time.monotonic()
+            self._expire_if_late()
             self.cancellation.check()
             if told:
                 told(stage, done, total)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
+from queue import Empty, SimpleQueue
 
 from pulse_edge.answer import Answer, Request, Stopwatch
 from pulse_edge.deadline import Deadline
@@ -63,13 +66,7 @@ class Dispatcher:
         request = Request(ids, "", page, GenerationParams(max_new_tokens=1), terms, generates=False)
         delivery = Delivery(self._worker.thread)
         run = Job(request, Stopwatch(delivery.out.clock))
-        queued: list[Delivery] = []
-
-        def queue(own: Delivery) -> None:
-            self._begin(run, own, self._runner.look)
-            queued.append(own)
-
-        delivery.begin(queue)
+        queued = self._queue_look(run, delivery)
         # What fails in the worker's thread, perhaps already now, is for `Look.wait`.
         error = None if queued else delivery.take_error()
         prepared = page.prepared
@@ -82,6 +79,31 @@ class Dispatcher:
                 del error  # its traceback holds this frame, which would hold it in turn
         assert prepared is not None
         return Look(page, prepared.sha256, delivery, run.predicted_s)
+
+    def _queue_look(self, run: Job, delivery: Delivery) -> bool:
+        """Whether the page was prepared and its prefill queued; else the request has ended."""
+        deadline = run.request.terms.deadline
+        results: SimpleQueue[bool] = SimpleQueue()
+
+        def queue(own: Delivery) -> None:
+            queued = False
+            try:
+                self._begin(run, own, self._runner.look)
+                queued = True
+            finally:
+                results.put(queued)
+
+        try:
+            delivery.begin(queue, aside=deadline is not None)
+            seconds = min(deadline.remaining, threading.TIMEOUT_MAX) if deadline else None
+            with suppress(Empty):
+                if results.get(timeout=seconds):
+                    return True
+            delivery.wait()  # for its error, or for what ends it at its deadline
+        except BaseException:
+            delivery.cancel()
+            raise
+        return False
 
     def score(
         self, page: PendingPage | None, question: str, terms: Terms, options: tuple[str, ...]

@@ -95,6 +95,28 @@ def test_a_deadline_that_passes_while_tokens_come(bundle: Path, model: pulse_edg
     assert usable(model, bundle)
 
 
+def test_a_deadline_needs_no_alarm_while_tokens_come(
+    bundle: Path, model: pulse_edge.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The alarm's thread may be late, because it waits for the thread that decodes."""
+    monkeypatch.setattr(Deadline, "watch", lambda self, act: Alarm(60, act))
+    whole = model.ask(page(), Q1, max_new_tokens=LONG)
+    put = Delivery.put
+
+    def slow(own: Delivery, piece: str) -> None:
+        time.sleep(0.02)
+        put(own, piece)
+
+    monkeypatch.setattr(Delivery, "put", slow)
+    answer = model.ask(page(), Q1, max_new_tokens=LONG, deadline_s=0.5, best_effort=True)
+    assert answer.finish_reason == "deadline"
+    assert answer.deadline is not None
+    assert answer.deadline.skipped == ("decode",)
+    assert answer.token_ids == whole.token_ids[: len(answer.token_ids)]
+    monkeypatch.undo()
+    assert usable(model, bundle)
+
+
 def test_a_deadline_that_passes_in_the_queue(bundle: Path, model: pulse_edge.Model) -> None:
     """The answer comes at the deadline, though the engine is still busy."""
     free = block(model)

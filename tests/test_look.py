@@ -14,6 +14,7 @@ import pulse_edge
 from pulse_edge import runner
 from pulse_edge.delivery import Delivery
 from pulse_edge.errors import DeadlineError, EngineError, ImageError, QueueFullError
+from pulse_edge.page.source import decode_page
 
 from support.requests import Q1, Q2, encoded, fresh, page, settled, usable
 
@@ -126,6 +127,28 @@ def test_a_look_has_a_deadline(bundle: Path, model: pulse_edge.Model) -> None:
     assert settled(model.worker)
     with pytest.raises(DeadlineError):
         model.look(page(1), deadline_s=1e-6)
+    assert usable(model, bundle)
+
+
+def test_a_look_does_not_outlast_its_deadline_while_its_page_is_decoded(
+    bundle: Path, model: pulse_edge.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+
+    def slow(*arguments: Any) -> Any:
+        go_on.wait(30)
+        return decode_page(*arguments)
+
+    monkeypatch.setattr("pulse_edge.page.preparation.decode_page", slow)
+    start = time.monotonic()
+    with pytest.raises(DeadlineError, match=r"deadline of 0.1 s passed before the page"):
+        model.look(page(), deadline_s=0.1)
+    assert 0.1 <= time.monotonic() - start < 20
+    go_on.set()
+    assert settled(model.worker)
+    assert model.look(page(), deadline_s=1e300).wait()
+    with pytest.raises(ImageError):
+        model.look(b"no image", deadline_s=60)
     assert usable(model, bundle)
 
 

@@ -21,6 +21,7 @@ import click
 
 import pulse_edge
 from benchmarks.deadlines import KIND, SCHEMA
+from benchmarks.deadlines.bystander import bystander
 from benchmarks.deadlines.cases import UNHURRIED, NumberedPages, random_cases
 from benchmarks.deadlines.hurry import HurriedRun
 from benchmarks.deadlines.punctuality import bars, rows_of_hurry, summarise_hurry
@@ -59,11 +60,18 @@ def text_of(record: dict[str, Any]) -> str:
 @click.argument("bundle", required=False)
 @click.option("--count", default=1000, type=click.IntRange(min=1), help="Hurried requests.")
 @click.option("--clients", default=2, type=click.IntRange(min=1), help="That ask at once.")
+@click.option("--alone", default=5, type=click.IntRange(min=1), help="Of each kind, before.")
 @click.option("--threads", default=1, type=click.IntRange(min=1), help="Of the engine.")
 @click.option("--seed", default=0)
 @click.option("--json", "as_json", is_flag=True, help="Print the record instead of a table.")
 def main(
-    bundle: str | None, count: int, clients: int, threads: int, seed: int, as_json: bool
+    bundle: str | None,
+    count: int,
+    clients: int,
+    alone: int,
+    threads: int,
+    seed: int,
+    as_json: bool,
 ) -> None:
     """Ask BUNDLE, by default the one inside the package, with random deadlines."""
     os.environ[state.VARIABLE] = state.OFF
@@ -72,12 +80,13 @@ def main(
     try:
         model = pulse_edge.load(bundle, threads=threads)
         run = HurriedRun(model, NumberedPages())
-        run.measure_alone()
-        with click.progressbar(length=round((1 + UNHURRIED) * count), file=sys.stderr) as bar:
+        run.measure_alone(alone)
+        length = round((1 + UNHURRIED) * count)
+        with bystander() as lateness, click.progressbar(length=length, file=sys.stderr) as bar:
             outcomes = run.ask_all(cases, clients, bar.update)
     except PulseEdgeError as error:
         raise click.ClickException(str(error)) from None
-    figures = summarise_hurry(outcomes, run.probe.longest)
+    figures = summarise_hurry(outcomes, run.probe.longest, lateness)
     record = {
         "kind": KIND,
         "schema": SCHEMA,

@@ -25,7 +25,6 @@ from pulse_edge.errors import DeadlineError
 from pulse_edge.look import Look
 
 REFUSED = "refused"  # as an outcome; the others are finish reasons
-ALONE = 5  # requests of each kind that are measured alone
 Kind = tuple[Sight, str]  # how the page comes, and the question
 
 
@@ -70,15 +69,19 @@ class HurriedRun:
         for look in self._looks:
             look.wait()
 
-    def measure_alone(self) -> None:
-        """Measure what each kind of request takes, one after the other."""
+    def measure_alone(self, repetitions: int) -> None:
+        """Measure what each kind of request takes, one after the other.
+
+        Args:
+            repetitions: of each kind, after as many that are not measured.
+        """
         for question in HURRIED_QUESTIONS:
             for sight in SIGHTS:
                 taken = [
                     self.ask(HurriedCase(sight, question, -1 - number, math.inf)).seconds
-                    for number in range(2 * ALONE)
+                    for number in range(2 * repetitions)
                 ]
-                self.alone[sight, question] = statistics.median(taken[ALONE:])
+                self.alone[sight, question] = statistics.median(taken[repetitions:])
         self.probe.longest.clear()  # what a first run allocates is no step
 
     def ask(self, case: HurriedCase) -> HurriedOutcome:

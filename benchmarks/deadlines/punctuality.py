@@ -31,12 +31,15 @@ def spread(values: Iterable[float]) -> dict[str, float | int]:
     }
 
 
-def summarise_hurry(outcomes: list[HurriedOutcome], longest: Mapping[str, float]) -> dict[str, Any]:
+def summarise_hurry(
+    outcomes: list[HurriedOutcome], longest: Mapping[str, float], lateness: Iterable[float]
+) -> dict[str, Any]:
     """Figures of a run.
 
     Args:
         outcomes: of its requests.
         longest: seconds of the longest call of each kind.
+        lateness: seconds by which a sleeper in another process woke too late meanwhile.
     """
     refused = [each for each in outcomes if each.ended == REFUSED]
     answered = [each for each in outcomes if each.ended != REFUSED]
@@ -56,10 +59,12 @@ def summarise_hurry(outcomes: list[HurriedOutcome], longest: Mapping[str, float]
             for stage in sorted(stages)
         },
         "longest": dict(longest),
+        "bystander": spread(lateness),
         "decision": spread(e.decision_s for e in refused if e.decision_s is not None),
         "refusal": spread(each.seconds for each in refused),
         "prediction_error": spread(map(_error, whole)),
         "prediction_error_interactive": spread(map(_error, first)),
+        "predicted_share": spread(_predicted_share(each) for each in whole),
         "unhurried_error": spread(_error(e) for e in first if math.isinf(e.case.share)),
     }
 
@@ -84,11 +89,13 @@ def rows_of_hurry(figures: Mapping[str, Any]) -> list[list[str]]:
     rows.append(_row("overshoot, ms", figures["overshoot"], 1e3))
     for stage, values in figures["overshoot_by_stage"].items():
         rows.append(_row(f"  in {stage}", values, 1e3))
+    rows.append(_row("  a sleeper in another process, ms", figures["bystander"], 1e3))
     rows.append(_row("decision to refuse, ms", figures["decision"], 1e3))
     rows.append(_row("submission to refusal, ms", figures["refusal"], 1e3))
     rows.append(_row("prediction error, %", figures["prediction_error"], 100))
     rows.append(_row("  interactive", figures["prediction_error_interactive"], 100))
     rows.append(_row("  interactive, no hurry", figures["unhurried_error"], 100))
+    rows.append(_row("predicted of taken, %", figures["predicted_share"], 100))
     return rows
 
 
@@ -103,6 +110,10 @@ def _overshoot(late: Iterable[HurriedOutcome]) -> Iterable[float]:
     return (each.seconds - each.deadline_s for each in late)
 
 
-def _error(outcome: HurriedOutcome) -> float:
+def _predicted_share(outcome: HurriedOutcome) -> float:
     assert outcome.predicted_s is not None
-    return abs(outcome.predicted_s - outcome.seconds) / outcome.seconds
+    return outcome.predicted_s / outcome.seconds
+
+
+def _error(outcome: HurriedOutcome) -> float:
+    return abs(_predicted_share(outcome) - 1)

@@ -43,6 +43,7 @@ FLOORS = {
     "pulse_edge/measure": 80,
     "pulse_edge/page": 93,
     "pulse_edge/panels": 95,
+    "pulse_edge/serve": 75,
     "pulse_edge/simulation": 92,
     "pulse_edge/text": 95,
 }

@@ -156,6 +156,20 @@ def test_it_fits_every_width(screen: Screen, width: int, height: int) -> None:
         assert small == []  # WCAG 2.5.8
 
 
+@pytest.mark.parametrize(("width", "height"), [(320, 640), (390, 844), (844, 390)])
+def test_an_answer_is_in_view_on_a_phone(screen: Screen, width: int, height: int) -> None:
+    screen.resize(width, height)
+    screen.choose(SAMPLE)
+    for question in ("What is the rhythm?", "What is the heart rate?"):
+        screen.ask(question)
+        seen = screen.js(
+            "(({ left, right, top, bottom }) => top >= 0 && document.querySelector("
+            "'article:last-of-type .answer') === document.elementFromPoint(left + 5, bottom - 5))"
+            "(document.querySelector('article:last-of-type .answer').getBoundingClientRect())"
+        )
+        assert seen
+
+
 def notice_is_visible(screen: Screen) -> bool:
     visible: bool = screen.js(
         "(({ left, right, top, bottom }) => top >= 0 && bottom <= innerHeight &&"

@@ -83,10 +83,20 @@ def test_the_limits_hold(asked: Screen) -> None:
         pace.go()
         asked.until_idle()
     assert "Cut off: the time was up." in asked.last
-    asked.node("deadline").clear()
-    asked.node("deadline").send_keys("0.0001")
-    asked.ask(RATE)
-    assert "deadline" in asked.last
+    assert "Not reached: the answer." in asked.last
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("deadline", "0"), ("deadline", "-1"), ("longest", "0"), ("longest", "2.5")]
+)
+@pytest.mark.parametrize("way", ["ask", "panel"])
+def test_a_limit_out_of_range_is_not_sent(asked: Screen, name: str, value: str, way: str) -> None:
+    asked.js("document.getElementById(arguments[0]).value = arguments[1] || 1", name, value)
+    asked.node("question").send_keys(RATE)
+    asked.node(way).click()
+    assert asked.js("document.activeElement.id") == name
+    assert asked.shown(name)
+    assert not asked.driver.find_elements("tag name", "article")
 
 
 def test_an_answer_shows_while_it_comes(asked: Screen) -> None:
@@ -237,6 +247,17 @@ def test_a_full_queue_says_when_to_come_back(driver: Driver, nano: pulse_edge.Mo
             other.join()
         assert "under way already" in screen.last
         assert "Try again in " in screen.last
+
+
+def test_a_server_that_is_not_ready(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(screen.server.service.readiness, "outcome", None)
+    screen.load()
+    screen.until("at('model') === 'Model: pulse-nano, being tested'")
+    monkeypatch.undo()
+    screen.until("at('model') === 'Model: pulse-nano'")
+    monkeypatch.setattr(screen.server.service.readiness, "outcome", {"passed": False})
+    screen.load()
+    screen.until("at('model').endsWith(', and its self-test failed')")
 
 
 def test_a_server_that_is_gone(driver: Driver, nano: pulse_edge.Model) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ import pytest
 
 from support.browser import requests_of
 from support.dicom_files import dataset, ecg, group, save
+from support.paced import paced
 from support.requests import encoded, page
 from support.screen import Screen
+from support.served import eventually
 
 pytestmark = pytest.mark.browser
 SHOWN = "document.getElementById('picture')"
@@ -48,6 +52,39 @@ def test_an_image_comes(screen: Screen, tmp_path: Path, way: str, form: str) -> 
         == screen.server.model.ask(data, "What is the rhythm?").text
     )
     assert "Planted" not in screen.js("document.body.outerHTML")
+
+
+def test_the_reading_of_a_page_is_told(screen: Screen) -> None:
+    model = screen.server.model
+    with paced(model) as pace, ThreadPoolExecutor(1) as pool:
+        pace.hold()
+        pool.submit(model.ask, None, "x", max_new_tokens=2)
+        assert eventually(lambda: pace.steps == 1)
+        screen.drop(encoded(page(11, (90, 60)), "PNG"))
+        screen.until("at('page-state').startsWith('The model is reading the page')")
+        screen.until("at('page-facts') !== ''")
+        assert screen.shown("page-progress")
+        pace.go()
+        screen.until_read()
+    assert re.fullmatch(
+        r"The model has read the page, in [\d.]+ m?s\.", screen.js("at('page-state')")
+    )
+    assert not screen.shown("page-progress")
+
+
+def test_a_page_that_others_displace_can_be_asked_about(screen: Screen) -> None:
+    model = screen.server.model
+    data = encoded(page(12, (90, 60)), "PNG")
+    with paced(model) as pace, ThreadPoolExecutor(1) as pool:
+        pace.hold()
+        pool.submit(model.ask, None, "x", max_new_tokens=2)
+        assert eventually(lambda: pace.steps == 1)
+        screen.drop(data)
+        screen.until("at('page-state').startsWith('The model is reading the page')")
+        screen.server.service.pages.clear()
+        screen.until("at('page-state').startsWith('The model will read')")
+        pace.go()
+    assert screen.ask("What is the rhythm?") == model.ask(data, "What is the rhythm?").text
 
 
 def test_text_that_is_pasted_goes_into_the_question(screen: Screen) -> None:
@@ -150,7 +187,7 @@ def test_another_page_begins_anew(screen: Screen, png_file: Path) -> None:
 
 
 def test_the_picture_in_full_size(screen: Screen) -> None:
-    screen.drop(encoded(page(2, (2000, 1500)), "PNG"))
+    screen.drop(encoded(np.full((1500, 2000, 3), 200, np.uint8), "PNG"))
     screen.until_read()
     assert screen.node("picture").size["width"] < 700
     screen.node("full").click()

@@ -34,7 +34,8 @@ class MutatedRoom:
 
 CORE = (
     *("model", "answer", "worker", "chat", "params", "provenance"),
-    *("stream", "delivery", "cancellation"),
+    *("stream", "delivery", "cancellation", "deadline", "dispatcher", "runner"),
+    *("rates", "look", "health"),
 )
 _MODEL = "tests/test_model*.py"
 ROOMS = {
