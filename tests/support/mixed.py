@@ -47,6 +47,7 @@ PANEL = Panel(
     ),
 )
 SHORTEST, LONGEST = 0.0005, 0.2  # seconds, of deadlines
+GROWTH = 5e6  # bytes after the warm-up that are too much
 HUNG = 120.0  # seconds after which a thread is taken for hung
 PIECE = 16  # rows, so that prefills of tiny models give way often
 
@@ -339,16 +340,17 @@ def main() -> int:
         order = QueueOrder()
         with order.watching():
             samples = soak(mixed, options.minutes, options.threads, options.operations)
+    grown = growth(samples, 6 * options.minutes)  # a tenth of the time is warm-up
     record = {
         "seconds": samples[-1][0],
         "operations": mixed.done.total(),
-        "growth_bytes": growth(samples, 6 * options.minutes),  # a tenth
+        "growth_bytes": grown,
         "turns": order.turns,
         "out_of_order": order.wrong[:10],
         "done": dict(sorted(mixed.done.items())),
     }
     print(json.dumps(record, indent=1))
-    return int(bool(order.wrong))
+    return int(bool(order.wrong) or grown >= GROWTH)
 
 
 def tiny_bundle(folder: Path) -> Path:
