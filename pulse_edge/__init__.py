@@ -15,11 +15,13 @@ from pulse_edge.errors import (
     BundleError,
     CheckpointError,
     ContextError,
+    DeadlineError,
     EngineError,
     ExportError,
     ImageError,
     ParameterError,
     PulseEdgeError,
+    QueueFullError,
     QueueTimeoutError,
     RecordingError,
     RegressionError,
@@ -30,12 +32,17 @@ if TYPE_CHECKING:
     from pulse_edge.answer import Answer, Timings, Usage
     from pulse_edge.bundle.bundle import open_bundle
     from pulse_edge.chat import Chat
+    from pulse_edge.deadline import DeadlineReport
+    from pulse_edge.decode.scoring import OptionScore
     from pulse_edge.ecg.drawing import draw_page
     from pulse_edge.ecg.layout import PageStyle
     from pulse_edge.ecg.readers.registry import read_recording
     from pulse_edge.ecg.recording import Recording
     from pulse_edge.engines.options import EngineOptions
+    from pulse_edge.health import Health
+    from pulse_edge.look import Look
     from pulse_edge.model import Model, load
+    from pulse_edge.panels.result import Result
     from pulse_edge.params import GenerationParams
     from pulse_edge.stream import Stream
 
@@ -48,19 +55,26 @@ __all__ = [
     "Chat",
     "CheckpointError",
     "ContextError",
+    "DeadlineError",
+    "DeadlineReport",
     "EngineError",
     "EngineOptions",
     "ExportError",
     "GenerationParams",
+    "Health",
     "ImageError",
+    "Look",
     "Model",
+    "OptionScore",
     "PageStyle",
     "ParameterError",
     "PulseEdgeError",
+    "QueueFullError",
     "QueueTimeoutError",
     "Recording",
     "RecordingError",
     "RegressionError",
+    "Result",
     "Stream",
     "Timings",
     "TrustError",
@@ -75,11 +89,16 @@ __all__ = [
 _HOMES = {
     "Answer": "answer",
     "Chat": "chat",
+    "DeadlineReport": "deadline",
     "EngineOptions": "engines.options",
     "GenerationParams": "params",
+    "Health": "health",
+    "Look": "look",
     "Model": "model",
+    "OptionScore": "decode.scoring",
     "PageStyle": "ecg.layout",
     "Recording": "ecg.recording",
+    "Result": "panels.result",
     "Stream": "stream",
     "Timings": "answer",
     "Usage": "answer",

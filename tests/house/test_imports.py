@@ -55,6 +55,7 @@ def test_importing_everything_loads_nothing_heavy() -> None:
         ".".join(("pulse_edge", *p.relative_to(PACKAGE).with_suffix("").parts)) for p in MODULES
     ]
     names = [n.removesuffix(".__init__") for n in names]
+    names.remove("pulse_edge.serve.ray_router")  # a subclass of Ray's, for Ray's processes
     loaded = json.loads(
         run(f"import sys, json\nimport {', '.join(names)}\nprint(json.dumps(list(sys.modules)))")
     )
