@@ -53,6 +53,8 @@ class ExportOptions:
             a checkpoint whose own chat template is of another format.
         calibration: how the scales of 8-bit activations are found, for precisions that have them;
             None is the default recipe.
+        self_test: run the bundle once it is written, and record a token that it says
+            (`pulse_export.self_test`). It takes ONNX Runtime and the memory of a load.
         force: replace a bundle that is already there.
 
     Raises:
@@ -100,6 +102,10 @@ class ExportOptions:
     )
     calibration: Recipe | None = field(
         default=None, metadata=_about("How 8-bit activations are calibrated.")
+    )
+    self_test: bool = field(
+        default=False,
+        metadata=_about("Run the bundle and record its first token, which devices then compare."),
     )
     force: bool = field(default=False, metadata=_about("Replace OUT if it is a bundle."))
 
@@ -170,6 +176,7 @@ class OptionValues(TypedDict, total=False):
     tower: str | None
     template: str | None
     calibration: Recipe | None
+    self_test: bool
     force: bool
 
 

@@ -26,6 +26,7 @@ FIELDS = (
     "head",
     "tower",
     "template",
+    "self_test",
     "force",
 )
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from support.fixture_types import Bundles
+from support.fixture_types import Bundles, Checkpoints
 
 pytest.importorskip("onnx", "1.19", reason="opset 24 is written by onnx 1.19 and newer")
 
@@ -20,6 +20,7 @@ from pulse_edge.engines.registry import open_engine
 from pulse_edge.errors import EngineError
 from pulse_edge.text.template import PromptBuilder, prompt_rows
 from pulse_export import self_test
+from pulse_export.pipeline import export
 from pulse_export.self_test import CLEAR, clear_choice, expected_token
 
 
@@ -50,9 +51,15 @@ def test_the_token_is_what_the_bundle_says_first(bundles: Bundles, precision: st
     assert expected.token == first_token(bundle, expected.question)
 
 
-def test_an_export_records_it_and_the_seal_covers_it(bundle: Path) -> None:
-    """As the exporter found it, or nothing if no question had a clear answer."""
-    opened = open_bundle(bundle)
+@pytest.mark.usefixtures("every_choice")
+def test_an_export_records_it_if_asked_to_and_the_seal_covers_it(
+    checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    export(checkpoints(), tmp_path / "plain")
+    assert open_bundle(tmp_path / "plain").manifest.self_test is None
+    export(checkpoints(), tmp_path / "tested", self_test=True)
+    opened = open_bundle(tmp_path / "tested")
+    assert opened.manifest.self_test is not None
     assert opened.manifest.self_test == expected_token(opened)
     assert opened.manifest.sealed() == opened.manifest
     other = replace(opened.manifest, self_test=ExpectedToken("Why?", 7)).sealed()

@@ -43,6 +43,7 @@ BENCH = ("--quick", "-r", "1", "--warmup", "0", "-n", "2", "--prompt-lengths", "
 ROWS: dict[str, tuple[Arguments, int, str]] = {
     "ask": (("ask", "{recording}", "--model", "{bundle}", *SHORT), 0, ""),
     "chat": (("chat", "{page}", "--model", "{bundle}", *SHORT), 0, NOTICE),
+    "panel": (("panel", "{page}", "--json"), 0, ""),
     "draw": (("draw", "{recording}", "{out}/page.png"), 0, ""),
     "info": (("info", "{bundle}"), 0, ""),
     "export": (("export", "{checkpoint}", "{out}/bundle"), 0, ""),
@@ -130,11 +131,22 @@ def spoken(names: tuple[str, ...]) -> list[str]:
     return [ROWS[name][2] for name in names if ROWS[name][2]]
 
 
+def check_nothing_is_told(place: Place, files: list[Path]) -> None:
+    """No text, name or path that a command was given is in what it remembers."""
+    for path in files:
+        remembered = path.read_text("ascii")
+        for told in ("bundle", "page", "report", "rate?", str(place.root), "pulse"):
+            assert told not in remembered.lower()
+
+
 def check(place: Place, names: tuple[str, ...], **environment: str) -> None:
     traced, codes = place.commands(names, **environment)
     assert codes == [ROWS[name][1] for name in names], traced.stderr
     assert traced.network() == []
-    assert traced.writes_outside([place.out, place.temporary]) == []
+    home = Path(environment.get("HOME") or place.home)
+    state = home / ".local" / "state"  # what is measured is remembered there
+    outside = set(traced.writes_outside([place.out, place.temporary, state / "pulse-edge"]))
+    assert outside <= {str(folder) for folder in (home, home / ".local", state)}
     lines = traced.stderr.splitlines()
     assert len(lines) == len(spoken(names)), traced.stderr
     for line, beginning in zip(lines, spoken(names), strict=True):
@@ -144,7 +156,9 @@ def check(place: Place, names: tuple[str, ...], **environment: str) -> None:
 @needs_strace
 def test_no_command_uses_the_network_or_writes_elsewhere(place: Place) -> None:
     check(place, tuple(ROWS))
-    assert list(place.home.iterdir()) == []
+    files = [path for path in place.home.rglob("*") if path.is_file()]
+    assert {path.parent.name for path in files} == {"rates"}
+    check_nothing_is_told(place, files)
 
 
 @needs_strace
