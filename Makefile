@@ -8,10 +8,11 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.demo
 	@$(BIN)/python -m pulse_nano.demo
 
+# Under five minutes on two cores. What it leaves out as slow, `make coverage` runs.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not parity and not browser" -n 2
+	$(BIN)/python -m pytest -m "not parity and not browser and not slow" -n 2
 
-# The same tests, with the branch coverage of each room held at a floor.
+# All tests, with the branch coverage of each room held at a floor.
 coverage: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not parity and not browser" -n 2 --cov --cov-report=
 	PYTHONPATH=tests $(BIN)/python -m support.coverage_floors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,38 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--reversed", action="store_true", help="run the last test first")
 
 
+# What takes most of the suite's time: kernels in emulation, processes that are started by the dozen.
+# `make test` leaves it out; `make coverage`, which CI runs, does not. Files, or tests of files.
+SLOW = (
+    "engines/native/",
+    "benchmarks/gpu/",
+    "benchmarks/test_accuracy.py",
+    "benchmarks/test_compare.py",
+    "benchmarks/test_deadlines.py",
+    "benchmarks/test_report.py",
+    "cli/test_signals.py",
+    "cli/test_streams.py",
+    "evaluate/test_run.py::test_eval_scores_a_bundle",
+    "export/test_transaction.py::test_killed",
+    "export/test_transaction.py::test_stopped",
+    "house/test_readme.py::test_commands_run_in_order",
+    "test_model_soak.py",
+    "test_soak_mixed.py",
+)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.nodeid.removeprefix("tests/").startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
     if config.getoption("--reversed"):
         items.reverse()
+
+
+def pytest_collection_finish() -> None:
+    """The collector leaves thousands of collected tests alone: going through them takes seconds."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
 COMPARISONS: dict[type[ast.cmpop], str] = {
@@ -87,12 +87,13 @@ class _Edit:
     change: str
 
 
-def mutants_of(file: str, source: str) -> list[Mutant]:
+def mutants_of(file: str, source: str, only: Container[str] | None = None) -> list[Mutant]:
     """Every mutant of a file, in the order of its lines.
 
     Args:
         file: how the mutants name it.
         source: its text.
+        only: of lines with these texts; None for all.
     """
     lines = source.encode().splitlines(True)
     offsets = [0]
@@ -100,12 +101,14 @@ def mutants_of(file: str, source: str) -> list[Mutant]:
         offsets.append(offsets[-1] + len(line))
     found = {}
     for edit in _Walk(source).edits():
+        text = lines[edit.start[0] - 1].decode().strip()
+        if only is not None and text not in only:
+            continue
         start = offsets[edit.start[0] - 1] + edit.start[1]
         end = offsets[edit.end[0] - 1] + edit.end[1]
         changed = (source.encode()[:start] + edit.new.encode() + source.encode()[end:]).decode()
         if changed == source or not _compiles(changed):
             continue
-        text = lines[edit.start[0] - 1].decode().strip()
         found[edit.start, edit.change] = Mutant(file, edit.start[0], text, edit.change, changed)
     return [found[key] for key in sorted(found)]
 
