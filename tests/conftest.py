@@ -33,7 +33,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 # What takes most of the suite's time: kernels in emulation, processes that are started by the dozen.
 # `make test` leaves it out; `make coverage`, which CI runs, does not. Files, or tests of files.
 SLOW = (
-    "engines/native/",
+    "engines/native/test_attention_kernel.py",
+    "engines/native/test_gemv_kernel.py",
+    "engines/native/test_kernel_mutations.py",
+    "engines/native/test_native_check.py",
+    "engines/native/test_native_engine.py",
+    "engines/native/test_native_steps.py",
     "benchmarks/gpu/",
     "benchmarks/test_accuracy.py",
     "benchmarks/test_compare.py",

@@ -23,9 +23,11 @@ MESSAGE = {"messages": [{"role": "user", "content": "What is the rate?"}], "max_
 
 
 @contextmanager
-def serving(*arguments: object) -> Iterator[tuple[subprocess.Popen[str], Any]]:
+def serving(
+    *arguments: object, env: dict[str, str] | None = None
+) -> Iterator[tuple[subprocess.Popen[str], Any]]:
     """A process and a client of it."""
-    process = started("serve", "--port", 0, "--threads", 1, *arguments)
+    process = started("serve", "--port", 0, "--threads", 1, *arguments, env=env)
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -52,8 +54,8 @@ def test_it_serves_and_ends_on_sigterm() -> None:
     assert "rate" not in err
 
 
-def test_ctrl_c_ends_it() -> None:
-    with serving() as (process, client):
+def test_ctrl_c_ends_it(tmp_path: Path) -> None:
+    with serving(env=environment_with(tmp_path, "")) as (process, client):
         client.get("/health")
         code, err = ended(process, signal.SIGINT)
     assert (code, err.splitlines()[-1]) == (130, "interrupted")
