@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
+import json
 
 import click
 
 from pulse_edge.bundle.bundle import open_bundle
 from pulse_edge.bundle.description import describe_bundle
 from pulse_edge.bundle.manifest import NOTICE
+from pulse_edge.bundle.sealed_json import dumps
 from pulse_edge.cli.options import default_bundle
 from pulse_edge.cli.status import Status
 from pulse_edge.cli.terminal import show, show_json
@@ -24,7 +25,7 @@ def info_command(bundle: str | None, as_json: bool) -> None:
         path = default_bundle() if bundle is None else bundle
         opened = open_bundle(path, progress=status)
     if as_json:
-        manifest = dataclasses.asdict(opened.manifest) | {"notice": NOTICE}
+        manifest = json.loads(dumps(opened.manifest)) | {"notice": NOTICE}
         show_json(manifest, indent=2)
         return
     for name, value in describe_bundle(opened):

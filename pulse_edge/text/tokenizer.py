@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import threading
 from pathlib import Path
 
 import sentencepiece
@@ -13,6 +16,22 @@ SPACE = "\u2581"  # how SentencePiece spells a space
 BYTES = 256
 # Text that a normalizing tokenizer changes: ligature, fraction, wide letter, wide space, accents.
 _SHAPES = "\ufb01 \u00bd \uff25\u3000e\u0301 \u00c5"
+
+# Held in SentencePiece's code, which lets other threads run meanwhile. At exit the main thread
+# takes it for good: a daemon thread that came back from there after that would abort the process.
+_native = threading.RLock()
+atexit.register(_native.acquire)
+
+
+def _renew() -> None:
+    """In a forked child, whose parent may have held the lock in another thread."""
+    global _native
+    _native = threading.RLock()
+    atexit.register(_native.acquire)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)
 
 
 class Tokenizer:
@@ -36,7 +55,11 @@ class Tokenizer:
             self._sp = sentencepiece.SentencePieceProcessor(model_proto=content)
             self.size: int = self._sp.get_piece_size()
             # All at once: a piece that is not UTF-8 would fail in the middle of an answer.
-            self._pieces: list[str] = self._sp.id_to_piece(list(range(self.size)))
+            ids = list(range(self.size))
+            self._pieces: list[str] = self._sp.id_to_piece(ids)
+            self._bytes: list[bool] = self._sp.is_byte(ids)
+            control, unknown = self._sp.is_control(ids), self._sp.is_unknown(ids)
+            self._special = [any(pair) for pair in zip(control, unknown, strict=True)]
         except UnicodeDecodeError:
             raise self._not_a_model("pieces that are not UTF-8") from None
         except (OSError, RuntimeError, ValueError) as error:
@@ -77,7 +100,7 @@ class Tokenizer:
 
     def is_special(self, token: int) -> bool:
         """Whether a token is control or unknown: it never comes from text and has none."""
-        return bool(self._sp.is_control(token) or self._sp.is_unknown(token))
+        return self._special[token]
 
     def departure(self) -> str | None:
         """How the model departs from the conventions of Llama's; None if it does not.
@@ -85,7 +108,7 @@ class Tokenizer:
         It would give other ids for the same prompt, or lose text.
         """
         spelled = [f"<0x{byte:02X}>" for byte in range(BYTES)]
-        bytes_ = {self._pieces[i] for i in range(self.size) if self._sp.is_byte(i)}
+        bytes_ = {piece for piece, byte in zip(self._pieces, self._bytes, strict=True) if byte}
         if not bytes_.issuperset(spelled):
             return "it has no token for each byte (byte_fallback)"
         if self._raw(self.encode("a")) != b" a":
@@ -105,7 +128,8 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of text that starts a chunk; SentencePiece puts a dummy space before it."""
-        return list(self._sp.encode(text))
+        with _native:
+            return list(self._sp.encode(text))
 
     def encode_after_special(self, text: str) -> list[int]:
         """Ids of text that follows a special token such as `</s>`."""
@@ -130,6 +154,6 @@ class Tokenizer:
         if not 0 <= token < self.size or self.is_special(token):
             return b""
         piece = self._pieces[token]
-        if self._sp.is_byte(token):  # "<0xE2>"
+        if self._bytes[token]:  # "<0xE2>"
             return bytes([int(piece[3:5], 16)])
         return piece.replace(SPACE, " ").encode()
