@@ -29,8 +29,8 @@ from pulse_edge.text.detokenizer import TextStream
 from pulse_edge.text.template import Prompt, render
 from pulse_edge.text.tokenizer import Tokenizer
 
-# Prompt tokens of a piece of a prefill that may have to stop. At 7B width on a CPU, pieces of 128 take
-# 8 % longer than the whole, pieces of 512 no longer.
+# Prompt tokens of a piece of a prefill that may have to stop. At 7B width on a CPU, pieces of 128
+# take 8 % longer than the whole, pieces of 512 no longer.
 PIECE = 128  # of a page that gives way to others: they wait for a piece
 DEADLINE_PIECE = 512  # what was done until the deadline is kept piece by piece
 

@@ -30,7 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--reversed", action="store_true", help="run the last test first")
 
 
-# What takes most of the suite's time: kernels in emulation, processes that are started by the dozen.
+# What takes most of the suite's time: kernels in emulation, and processes started by the dozen.
 # `make test` leaves it out; `make coverage`, which CI runs, does not. Files, or tests of files.
 SLOW = (
     "engines/native/test_attention_kernel.py",

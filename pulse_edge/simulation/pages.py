@@ -18,7 +18,7 @@ from pulse_edge.simulation.simulator import Ecg, EcgSpec, Noise, add_noise, samp
 
 
 def sample_style(rng: np.random.Generator) -> PageStyle:
-    """Layout, scales and proportions of a page at 200 dpi; colours are chosen later, see `PaperLook`."""
+    """Layout, scales and proportions of a page at 200 dpi; colours come later, see `PaperLook`."""
     layout = str(
         rng.choice(["3x4", "3x4", "3x4", "3x4", "3x4", "3x4", "3x4", "3x4", "6x2", "12x1"])
     )
