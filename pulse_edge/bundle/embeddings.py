@@ -78,8 +78,7 @@ def open_embeddings(bundle: Bundle) -> NDArray[Any]:
     file, dtype, shape = _described(bundle)
     with file.steady():
         content = file.content()
-        table = content.array(0, dtype, shape)
-        return table if content.private else np.array(table)
+        return content.array(0, dtype, shape) if content.private else file.array(0, dtype, shape)
 
 
 class CheckedRows:

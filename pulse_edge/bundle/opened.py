@@ -324,6 +324,17 @@ class OpenedFile:
                 self._content = Content(self, private)
             return self._content
 
+    def array(self, offset: int, dtype: Any, shape: tuple[int, ...]) -> NDArray[Any]:
+        """A copy of an array in the file; use it inside `steady`.
+
+        Raises:
+            BundleError: reading fails.
+        """
+        # Reading takes less time than copying out of a map, whose pages come one by one.
+        copy = np.empty(shape, dtype)
+        self.read_into(copy.reshape(-1).view(np.uint8).data, offset)
+        return copy
+
     def sha256(self, step: Callable[[int], None] | None = None) -> str:
         """SHA-256 of the bytes that `content` gives inside the same `steady`, in hex.
 

@@ -13,7 +13,6 @@ from collections.abc import Container, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from pulse_edge.bundle.bundle import Bundle
@@ -54,15 +53,17 @@ class SharedTensors:
         for tensor in bundle.tensors(graph):
             if tensor.name in skip:
                 continue
-            content = bundle.files.opened(tensor.location).content()
+            file = bundle.files.opened(tensor.location)
+            content = file.content()
             if content not in self.contents:
                 self.contents.append(content)
-            array = content.array(tensor.offset, tensor.dtype, tensor.shape)
             in_place = tensor.size < SMALL or tensor.name.endswith(SCALES)
             if not content.private and (in_place or tensor.name in copied):
-                array = np.array(array)
-            elif not content.private:
-                self._mapped[tensor.name] = weakref.ref(array)
+                array = file.array(tensor.offset, tensor.dtype, tensor.shape)
+            else:
+                array = content.array(tensor.offset, tensor.dtype, tensor.shape)
+                if not content.private:
+                    self._mapped[tensor.name] = weakref.ref(array)
             self.values[tensor.name] = owning_value(array)
 
     @contextmanager
