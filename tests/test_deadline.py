@@ -18,25 +18,12 @@ from pulse_edge.delivery import Delivery
 from pulse_edge.errors import DeadlineError, ParameterError
 from pulse_edge.params import Patience, Terms
 
-from support.requests import LONG, Q1, Q2, page, settled, usable
+from support.requests import LONG, Q1, Q2, blocked, page, settled, usable
 
 
 @pytest.fixture
 def model(bundle: Path) -> pulse_edge.Model:
     return pulse_edge.load(bundle, threads=1)
-
-
-def block(model: pulse_edge.Model) -> threading.Event:
-    """Occupy the engine's thread until the event is set."""
-    free, running = threading.Event(), threading.Event()
-
-    def wait(*_: Any) -> None:
-        running.set()
-        free.wait(30)
-
-    threading.Thread(target=lambda: model.run_on_engine(wait), daemon=True).start()
-    assert running.wait(30)
-    return free
 
 
 def slow(model: pulse_edge.Model) -> None:
@@ -119,7 +106,7 @@ def test_a_deadline_needs_no_alarm_while_tokens_come(
 
 def test_a_deadline_that_passes_in_the_queue(bundle: Path, model: pulse_edge.Model) -> None:
     """The answer comes at the deadline, though the engine is still busy."""
-    free = block(model)
+    free = blocked(model)
     start = time.monotonic()
     answer = model.ask(page(), Q1, deadline_s=0.2)
     assert 0.2 <= time.monotonic() - start < 5
@@ -184,7 +171,7 @@ def test_a_predicted_miss_is_refused_unless_asked_for(model: pulse_edge.Model) -
 
 def test_what_waits_is_part_of_the_prediction(model: pulse_edge.Model) -> None:
     model.ask(page(), Q1, max_new_tokens=LONG)
-    free = block(model)
+    free = blocked(model)
     waiting = [model.stream(page(), Q1, max_new_tokens=LONG) for _ in range(2)]
     threads = [threading.Thread(target=lambda s=stream: s.answer) for stream in waiting]
     for thread in threads:

@@ -16,25 +16,12 @@ from pulse_edge.delivery import Delivery
 from pulse_edge.errors import DeadlineError, EngineError, ImageError, QueueFullError
 from pulse_edge.page.source import decode_page
 
-from support.requests import Q1, Q2, encoded, fresh, page, settled, usable
+from support.requests import Q1, Q2, blocked, encoded, fresh, page, settled, usable
 
 
 @pytest.fixture
 def model(bundle: Path) -> pulse_edge.Model:
     return pulse_edge.load(bundle, threads=1)
-
-
-def blocked(model: pulse_edge.Model) -> threading.Event:
-    """Occupy the engine's thread until the event is set."""
-    free, running = threading.Event(), threading.Event()
-
-    def wait(*_: Any) -> None:
-        running.set()
-        free.wait(30)
-
-    threading.Thread(target=lambda: model.run_on_engine(wait), daemon=True).start()
-    assert running.wait(30)
-    return free
 
 
 @pytest.mark.parametrize("form", ["pixels", "file"])

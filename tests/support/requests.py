@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -64,3 +65,16 @@ def settled(worker: Worker) -> bool:
     while worker.unfinished and time.monotonic() < deadline:
         time.sleep(0.001)
     return not worker.unfinished
+
+
+def blocked(model: pulse_edge.Model) -> threading.Event:
+    """Occupy the engine's thread until the event is set."""
+    free, running = threading.Event(), threading.Event()
+
+    def wait(*_: Any) -> None:
+        running.set()
+        free.wait(30)
+
+    threading.Thread(target=lambda: model.run_on_engine(wait), daemon=True).start()
+    assert running.wait(30)
+    return free
