@@ -22,12 +22,10 @@ class SavedCache:
     """A copy of the first positions of a slot of the KV cache, outside the engine.
 
     Args:
-        length: positions.
         nbytes: size of the copy.
         content: as the engine that made it needs it.
     """
 
-    length: int
     nbytes: int
     content: Any
 

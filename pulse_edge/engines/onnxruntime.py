@@ -286,7 +286,7 @@ class OnnxRuntimeEngine(SingleSlot):
 
     def save(self, length: int) -> SavedCache:
         """See `Engine`."""
-        return SavedCache(length, self.saved_size(length), self.cache.save(length))
+        return SavedCache(self.saved_size(length), self.cache.save(length))
 
     def restore(self, saved: SavedCache, length: int) -> None:
         """See `Engine`."""

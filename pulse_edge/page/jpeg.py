@@ -20,7 +20,7 @@ from pulse_edge.page.orientation import read_orientation
 from pulse_edge.page.tiff_directory import read_directory, read_tiff_header
 
 JPEG_START = b"\xff\xd8\xff"
-_SOI, _EOI, _SOS, _DRI, _DNL = 0xD8, 0xD9, 0xDA, 0xDD, 0xDC
+_SOI, _EOI, _SOS, _DRI = 0xD8, 0xD9, 0xDA, 0xDD
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # not tables of Huffman and arithmetic codes
 _RESTARTS = range(0xD0, 0xD8)
 _TABLES = {0xC4, 0xDB, _DRI}

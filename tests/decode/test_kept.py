@@ -23,7 +23,7 @@ class Copier:
         return POSITION * length
 
     def save(self, length: int) -> SavedCache:
-        return SavedCache(length, POSITION * length, f"copy of {length}")
+        return SavedCache(POSITION * length, f"copy of {length}")
 
     def restore(self, saved: SavedCache, length: int) -> None:
         self.restored.append((saved.content, length))
