@@ -28,10 +28,10 @@ from pulse_edge.bundle.bundle import open_bundle
 from pulse_edge.cli import numbers
 from pulse_edge.engines.options import EngineOptions
 from pulse_edge.engines.registry import open_engine
-from pulse_edge.measure import roofline
+from pulse_edge.measure import profiles, roofline
 from pulse_edge.measure.baseline import append
 from pulse_edge.measure.devices import Device, this_device
-from pulse_edge.measure.sweep import Settings, sweep
+from pulse_edge.measure.sweep import Settings, plan_runs, sweep
 from pulse_edge.measure.tables import number, table
 
 KIND, SCHEMA = "prediction", 1  # of a record
@@ -44,13 +44,14 @@ def check(
 ) -> dict[str, Any]:
     """JSON-ready; seconds of a prefill, of one step, and of the views."""
     bundle = open_bundle(path, check_hashes=False)
-    geometry = dataclasses.replace(roofline.geometry_of_bundle(bundle), views=views)
-    profile = roofline.profile_of_bundle(bundle, geometry)
-    weights = roofline.stored_weights(geometry, profile)
+    geometry = dataclasses.replace(profiles.geometry_of_bundle(bundle), views=views)
+    profile = profiles.profile_of_bundle(bundle, geometry)
+    weights = profiles.stored_weights(geometry, profile)
     read = weights.decoder + weights.head
     engine = open_engine(bundle, EngineOptions("cpu", threads))
     clock = time.process_time if threads == 1 else time.perf_counter
-    runs, _ = sweep(engine, geometry.text, settings, clock=clock)
+    runs, _ = plan_runs(settings, engine.capacity)
+    sweep(engine, geometry.text, settings, runs, clock=clock)
     found = {}
     for run in runs:
         if run.kind == "pp":
@@ -83,7 +84,7 @@ def check(
 
 
 def _vision(
-    engine: Any, geometry: roofline.Geometry, settings: Settings, clock: Callable[[], float]
+    engine: Any, geometry: profiles.Geometry, settings: Settings, clock: Callable[[], float]
 ) -> float:
     side = geometry.vision.image_size
     pixels = np.random.default_rng(0).standard_normal((geometry.views, 3, side, side), np.float32)
@@ -132,7 +133,7 @@ def main(
     """Predict and measure BUNDLES."""
     threads = threads or system.physical_cores()
     device = this_device(threads)
-    settings = Settings(repetitions, 1, steps, prompt_lengths, depths)
+    settings = Settings(repetitions, 1, 1, steps, prompt_lengths, depths)
     records = [check(path, device, threads, settings, views) for path in bundles]
     out.parent.mkdir(exist_ok=True)
     for record in records:

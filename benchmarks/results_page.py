@@ -18,7 +18,10 @@ from typing import Any
 
 import click
 
-from benchmarks import accuracy, compare, engines, predictions, report, speculation
+from benchmarks import accuracy, compare, engines, predictions, speculation
+from benchmarks.report.latency import request_rows, sweep_rows
+from benchmarks.report.page import markdown
+from benchmarks.report.records import read_kind, read_results
 from pulse_edge.measure.tables import number
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,7 +35,7 @@ Record = dict[str, Any]
 def peers(folder: Path, on_gpu: bool) -> Iterator[str]:
     """The last comparison of each processor, depth, set of cases and set of peers, newest first."""
     last: dict[str, Record] = {}
-    for run in report.read_kind(folder, compare.KIND):
+    for run in read_kind(folder, compare.KIND):
         if run["settings"]["threads"] >= LEAST_THREADS and bool(run["machine"]["gpu"]) == on_gpu:
             names = sorted({entry["peer"] for entry in run["entries"]})
             cases = sorted(case["name"] for case in run["cases"])
@@ -40,52 +43,52 @@ def peers(folder: Path, on_gpu: bool) -> Iterator[str]:
     for run in sorted(last.values(), key=lambda run: str(run["time"]), reverse=True):
         processor = run["machine"]["gpu"] or ", ".join(run["machine"]["simd"])
         yield f"**{compare.title(run)}** ({processor})"
-        yield report.markdown(compare.speed_table(run))
+        yield markdown(compare.speed_table(run))
         ratios = compare.ratio_table(run)
         if len(ratios) > 1:
-            yield report.markdown(ratios)
+            yield markdown(ratios)
 
 
 def precisions(folder: Path) -> Iterator[str]:
     """The last record that compared logits, and the last that asked tasks."""
-    records = report.read_kind(folder, accuracy.KIND)
+    records = read_kind(folder, accuracy.KIND)
     for run in (
         *[r for r in records if r["logits"]][-1:],
         *[r for r in records if r["pages"]][-1:],
     ):
         pages = f"{run['logit_pages']} pages for logits, {run['pages']} for tasks"
         yield f"**{run['checkpoint']['name']}, {pages}; {run['time']}**"
-        yield report.markdown(run["rows"])
+        yield markdown(run["rows"])
 
 
 def bench(folder: Path) -> Iterator[str]:
-    """The last record of each series."""
-    series = report.read_results(folder)
-    if series:
-        yield report.markdown(report.request_table(series))
-        yield report.markdown(report.sweep_table(series))
+    """The last record of each series, by machine."""
+    for machine, series in read_results(folder).items():
+        yield f"**{machine}**"
+        yield markdown(request_rows(series))
+        yield markdown(sweep_rows(series))
 
 
 def lookup(folder: Path) -> Iterator[str]:
     """The last record of each model."""
-    replayed = {r["name"]: r for r in report.read_kind(folder, speculation.KIND)}
+    replayed = {r["name"]: r for r in read_kind(folder, speculation.KIND)}
     if replayed:
-        yield report.markdown(speculation.rows_of([*replayed.values()]))
+        yield markdown(speculation.rows_of([*replayed.values()]))
 
 
 def predicted(folder: Path) -> Iterator[str]:
     """The last record of each bundle on each machine."""
     checked = {
         json.dumps([r["machine"]["name"], r["way"]["precision"], r["way"]["cache"], r["text"]]): r
-        for r in report.read_kind(folder, predictions.KIND)
+        for r in read_kind(folder, predictions.KIND)
     }
     if checked:
-        yield report.markdown(predictions.rows_of([*checked.values()]))
+        yield markdown(predictions.rows_of([*checked.values()]))
 
 
 def plans(folder: Path) -> Iterator[str]:
     """The last build of each plan."""
-    records = report.read_kind(folder, engines.KIND)
+    records = read_kind(folder, engines.KIND)
     last = {json.dumps([r["part"], r["key"], r["precision"], r["model"]]): r for r in records}
     if last:
         rows = [["plan", "layers", "library", "weights", "plan", "host memory at the peak", "time"]]
@@ -102,7 +105,7 @@ def plans(folder: Path) -> Iterator[str]:
                     number(run["seconds"], "s"),
                 ]
             )
-        yield report.markdown(rows)
+        yield markdown(rows)
 
 
 def gpu_runs(folder: Path) -> Iterator[str]:
@@ -121,7 +124,7 @@ def gpu_runs(folder: Path) -> Iterator[str]:
         tables = stage_table, step_table, option_table, checks_table
         for table in (made(results) for made in tables):
             if len(table) > 1:
-                yield report.markdown(table)
+                yield markdown(table)
 
 
 def stage_table(results: Sequence[Record]) -> list[list[str]]:

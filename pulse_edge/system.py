@@ -28,6 +28,7 @@ def describe() -> dict[str, Any]:
     """Name, cores, caches, memory, clocks and power mode, as JSON-ready values."""
     return {
         "name": _device_name(),
+        "cpu": _cpu_model(),
         "architecture": platform.machine(),
         "system": f"{platform.system()} {platform.release()}",
         "cores": physical_cores(),
@@ -133,6 +134,19 @@ def _device_name() -> str | None:
         return board.rstrip("\0")
     match = re.search(r"^model name\s*:\s*(.+)$", read_file(Path("/proc/cpuinfo")) or "", re.M)
     return match[1] if match else platform.processor() or None
+
+
+def _cpu_model() -> dict[str, str] | None:
+    """What tells processors of one name apart, in the words of /proc/cpuinfo; None if unknown."""
+    info = read_file(Path("/proc/cpuinfo")) or ""
+    x86 = ("cpu family", "model", "stepping")
+    arm = ("CPU architecture", "CPU part", "CPU revision")
+    for keys in (x86, arm):
+        found = [re.search(rf"^{key}\s*:\s*(\S+)$", info, re.M) for key in keys]
+        if all(found):
+            values = (match[1] for match in found if match)
+            return dict(zip(("family", "model", "stepping"), values, strict=True))
+    return None
 
 
 def _simd() -> list[str]:

@@ -86,3 +86,26 @@ def test_memory_of_a_gpu_by_process(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         None,
         None,
     ]
+
+
+X86 = "model name\t: AMD EPYC\ncpu family\t: 25\nmodel\t\t: 17\nstepping\t: 1\n"
+ARM = "CPU architecture: 8\nCPU variant\t: 0x0\nCPU part\t: 0xd42\nCPU revision\t: 1\n"
+
+
+@pytest.mark.parametrize(
+    ("info", "cpu"),
+    [
+        (X86, {"family": "25", "model": "17", "stepping": "1"}),
+        (ARM, {"family": "8", "model": "0xd42", "stepping": "1"}),
+        ("model name\t: odd\n", None),
+        (None, None),
+    ],
+)
+def test_what_tells_processors_of_one_name_apart(
+    monkeypatch: pytest.MonkeyPatch, info: str | None, cpu: dict[str, str] | None
+) -> None:
+    real = system.read_file
+    monkeypatch.setattr(
+        system, "read_file", lambda path: info if path == Path("/proc/cpuinfo") else real(path)
+    )
+    assert system.describe()["cpu"] == cpu

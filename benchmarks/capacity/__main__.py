@@ -20,9 +20,9 @@ import click
 from benchmarks.capacity.queueing import most_carts, waiting
 from benchmarks.capacity.service import Ecg, Rates, ServiceTime, measured_rates, service_time
 from benchmarks.capacity.simulation import PLACES, Scenario, simulate
-from benchmarks.report import STYLE, html_table, markdown
-from benchmarks.svg import Curve, lines
-from pulse_edge.bundle.manifest import NOTICE
+from benchmarks.report import page as report_page
+from benchmarks.report.charts import Curve, lines
+from benchmarks.report.page import html_table, markdown
 
 RESULTS = Path(__file__).parent.parent / "results" / "compare.jsonl"
 BEGIN, END = "<!-- capacity -->", "<!-- /capacity -->"
@@ -125,7 +125,7 @@ def plot(rates: dict[str, Rates], ecg: Ecg, demand: Demand) -> str:
             told = waiting(carts * demand.per_hour / 3600, service, demand.deadline)
             points.append((carts, told.wait + service.mean))
         curves.append(Curve(name, points))
-    return lines(curves, "carts", "seconds")
+    return lines(curves, "carts", "seconds", "Seconds from arrival to the last answer")
 
 
 def settings(ecg: Ecg, demand: Demand) -> str:
@@ -165,10 +165,7 @@ def document(title: str, tables: Iterable[Sequence[Sequence[str]]], chart: str) 
     """An HTML page that needs nothing else."""
     parts = [f"<h1>pulse-edge: carts per engine</h1><p>{html.escape(title)}</p>", chart]
     parts += [html_table(table) for table in tables]
-    parts.append(f"<p><small>{html.escape(NOTICE)}</small></p>")
-    head = f'<meta charset="utf-8"><title>pulse-edge: capacity</title><style>{STYLE}</style>'
-    body = "\n".join(parts)
-    return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
+    return report_page.document("pulse-edge: capacity", parts)
 
 
 def _given(views: float | None, prefill: float | None, decode: float | None) -> dict[str, Rates]:

@@ -26,6 +26,7 @@ from pulse_edge.engines.engine import Engine, Rows
 from pulse_edge.engines.options import EngineOptions
 from pulse_edge.engines.registry import open_engine
 from pulse_edge.measure import bench
+from pulse_edge.measure.requests import QUESTIONS
 from pulse_edge.model import Model
 
 PAGE_TOKENS = 2933  # of PULSE-7B's prompt with a page
@@ -57,8 +58,8 @@ def requests(model: Model, runs: int) -> None:
     stages: dict[str, list[float]] = {}
     for number in range(runs + 1):
         model.forget()
-        answer = model.ask(page, bench.QUESTIONS[0], max_new_tokens=1)
-        warm = model.ask(page, bench.QUESTIONS[1], max_new_tokens=1)
+        answer = model.ask(page, QUESTIONS[0], max_new_tokens=1)
+        warm = model.ask(page, QUESTIONS[1], max_new_tokens=1)
         t = answer.timings
         assert t.ttft is not None
         assert warm.timings.ttft is not None
@@ -81,7 +82,7 @@ def requests(model: Model, runs: int) -> None:
 def answers(model: Model, tokens: int) -> None:
     """Tokens per second of a whole answer, and what our own loop takes of a token."""
     model.ask(None, "Normal?", max_new_tokens=4)
-    t = model.ask(bench.PAGE.read_bytes(), bench.QUESTIONS[0], max_new_tokens=tokens).timings
+    t = model.ask(bench.PAGE.read_bytes(), QUESTIONS[0], max_new_tokens=tokens).timings
     if t.tpot and t.decode_steps:
         step = statistics.fmean(t.decode_steps)
         emit(

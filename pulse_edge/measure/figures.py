@@ -11,8 +11,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from pulse_edge.measure.intervals import median_interval
+
 Record = Mapping[str, Any]
-SCHEMA_VERSION = 2  # of a record, docs/bench.schema.json
+SCHEMA_VERSION = 3  # of a record, docs/bench.schema.json
+OLDER_SCHEMAS = (2,)  # that are still read and compared with
+LEAST_FOR_P99 = 100  # samples: of fewer, a 99th percentile would be little but the worst one
 Unit = Literal["s", "tokens/s", "bytes"]
 Better = Literal["lower", "higher"]
 
@@ -22,7 +26,7 @@ class Figure:
     """Repeated measurements of one thing.
 
     p90 and p99 look to the bad side: 90 % and 99 % of the samples are as good or better, linearly
-    interpolated between samples. With few samples p99 is close to the worst.
+    interpolated between samples.
 
     Attributes:
         what: the thing measured, in words.
@@ -32,7 +36,9 @@ class Figure:
         samples: in the order of measurement, to six digits.
         p50: the median.
         p90: see above.
-        p99: see above.
+        p99: see above; None of fewer than `LEAST_FOR_P99` samples.
+        low: lower end of the median's bootstrap interval, 95 %.
+        high: upper end.
     """
 
     what: str
@@ -42,7 +48,9 @@ class Figure:
     samples: tuple[float, ...]
     p50: float
     p90: float
-    p99: float
+    p99: float | None
+    low: float
+    high: float
 
 
 def figure(what: str, unit: Unit, better: Better, gate: bool, samples: Iterable[float]) -> Figure:
@@ -50,7 +58,9 @@ def figure(what: str, unit: Unit, better: Better, gate: bool, samples: Iterable[
     kept = tuple(float(f"{s:.6g}") for s in samples)  # a clock says no more
     ranks = (50, 90, 99) if better == "lower" else (50, 10, 1)
     p50, p90, p99 = (float(p) for p in np.percentile(kept, ranks))
-    return Figure(what, unit, better, gate, kept, p50, p90, p99)
+    low, high = median_interval(kept)
+    enough = len(kept) >= LEAST_FOR_P99
+    return Figure(what, unit, better, gate, kept, p50, p90, p99 if enough else None, low, high)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from pulse_edge.errors import ParameterError
 from pulse_edge.measure import cost
 from pulse_edge.measure.figures import Point, point_name
 from pulse_edge.measure.peaks import Peaks
+from pulse_edge.measure.warmup import is_stable, is_warm
 from pulse_edge.progress import Progress
 
 # What a point of each kind measures.
@@ -31,7 +32,14 @@ SWEPT = {
     "tg": "single steps at a depth, engine alone",
 }
 
-_LEAST = {"repetitions": 1, "warmup": 0, "new_tokens": 2, "prompt_lengths": 1, "depths": 0}
+_LEAST = {
+    "repetitions": 1,
+    "warmup": 0,
+    "warmup_limit": 0,
+    "new_tokens": 2,
+    "prompt_lengths": 1,
+    "depths": 0,
+}
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,9 @@ class Settings:
 
     Attributes:
         repetitions: of a request and of each point.
-        warmup: repetitions before those, thrown away.
+        warmup: repetitions before those, thrown away. More follow until two in a row take as long
+            within 5 %, unless it is 0.
+        warmup_limit: most repetitions of a warm-up; `warmup` counts if it is more.
         new_tokens: of a cold request, and steps of each tg run.
         prompt_lengths: tokens of each pp run.
         depths: cached tokens before each tg run.
@@ -51,6 +61,7 @@ class Settings:
 
     repetitions: int = 5
     warmup: int = 1
+    warmup_limit: int = 5
     new_tokens: int = 128
     prompt_lengths: tuple[int, ...] = (128, 512, 1024, 2048, 2933)
     depths: tuple[int, ...] = (0, 512, 3000)
@@ -65,66 +76,100 @@ class Settings:
 
 
 FULL = Settings()
-QUICK = Settings(repetitions=2, new_tokens=16, prompt_lengths=(128,), depths=(0,), quick=True)
+# As many repetitions as FULL: of fewer, chance alone would often fail a comparison.
+QUICK = Settings(new_tokens=16, prompt_lengths=(128,), depths=(0,), quick=True)
 
 
 @dataclass(frozen=True)
 class Run:
-    """A point of a sweep, and the seconds of each of its repetitions."""
+    """A point of a sweep, and the seconds of each of its repetitions.
+
+    Attributes:
+        kind: see `Point`.
+        tokens: see `Point`.
+        depth: see `Point`.
+        seconds: of each repetition, filled while the sweep runs.
+        warmup: of those before them, thrown away.
+    """
 
     kind: Literal["pp", "tg"]
     tokens: int
     depth: int
-    seconds: list[float]
+    seconds: list[float] = field(default_factory=list)
+    warmup: list[float] = field(default_factory=list)
 
     @property
     def name(self) -> str:
         """As llama-bench has it."""
         return point_name(self.kind, self.tokens, self.depth)
 
+    @property
+    def warmed(self) -> dict[str, Any]:
+        """How the warm-up ended, JSON-ready."""
+        return {"repetitions": len(self.warmup), "stable": is_stable(self.warmup)}
+
+
+def plan_runs(settings: Settings, capacity: int) -> tuple[list[Run], list[str]]:
+    """The points to measure, and those that the context does not hold, with the reason.
+
+    Args:
+        settings: which points. One that is named twice runs once.
+        capacity: of the engine's cache.
+
+    Raises:
+        ParameterError: no point of a kind fits.
+    """
+    points = [Run("pp", n, 0) for n in dict.fromkeys(settings.prompt_lengths)]
+    points += [Run("tg", settings.new_tokens, d) for d in dict.fromkeys(settings.depths)]
+    runs = [run for run in points if run.depth + run.tokens <= capacity]
+    for kind, title in (("pp", "prompt lengths"), ("tg", "depths")):
+        names = [run.name for run in points if run.kind == kind]
+        if names and kind not in {run.kind for run in runs}:
+            raise ParameterError(
+                f"none of the {title} fits the context of {capacity} tokens "
+                f"({', '.join(names)}); name shorter ones"
+            )
+    return runs, [f"{run.name}: context {capacity}" for run in points if run not in runs]
+
 
 def sweep(
     engine: Engine,
     text: TextSpec,
     settings: Settings,
+    runs: list[Run],
     say: Progress = lambda *_: None,
     cancellation: Cancellation | None = None,
     clock: Callable[[], float] = time.perf_counter,
-) -> tuple[list[Run], list[str]]:
-    """Measure every point that the engine's cache holds. Leaves the cache filled with noise.
+) -> None:
+    """Measure points. Leaves the cache filled with noise.
 
     Args:
         engine: whose cache is overwritten.
         text: the model's sizes; tokens are drawn from its vocabulary.
-        settings: which points, and how often.
+        settings: how often.
+        runs: of `plan_runs`; each repetition is added when it is complete, so that an interrupted
+            sweep keeps them.
         say: told after each repetition.
         cancellation: ends it within a step, or in the midst of a prefill.
         clock: seconds.
-
-    Returns:
-        The runs, and the names of the points that the context does not hold, with the reason.
 
     Raises:
         Cancelled: by the cancellation.
     """
     stop = cancellation or Cancellation()
-    points = [Run("pp", n, 0, []) for n in dict.fromkeys(settings.prompt_lengths)]
-    points += [Run("tg", settings.new_tokens, d, []) for d in dict.fromkeys(settings.depths)]
-    runs = [run for run in points if run.depth + run.tokens <= engine.capacity]
-    skipped = [f"{run.name}: context {engine.capacity}" for run in points if run not in runs]
     rng = np.random.default_rng(0)
     for run in runs:
         noise = engine.rows(rng.integers(0, text.vocab, run.depth + run.tokens))
         engine.rewind(0)
         if run.depth:
             engine.prefill(noise[: run.depth], cancellation=stop)
-        for repetition in range(settings.warmup + settings.repetitions):
-            say(run.name, int(repetition > 0), settings.warmup + settings.repetitions)
+        say(run.name, 0, settings.repetitions)
+        while len(run.seconds) < settings.repetitions:
+            warm = is_warm(run.warmup, settings.warmup, settings.warmup_limit)
             engine.rewind(run.depth)
             seconds = _run_once(engine, run.kind, noise[run.depth :], stop, clock)
-            if repetition >= settings.warmup:
-                run.seconds.append(seconds)
-    return runs, skipped
+            (run.seconds if warm else run.warmup).append(seconds)
+            say(run.name, int(warm), settings.repetitions)
 
 
 def _run_once(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from pulse_edge.measure.contention import busy_reasons
 from pulse_edge.measure.figures import Point, Record
 
 SCALES: dict[str, tuple[tuple[float, str], ...]] = {
@@ -20,31 +21,92 @@ def number(value: float, unit: str) -> str:
     return f"{value:,.0f}{name}" if abs(value) >= 100 else f"{value:.3g}{name}"
 
 
+STAGE_HEADER = ("", "p50", "95 % interval", "p90", "p99", "n", "")
+
+
 def record_text(record: Record) -> str:
-    """What ran, the figures of a request, the sweeps."""
+    """What ran, the figures of a request, the sweeps, and how quiet the machine was."""
     figures = record["figures"]
     sweeps = {Point(**p).name: p for p in record["sweeps"]}
-    stages = [("", "p50", "p90", "p99", "n", "")]
-    for name, f in figures.items():
-        if name not in sweeps:
-            values = (number(f[p], f["unit"]) for p in ("p50", "p90", "p99"))
-            stages.append((name, *values, str(len(f["samples"])), f["what"]))
-    speed = 1 / figures["tpot"]["p50"]
-    parts = [
-        "\n".join(headline(record)),
-        table(stages, left=(0, 5)),
-        f"1 / median TPOT: {number(speed, 'tokens/s')}",
-    ]
+    stages: list[Sequence[str]] = [STAGE_HEADER]
+    stages += [_stage_row(name, f) for name, f in figures.items() if name not in sweeps]
+    parts = ["\n".join(headline(record)), table(stages, left=(0, 6))]
+    if "tpot" in figures:
+        parts.append(f"1 / median TPOT: {number(1 / figures['tpot']['p50'], 'tokens/s')}")
     if sweeps:
         rows = (_sweep_row(name, figures[name], point) for name, point in sweeps.items())
         parts.append(table([SWEEP_HEADER, *rows]))
         parts.append("\n".join(footnotes(record)))
+    parts.append("\n".join(conditions(record)))
     return "\n\n".join(parts)
+
+
+def _stage_row(name: str, f: Record) -> tuple[str, ...]:
+    unit = f["unit"]
+    p99 = "-" if f["p99"] is None else number(f["p99"], unit)
+    return (
+        name,
+        number(f["p50"], unit),
+        interval_text(f),
+        number(f["p90"], unit),
+        p99,
+        str(len(f["samples"])),
+        f["what"],
+    )
+
+
+def interval_text(f: Record) -> str:
+    """The interval of a figure's median; "-" if it was measured once."""
+    if len(f["samples"]) < 2:
+        return "-"
+    return f"{number(f['low'], f['unit'])} to {number(f['high'], f['unit'])}"
+
+
+def conditions(record: Record) -> Iterator[str]:
+    """How the machine and the measurement were: warm-up, other work, goodput, energy."""
+    if record["interrupted"]:
+        yield f"INTERRUPTED at its {record['interrupted']}: the figures are of what was complete."
+    reasons = busy_reasons(record["contention"])
+    if reasons:
+        yield f"BUSY machine: {'; '.join(reasons)}."
+    yield contention_text(record["contention"])
+    unstable = [name for name, w in record["warmup"].items() if _not_stable(w)]
+    if unstable:
+        yield f"Not yet stable when the warm-up ended: {', '.join(unstable)}."
+    if record["goodput"]:
+        good = record["goodput"]
+        slo = " ".join(f"{metric}:{limit:g}" for metric, limit in good["objectives_ms"].items())
+        yield (
+            f"Request goodput (req/s): {good['requests_per_s']:.3g}; {good['good']} of "
+            f"{good['requests']} cold requests within {slo} ms."
+        )
+    for meter in record["energy"]:
+        yield (
+            f"Energy, {meter['meter']}: {meter['joules_per_answer']:.3g} J per answer, "
+            f"{meter['joules_per_token']:.3g} J per token after the first, "
+            f"{meter['watts']:.3g} W ({meter['source']}; the whole part, idle power included)."
+        )
+
+
+def contention_text(contention: Record) -> str:
+    """What else the machine did."""
+    shares = {
+        "other processes": contention["others"],
+        "stolen": contention["steal"],
+        "throttled": contention["throttled"],
+    }
+    told = ", ".join(f"{name} {share:.0%}" for name, share in shares.items() if share is not None)
+    return f"Of the cores' time in {contention['seconds']:.0f} s: {told or 'not told here'}."
+
+
+def _not_stable(warmup: Record) -> bool:
+    return warmup["repetitions"] > 1 and not warmup["stable"]
 
 
 SWEEP_HEADER = (
     "tokens",
     "p50",
+    "95 % interval",
     "p90",
     "GFLOP/s",
     "of GEMM peak",
@@ -61,6 +123,7 @@ def _sweep_row(name: str, f: Record, point: Record) -> tuple[str, ...]:
     return (
         name,
         number(f["p50"], f["unit"]),
+        interval_text(f),
         number(f["p90"], f["unit"]),
         f"{point['flop_per_s'] / 1e9:.3g}",
         share(point["gemm_share"]),

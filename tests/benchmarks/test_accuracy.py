@@ -13,7 +13,9 @@ from click.testing import CliRunner
 pytest.importorskip("onnx", "1.19", reason="opset 24 is checked by onnx 1.19 and newer")
 pytest.importorskip("onnxruntime", "1.25", reason="ONNX Runtime 1.24 has no TensorScatter")
 
-from benchmarks import accuracy, report
+from benchmarks import accuracy
+from benchmarks.report.__main__ import other_tables
+from benchmarks.report.__main__ import page as report_page
 from pulse_edge.bundle.bundle import open_bundle
 from pulse_edge.evaluate.scoring import MEAN
 from pulse_export.quantize.recipe import Recipe
@@ -47,11 +49,11 @@ def test_what_is_appended_is_in_the_report(
     monkeypatch.setattr(accuracy, "RESULTS", tmp_path / "results" / "accuracy.jsonl")
     command = [str(checkpoint), "--rows", "int4", "--pages", "0", "--logit-pages", "1", "--append"]
     done = CliRunner().invoke(accuracy.main, command, catch_exceptions=False)
-    (rows,) = report.other_tables(tmp_path / "results")
+    (rows,) = other_tables(tmp_path / "results")
     assert rows[0][0] == "tiny, 1 and 0 pages"
     assert [row[0] for row in rows[1:]] == ["fp32", "int4"]
     assert all(cell in done.stdout for cell in rows[2])
-    assert rows[2][2] in report.page({}, [], [rows])
+    assert rows[2][2] in report_page({}, [], [rows])
 
 
 def test_the_gate(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,9 +14,11 @@ from typing import Any
 import click
 import pytest
 
-from benchmarks import compare, report
+from benchmarks import compare
 from benchmarks.peers import worker
 from benchmarks.peers.worker import Kind, PeerError, Worker
+from benchmarks.report.__main__ import page as report_page
+from benchmarks.report.records import read_kind
 
 from support.paths import ROOT
 from support.scripts import SMALL, size_arguments
@@ -92,7 +94,7 @@ def test_ours_next_to_a_fake_peer(work: Path, tmp_path: Path) -> None:
         line.split() for line in done.stdout.splitlines() if line.startswith("int8 / fake 100")
     )
     assert row[4:] == [f"{compare.ratio(ours, fake, case):.2f}" for case in CASES]
-    page = report.page({}, report.read_kind(tmp_path, compare.KIND))
+    page = report_page({}, read_kind(tmp_path, compare.KIND))
     assert "ours int8" in page
     assert page.count("<svg") == len(CASES)
 

@@ -40,7 +40,7 @@ def test_the_model_s_thread_runs_requests_and_sweeps(
         return opened[-1]
 
     monkeypatch.setattr(bench, "open_engine", watch)
-    settings = Settings(1, 0, new_tokens=4, prompt_lengths=(8,), depths=(0, 8), quick=True)
+    settings = Settings(1, 0, 0, new_tokens=4, prompt_lengths=(8,), depths=(0, 8), quick=True)
     record = bench.run(bundle, EngineOptions(threads=1), settings)
     assert {point["kind"] for point in record["sweeps"]} == {"pp", "tg"}
     (engine,) = opened

@@ -11,7 +11,7 @@ import dataclasses
 import pytest
 
 from pulse_edge.measure import cost
-from pulse_edge.measure.roofline import PULSE_7B
+from pulse_edge.measure.profiles import PULSE_7B
 
 TEXT, VISION = PULSE_7B.text, PULSE_7B.vision
 GROUPED = dataclasses.replace(TEXT, kv_heads=8)

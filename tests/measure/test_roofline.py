@@ -13,11 +13,11 @@ from pulse_edge.bundle.bundle import open_bundle
 from pulse_edge.cli import cli
 from pulse_edge.engines.chunk import scratch
 from pulse_edge.errors import ParameterError
-from pulse_edge.measure import cost, devices, forecast
+from pulse_edge.measure import cost, devices, forecast, profiles
 from pulse_edge.measure import roofline as fit
 from pulse_edge.measure.devices import DEVICES, PLAN_DEVICES, Device
 from pulse_edge.measure.peaks import Peaks
-from pulse_edge.measure.roofline import PROFILES, PULSE_7B
+from pulse_edge.measure.profiles import PROFILES, PULSE_7B
 
 from support.fixture_types import Bundles
 
@@ -42,12 +42,12 @@ def test_sizes_of_pulse_7b() -> None:
     token; about 2 TFLOP for five views.
     """
     assert cost.layer_weights(PULSE_7B.text) == 4 * 4096 * 4096 + 3 * 4096 * 11008
-    weights = fit.stored_weights(PULSE_7B, BY_NAME["fp16", "gpu"])
+    weights = profiles.stored_weights(PULSE_7B, BY_NAME["fp16", "gpu"])
     assert weights.decoder + weights.head == 2 * (
         32 * (4 * 4096 * 4096 + 3 * 4096 * 11008) + 4096 * 32000
     )
     assert cost.cache_row(PULSE_7B.text, "fp16") == 512 * 1024
-    int4 = fit.stored_weights(PULSE_7B, BY_NAME["int4", "cpu"])
+    int4 = profiles.stored_weights(PULSE_7B, BY_NAME["int4", "cpu"])
     assert int4.decoder + int4.head == pytest.approx(3.58e9, rel=0.01)
     vision = cost.vision_linear(PULSE_7B.vision, 4096, 2, 5) + cost.vision_attention(
         PULSE_7B.vision, 5
@@ -87,24 +87,39 @@ def test_what_fits_agrees_with_itself() -> None:
             assert 0 < p.ttft_warm < p.ttft_cold
 
 
-def test_names_and_capabilities() -> None:
-    """One row a name; a plan's device is never larger than the one that latency is
-    predicted for.
+def test_one_set_of_names() -> None:
+    """`fit`, `build` and `export` know the same devices; names of earlier versions are one of
+    them.
     """
     rows = devices.TABLE
-    assert len(DEVICES) == len([row for row in rows if row.name])
-    assert len(PLAN_DEVICES) == len([row for row in rows if row.plan_name])
-    assert all(row.smallest <= row.memory for row in rows)
-    assert all((row.read > 0) == (row.name is not None) for row in rows)
-    assert PLAN_DEVICES["orin-nano"] == devices.PlanDevice(87, 4 * 10**9)
+    assert [row.name for row in rows] == list(DEVICES)
+    assert set(PLAN_DEVICES) == set(DEVICES) | set(devices.ALIASES)
+    assert set(devices.ALIASES.values()) <= set(DEVICES)
+    assert not set(devices.ALIASES) & set(DEVICES)
+    assert all(row.read > 0 and row.fp16 > 0 and row.int8 > row.fp16 for row in rows)
+    for row in rows:
+        plan = PLAN_DEVICES[row.name]
+        assert (plan.capability, plan.memory) == (row.capability, round(row.memory * 10**9))
+        assert devices.device_named(row.name) is DEVICES[row.name]
+        assert devices.kernel_architecture(row.name) == f"sm{row.capability}"
+    for alias, name in devices.ALIASES.items():
+        assert devices.device_named(alias) is DEVICES[name]
+        smaller = [r for r in rows if r.name.startswith(f"{alias}-")]
+        assert PLAN_DEVICES[alias].memory <= min((10**9 * r.memory for r in smaller), default=1e12)
+    assert devices.kernel_architecture("sm90") == "sm90"
+    assert devices.kernel_architecture("gameboy") == "gameboy"
 
 
 def test_a_prompt_goes_at_once_where_memory_allows() -> None:
     """A device with twice the scratch of a whole prompt beside the rest, with less, with little."""
     text, profile = PULSE_7B.text, BY_NAME["int4", "gpu"]
-    weights = fit.stored_weights(PULSE_7B, profile).total
+    weights = profiles.stored_weights(PULSE_7B, profile).total
     table = (32000 + 5 * 576) * 4096 * 2  # embeddings and a page's features
-    assert fit.stored_weights(PULSE_7B, profile).table == table == pytest.approx(0.286e9, rel=0.01)
+    assert (
+        profiles.stored_weights(PULSE_7B, profile).table
+        == table
+        == pytest.approx(0.286e9, rel=0.01)
+    )
     rest = weights + 4096 * cost.cache_row(text, "fp16") + fit.WORKSPACE["gpu"]
     passes = {}
     whole = 2 * scratch(text, 4096)
@@ -129,7 +144,7 @@ def test_the_tower_on_gpus_is_fp16() -> None:
         profile = BY_NAME[precision, "gpu"]
         assert profile.tower == "fp16"
         assert (
-            fit.stored_weights(PULSE_7B, profile).vision
+            profiles.stored_weights(PULSE_7B, profile).vision
             == 2 * elements
             == pytest.approx(0.62e9, rel=0.01)
         )
@@ -144,10 +159,10 @@ def test_a_jetson_runs_tensorrt() -> None:
     """Its tower has 8 bits, its embeddings stay in the file, its rows are the plan's."""
     elements = cost.vision_weights(PULSE_7B.vision, 4096, 2)
     towers = (("fp16", "fp16", 2), ("int8", "int8", 1), ("int4", "int8", 1))
-    for name, rows in (("orin-nano-8gb", 512), ("orin-nx-16gb", 2048), ("agx-orin", 2048)):
+    for name, rows in (("orin-nano-8gb", 512), ("orin-nx-16gb", 2048), ("agx-orin-64gb", 2048)):
         for precision, tower, width in towers:
-            profile = fit.profile_on(BY_NAME[precision, "gpu"], DEVICES[name])
-            weights = fit.stored_weights(PULSE_7B, profile)
+            profile = profiles.profile_on(BY_NAME[precision, "gpu"], DEVICES[name])
+            weights = profiles.stored_weights(PULSE_7B, profile)
             assert (weights.vision, weights.table) == (width * elements, 0)
             p = fit.predict(PULSE_7B, DEVICES[name], BY_NAME[precision, "gpu"])
             assert (p.engine, p.tower, p.prefill_rows) == ("tensorrt", tower, rows)
@@ -160,8 +175,8 @@ def test_a_jetson_runs_tensorrt() -> None:
 def test_gpus_that_need_an_int8_tower() -> None:
     """Where the saving is what is missing, to the byte; not where that is nothing, or more."""
     profile = BY_NAME["int4", "gpu"]
-    weights = fit.stored_weights(PULSE_7B, profile).total
-    saving = fit.stored_weights(PULSE_7B, profile).vision * (1 - fit.INT8_TOWER / 2)
+    weights = profiles.stored_weights(PULSE_7B, profile).total
+    saving = profiles.stored_weights(PULSE_7B, profile).vision * (1 - profiles.INT8_TOWER / 2)
     cache = 3200 * cost.cache_row(PULSE_7B.text, "fp16")
     rest = weights + cache + fit.WORKSPACE["gpu"] + scratch(PULSE_7B.text, 512)
     for memory, fits, needs in (
@@ -188,21 +203,21 @@ def test_a_shorter_context_takes_less_and_longer_prompts_are_cut() -> None:
 
 def test_a_precision_that_nothing_is_known_of(bundle: Path) -> None:
     opened = open_bundle(bundle)
-    geometry = fit.geometry_of_bundle(opened)
+    geometry = profiles.geometry_of_bundle(opened)
     assert geometry.text == opened.manifest.model.text
     with pytest.raises(ParameterError, match="nothing is known of fp32 bundles for cpu"):
-        fit.profile_of_bundle(opened, geometry)
+        profiles.profile_of_bundle(opened, geometry)
 
 
 def test_a_bundle_weighs_what_its_files_do(bundles: Bundles) -> None:
     opened = open_bundle(bundles("int8"))
-    geometry = fit.geometry_of_bundle(opened)
-    profile = fit.profile_of_bundle(opened, geometry)
+    geometry = profiles.geometry_of_bundle(opened)
+    profile = profiles.profile_of_bundle(opened, geometry)
     files = {f.path: f.size for f in opened.manifest.files}
     graphs = sum(
         size for path, size in files.items() if path.startswith(("decoder.onnx", "vision.onnx"))
     )
-    weights = fit.stored_weights(geometry, profile)
+    weights = profiles.stored_weights(geometry, profile)
     assert weights.total - weights.table == pytest.approx(graphs)
     assert weights.table == files["embeddings.bin"]
     assert profile.cache == opened.manifest.precision.kv_cache
@@ -240,7 +255,7 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--device", "gameboy"], "device 'gameboy' is not one of this, orin-nano-8gb"),
+        (["--device", "gameboy"], "device 'gameboy' is not one of this, orin-nano-4gb, "),
         (
             ["--device", "l4", "--context", "5000"],
             "context is 5000, but must be from 1 to the model's 4096",

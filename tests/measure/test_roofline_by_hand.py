@@ -7,7 +7,8 @@ import dataclasses
 import pytest
 
 from pulse_edge.measure.devices import DEVICES, Device
-from pulse_edge.measure.roofline import PROFILES, PULSE_7B, Prediction, predict, predictions
+from pulse_edge.measure.profiles import PROFILES, PULSE_7B
+from pulse_edge.measure.roofline import Prediction, predict, predictions
 
 BY_NAME = {(p.precision, p.kind): p for p in PROFILES}
 
@@ -79,7 +80,7 @@ def test_everything_on_80_gb(precision: str) -> None:
 LONGEST = {
     "orin-nano-8gb": {"fp16": 0, "w8a8": 0, "int8": 0, "int4": 3680},
     "orin-nx-16gb": {"fp16": 0, "w8a8": 4096, "int8": 4096, "int4": 4096},
-    "agx-orin": dict.fromkeys(("fp16", "w8a8", "int8", "int4"), 4096),
+    "agx-orin-64gb": dict.fromkeys(("fp16", "w8a8", "int8", "int4"), 4096),
     "t4": {"fp16": 1128, "w8a8": 4096, "int8": 4096, "int4": 4096},
     "rtx-4060": {"fp16": 0, "w8a8": 0, "int8": 0, "int4": 4096},
     "a100": dict.fromkeys(("fp16", "w8a8", "int8", "int4"), 4096),
