@@ -56,6 +56,7 @@ PROVIDERS = {
         device="cpu",
         row_cost=0.4,
         packed_row_cost=0.4,
+        config={"session.prepack.enable_parallel": "1"},  # 1.31 and newer; others ignore it
     ),
     "cuda": Provider(
         name="CUDAExecutionProvider",
@@ -122,16 +123,16 @@ def _why_missing(device: str, provider: Provider) -> str:
         )
     if device == "cuda" and not _installed("onnxruntime-gpu"):
         machine = platform.machine()
+        limits = ""
         if cuda_driver.WHEELS.get(machine) == cuda_driver.ARM:
-            return (
-                f"pulse-edge[gpu] brings no ONNX Runtime for GPUs on {machine}: its wheel there "
-                f"serves compute capabilities {cuda_driver.served(machine)}, and no Jetson; "
-                "on such a GPU: pip uninstall -y onnxruntime && pip install onnxruntime-gpu; "
-                "on a Jetson use a bundle exported with --target tensorrt (docs/jetson.md)"
+            limits = (
+                f"; on {machine} its wheel serves compute capabilities "
+                f"{cuda_driver.served(machine)}, and no Jetson: there use a bundle exported with "
+                "--target tensorrt (docs/jetson.md)"
             )
         return (
             "device cuda needs the GPU build of ONNX Runtime, which replaces the CPU one: "
-            "pip uninstall -y onnxruntime && pip install 'pulse-edge[gpu]'"
+            f"pip uninstall -y onnxruntime && pip install 'pulse-edge[gpu]'{limits}"
         )
     ort = load_onnxruntime()
     available = ", ".join(ort.get_available_providers())

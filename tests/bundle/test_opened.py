@@ -21,7 +21,7 @@ fcntl = pytest.importorskip("fcntl", reason="leases are Linux's")
 if not hasattr(fcntl, "F_SETLEASE"):
     pytest.skip("leases are Linux's", allow_module_level=True)
 
-BLOCK = 4 * 1024 * 1024  # bytes hashed at a time
+BLOCK = 512 * 1024  # bytes hashed at a time
 
 
 def opened(path: Path, content: bytes = b"0123456789") -> OpenedFile:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from pulse_edge.bundle import opened as opened_module
-from pulse_edge.bundle.opened import Content, Folder, OpenedFile
+from pulse_edge.bundle.opened import Content, Folder, OpenedFile, resident_file_bytes
 
 if not hasattr(mmap, "MADV_DONTNEED"):
     pytest.skip("memory cannot be given back here", allow_module_level=True)
@@ -172,7 +173,9 @@ def forgets(content: Content, seconds: float) -> bool:
 
 
 def test_a_mapped_file_is_trimmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here from the first byte on."""
     monkeypatch.setattr(opened_module, "TRIM_SECONDS", 0.001)
+    monkeypatch.setattr(opened_module, "TRIM_BYTES", 0)
     content = Content(opened(tmp_path / "file", PAGE), private=False)
     with content.trimmed():
         assert forgets(content, 30)
@@ -180,9 +183,94 @@ def test_a_mapped_file_is_trimmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not forgets(content, 0.05)
 
 
+class Looks:
+    """What a trimmer sees of the process's memory, look by look; the last goes on."""
+
+    def __init__(self, sizes: list[int]) -> None:
+        self.sizes = sizes
+        self.seen = 0
+
+    def __call__(self) -> int:
+        self.seen += 1
+        return self.sizes[min(self.seen, len(self.sizes)) - 1]
+
+
+LARGE = 1 << 40  # what other maps of the process take
+
+
+@pytest.mark.parametrize(
+    ("sizes", "trimmed"),
+    [
+        ([LARGE], False),
+        ([LARGE, LARGE + 99], False),
+        ([LARGE, LARGE + 100], True),
+        ([LARGE, LARGE + 1000], True),
+        ([LARGE, LARGE + 99, LARGE + 100], True),
+        ([LARGE, LARGE - 200, LARGE - 101], False),  # another trimmer gave some back
+        ([LARGE, LARGE - 200, LARGE - 100], True),
+        ([LARGE, LARGE - 200, LARGE - 250, LARGE - 151], False),
+        ([0], True),  # a system that does not tell
+    ],
+)
+def test_a_map_is_dropped_when_files_have_taken_so_much_since_the_least(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: list[int], trimmed: bool
+) -> None:
+    looks = Looks(sizes)
+    monkeypatch.setattr(opened_module, "TRIM_SECONDS", 0.001)
+    monkeypatch.setattr(opened_module, "TRIM_BYTES", 100)
+    monkeypatch.setattr(opened_module, "resident_file_bytes", looks)
+    content: Any = Content(opened(tmp_path / "file", PAGE), private=False)
+    memory = SlowMemory(0)
+    content.memory = memory
+    end = time.monotonic() + 30
+    with content.trimmed():
+        while looks.seen < len(sizes) + 5 and time.monotonic() < end:
+            time.sleep(0.001)
+    assert looks.seen >= len(sizes) + 5
+    assert bool(memory.calls) == trimmed
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system does not tell")
+def test_memory_that_a_mapped_file_takes(tmp_path: Path) -> None:
+    size = 64 << 20
+    path = tmp_path / "file"
+    path.touch()
+    os.truncate(path, size)
+    content = Content(OpenedFile(Folder(tmp_path), "file"), private=False)
+    before = resident_file_bytes()
+    assert before > 0
+    assert not content.bytes[::PAGE].any()
+    full = resident_file_bytes()
+    assert full - before > size / 2
+    content.memory.madvise(mmap.MADV_DONTNEED)
+    assert full - resident_file_bytes() > size / 2
+
+
+@pytest.mark.parametrize("content", [None, "", "1 2", "a b c"])
+def test_a_system_that_does_not_tell_what_files_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None
+) -> None:
+    path = tmp_path / "statm"
+    if content is not None:
+        path.write_text(content)
+    monkeypatch.setattr(opened_module, "STATM", path)
+    assert resident_file_bytes() == 0
+
+
+def test_a_system_that_tells_what_files_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The third number is pages of files (proc_pid_statm(5))."""
+    path = tmp_path / "statm"
+    path.write_text("9000 700 12 5 0 300 0\n")
+    monkeypatch.setattr(opened_module, "STATM", path)
+    assert resident_file_bytes() == 12 * PAGE
+
+
 def test_a_copy_is_not_trimmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is dropped of a copy is lost."""
     monkeypatch.setattr(opened_module, "TRIM_SECONDS", 0.001)
+    monkeypatch.setattr(opened_module, "TRIM_BYTES", 0)
     content = Content(opened(tmp_path / "file", PAGE), private=True)
     with content.trimmed():
         assert not forgets(content, 0.05)
@@ -196,6 +284,7 @@ def test_a_system_that_drops_no_pages(
 ) -> None:
     monkeypatch.delattr(mmap, "MADV_DONTNEED")
     monkeypatch.setattr(opened_module, "TRIM_SECONDS", 0.001)
+    monkeypatch.setattr(opened_module, "TRIM_BYTES", 0)
     file = opened(tmp_path / "file", PAGE)
     content = Content(file, private)
     with content.trimmed():
@@ -211,14 +300,15 @@ def test_a_system_that_drops_no_pages(
 class SlowMemory:
     """A map that takes its time to drop pages."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = 0.1) -> None:
+        self.seconds = seconds
         self.calls = 0
         self.busy = False
 
     def madvise(self, advice: int) -> None:
         self.calls += 1
         self.busy = True
-        time.sleep(0.1)
+        time.sleep(self.seconds)
         self.busy = False
 
 
@@ -226,6 +316,7 @@ def test_no_trimming_is_under_way_afterwards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(opened_module, "TRIM_SECONDS", 0.001)
+    monkeypatch.setattr(opened_module, "TRIM_BYTES", 0)
     content: Any = Content(opened(tmp_path / "file", PAGE), private=False)
     memory = SlowMemory()
     content.memory = memory

@@ -42,15 +42,17 @@ def test_the_cpu_build(monkeypatch: pytest.MonkeyPatch, machine: str) -> None:
 
 
 @pytest.mark.parametrize("machine", ["aarch64", "arm64"])
-def test_the_gpu_extra_on_arm_brings_nothing(monkeypatch: pytest.MonkeyPatch, machine: str) -> None:
-    """So the message does not send a user in a circle: it names what the wheel serves."""
+def test_the_gpu_extra_on_arm_serves_no_jetson(
+    monkeypatch: pytest.MonkeyPatch, machine: str
+) -> None:
+    """So the message does not send the user of one in a circle: it names what the wheel serves."""
     monkeypatch.setattr(platform, "machine", lambda: machine)
     for packages in ((), ("onnxruntime",)):
         installed(monkeypatch, *packages)
         message = refusal()
         assert "serves compute capabilities 8.9, 9.0, 12.0 and 12.1, and no Jetson" in message
         assert "--target tensorrt" in message
-        assert "pip install 'pulse-edge[gpu]'" not in message
+        assert "pip uninstall -y onnxruntime && pip install 'pulse-edge[gpu]'" in message
 
 
 def test_both_builds_over_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
