@@ -110,7 +110,26 @@ class Chat:
             )
         answer = delivery.answer
         if answer is not None and not delivery.cancelled:
-            said = self._template.answer(answer.token_ids, request.params.stop)
-            self._ids = [*request.ids, *said]
-            self._prompt = request.prompt + self._template.answer_text(said)
+            self._add(request, self._template.answer(answer.token_ids, request.params.stop))
         self._last = None
+
+    def _add(self, request: Request, said: list[int]) -> None:
+        """Take a turn into the conversation."""
+        self._ids = [*request.ids, *said]
+        self._prompt = request.prompt + self._template.answer_text(said)
+
+    def keep(self, said: str) -> None:
+        """Take the last turn into the conversation although its stream was closed before the end.
+
+        Args:
+            said: what the conversation keeps of its answer, such as the text that a reader has
+                seen. If it is empty the turn is dropped, as without this call.
+
+        Raises:
+            ParameterError: the turn is still being streamed.
+        """
+        last = self._last
+        closed = last is not None and last[1].cancelled
+        self._settle()
+        if last is not None and closed and said.strip():
+            self._add(last[0], self._template.given_answer(said))

@@ -220,3 +220,48 @@ def test_a_stop_string_in_a_chat_with_the_embedded_model(stop: str) -> None:
     assert turn.answer.provenance["prompt"] == said
     seen = seen_text(model, turn)
     assert seen.endswith(f"ASSISTANT:{space}{first.text}</s> USER: {Q2} ASSISTANT:")
+
+
+@pytest.mark.parametrize("image", [page(), None], ids=["image", "text"])
+@pytest.mark.parametrize("said", ["some words", "  some words\n", "ü 心"])
+def test_a_turn_that_was_closed_may_be_kept_as_far_as_it_was_said(
+    model: pulse_edge.Model, image: Any, said: str
+) -> None:
+    """The next turn sees it as a given answer."""
+    chat = model.chat(image)
+    stream = chat.stream(Q1, max_new_tokens=200)
+    next(stream)
+    stream.close()
+    chat.keep(said)
+    turn = chat.stream(Q2, max_new_tokens=2)
+    given = model.chat(image, [(Q1, said)]).stream(Q2, max_new_tokens=2)
+    assert turn.answer.token_ids == given.answer.token_ids
+    assert turn.request.ids == given.request.ids
+
+
+@pytest.mark.parametrize("said", ["", "  \n"])
+def test_a_turn_of_which_nothing_was_said_is_dropped(model: pulse_edge.Model, said: str) -> None:
+    chat = model.chat(page())
+    stream = chat.stream(Q1, max_new_tokens=200)
+    stream.close()
+    chat.keep(said)
+    assert chat.stream(Q2).request.ids == model.chat(page()).stream(Q2).request.ids
+
+
+def test_a_turn_that_is_complete_is_kept_whole(model: pulse_edge.Model) -> None:
+    chat, plain = model.chat(page()), model.chat(page())
+    chat.ask(Q1, max_new_tokens=5)
+    plain.ask(Q1, max_new_tokens=5)
+    chat.keep("something else")
+    chat.keep("and again")
+    assert chat.stream(Q2).request.ids == plain.stream(Q2).request.ids
+
+
+def test_a_turn_that_is_still_read_is_not_kept(model: pulse_edge.Model) -> None:
+    chat = model.chat(page())
+    chat.keep("nothing was asked yet")
+    stream = chat.stream(Q1, max_new_tokens=200)
+    next(stream)
+    with pytest.raises(ParameterError, match="still being streamed"):
+        chat.keep("too early")
+    stream.close()

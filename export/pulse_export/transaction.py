@@ -7,7 +7,6 @@ they could disturb each other, by a lock on that directory which ends with its p
 from __future__ import annotations
 
 import errno
-import fcntl
 import glob
 import json
 import os
@@ -32,6 +31,7 @@ from pulse_edge.bundle.sealed_json import dumps
 from pulse_edge.bundle.signatures import SIGNATURES
 from pulse_edge.bundle.tensors import TENSORS
 from pulse_edge.errors import ExportError
+from pulse_export.folder_lock import FolderLock
 
 PENDING = f"{MANIFEST}.pending"  # the manifest's name until everything else is in place
 GRAPHS = {VISION_GRAPH, DECODER_GRAPH}
@@ -110,7 +110,7 @@ def staging_directory(out: Path) -> Iterator[Path]:
     """
     parent = out.parent
     try:
-        hidden, handle = _new_hidden(out)
+        hidden, lock = _new_hidden(out)
     except OSError as error:
         raise ExportError(f"{parent}: cannot be written to ({error.strerror})") from None
     try:
@@ -122,61 +122,62 @@ def staging_directory(out: Path) -> Iterator[Path]:
         raise ExportError(f"{error.filename or parent}: {error.strerror or error}") from None
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
-        os.close(handle)
+        lock.release()
+        shutil.rmtree(hidden, ignore_errors=True)  # Windows keeps what is open
 
 
-def _new_hidden(out: Path) -> tuple[Path, int]:
-    """Make the hidden directory, and open a handle that holds its lock."""
+def _new_hidden(out: Path) -> tuple[Path, FolderLock]:
+    """Make the hidden directory, and take its lock."""
     parent = out.parent
     with _turn_in(parent):
         for stale in parent.glob(f".{glob.escape(out.name)}.partial-*"):
             _remove_stale(stale)
         hidden = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=parent))
-        handle = os.open(hidden, os.O_RDONLY)
+        lock = FolderLock(hidden)
         with suppress(OSError):  # no locks in this file system: then no export finds this one stale
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return hidden, handle
+            lock.take()
+        return hidden, lock
 
 
 def _remove_stale(directory: Path) -> None:
     """Remove another export's hidden directory, unless its process runs or nobody can tell."""
     try:
-        handle = os.open(directory, os.O_RDONLY)
+        lock = FolderLock(directory)
     except OSError:
         return
+    stale = False
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        stale = lock.take()
+        if stale:
+            shutil.rmtree(directory, ignore_errors=True)
     except OSError:
         return
-    else:
-        shutil.rmtree(directory, ignore_errors=True)
     finally:
-        os.close(handle)
+        lock.release()
+    if stale:
+        shutil.rmtree(directory, ignore_errors=True)  # Windows keeps what is open
 
 
 @contextmanager
 def _turn_in(directory: Path) -> Iterator[None]:
     """Hold the directory's lock for the block. Raises `ExportError` if it is not to be had."""
-    handle = os.open(directory, os.O_RDONLY)
+    lock = FolderLock(directory)
     try:
         deadline = time.monotonic() + LOCK_SECONDS
-        while not _lock(handle):
+        while not _taken(lock):
             if time.monotonic() > deadline:
                 raise ExportError(f"{directory}: another program keeps it locked; try again later")
             time.sleep(0.005)
         yield
     finally:
-        os.close(handle)
+        lock.release()
 
 
-def _lock(handle: int) -> bool:
+def _taken(lock: FolderLock) -> bool:
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return lock.take()
     except OSError:
         return True  # no locks in this file system: renames alone keep bundles whole there
-    return True
 
 
 def publish_bundle(staging: Path, manifest: Manifest, out: Path, force: bool) -> None:
@@ -242,7 +243,9 @@ def _move(staging: Path, out: Path) -> None:
 
 def _make_durable(path: Path) -> None:
     """Write a file's content, or a directory's names, through to the disk."""
-    handle = os.open(path, os.O_RDONLY)
+    if os.name == "nt" and path.is_dir():  # which Windows opens none of
+        return
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(handle)
     except OSError as error:

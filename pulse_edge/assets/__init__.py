@@ -8,6 +8,8 @@ _HERE = Path(__file__).parent
 
 EMBEDDED = _HERE / "pulse-nano"  # the bundle that runs when no other is named
 SAMPLE_PAGE = _HERE / "sample.png"  # a simulated ECG page, 200 dpi
+HEADER_FONT = _HERE / "fonts" / "DejaVuSans.ttf"  # of letters that Pillow's own font lacks
+SCHEMAS = _HERE / "schemas"  # JSON schemas of answers, results of panels and benchmarks
 PANELS = _HERE / "panels"  # questions with fixed answers, see `pulse_edge.panels`
 
 REPORT_QUESTION = "Please write a clinical report based on this ECG image."  # ECGBench's wording

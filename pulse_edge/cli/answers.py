@@ -13,13 +13,14 @@ if TYPE_CHECKING:
     from pulse_edge.stream import Stream
 
 
-def print_answer(stream: Stream, status: Status, as_it_comes: bool) -> None:
+def print_answer(stream: Stream, status: Status, as_it_comes: bool, brief: bool = False) -> None:
     """Print an answer and, below it, what produced it.
 
     Args:
         stream: the answer while it is generated.
         status: cleared before anything is printed.
         as_it_comes: print every piece of text at once, or all of it at the end.
+        brief: print one short line below it, for a chat that has named the model and the notice.
     """
     for piece in stream:
         status.clear()
@@ -34,19 +35,27 @@ def print_answer(stream: Stream, status: Status, as_it_comes: bool) -> None:
     if late is not None and not late.met:
         problem = f"the deadline of {late.deadline_s:g} s passed"
         show(f"note: {problem}; not finished: {', '.join(late.skipped)}", err=True)
+    if brief:
+        show(f"[{_speed(stream.answer)}; research use only]", dim=True)
+        return
     show(footer(stream.answer), dim=True)
     show(NOTICE, dim=True)
 
 
 def footer(answer: Answer) -> str:
     """The line under an answer: what produced it, and how fast."""
-    provenance, timings = answer.provenance, answer.timings
+    provenance = answer.provenance
     engine = provenance["engine"]
-    speed = f", {1 / timings.tpot:.0f} tokens/s" if timings.tpot else ""
-    first = f"{timings.ttft:.2f} s to first token" if timings.ttft else "no token"
     return (
         f"[{provenance['checkpoint']['name']} {provenance['precision']['name']}, "
         f"bundle {provenance['bundle'][:12]}, "
         f"{engine['engine']} {engine['engine_version']} on {engine['device']}; "
-        f"{first}{speed}; ended by {answer.finish_reason}]"
+        f"{_speed(answer)}]"
     )
+
+
+def _speed(answer: Answer) -> str:
+    timings = answer.timings
+    speed = f", {1 / timings.tpot:.0f} tokens/s" if timings.tpot else ""
+    first = f"{timings.ttft:.2f} s to first token" if timings.ttft else "no token"
+    return f"{first}{speed}; ended by {answer.finish_reason}"

@@ -10,16 +10,24 @@ LONGEST = 1 << 20  # characters of a line; no model's context takes as many
 PROMPT = "> "
 
 
+def typed() -> bool:
+    """Whether a person types the questions, and sees the answers on the same terminal."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
 def read_question() -> str | None:
     """The next line without spaces around it; None at the end of the input.
 
-    A prompt is shown if a terminal is there to type it.
+    A prompt is shown if a terminal is there to type it. A typed line without text is asked again.
 
     Raises:
         ParameterError: the line cannot be a question. The next call reads the line after it.
     """
+    asked = typed()
     try:
-        line = input(PROMPT) if _typed() else _piped()
+        line = input(PROMPT) if asked else _piped()
+        while asked and not line.strip():
+            line = input(PROMPT)
     except EOFError:
         return None
     if len(line) > LONGEST:
@@ -36,10 +44,6 @@ def read_question() -> str | None:
     if not question:
         raise ParameterError("the question is empty; type one, or Ctrl-D to end the chat")
     return question
-
-
-def _typed() -> bool:
-    return sys.stdin.isatty() and sys.stdout.isatty()
 
 
 def _piped() -> str:
