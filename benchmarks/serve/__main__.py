@@ -16,7 +16,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +28,7 @@ import httpx
 import pulse_edge
 from benchmarks.serve import KIND, SCHEMA
 from benchmarks.serve.added import measure_added, rows_of_added
-from benchmarks.serve.client import open_client
+from benchmarks.serve.client import open_client, open_plainly
 from benchmarks.serve.loops import arrival_times, closed_loop, open_loop
 from benchmarks.serve.spawned import spawned_server
 from benchmarks.serve.summary import line_of, rows_of, summarise
@@ -104,7 +104,8 @@ async def run_plan(
         added = None
         if model is not None:
             more = workload(len(runs))
-            added = await measure_added(client, model, more, plan.added, plan.max_tokens)
+            with closing(open_plainly(url, plan.timeout)) as connection:
+                added = measure_added(connection, model, more, plan.added, plan.max_tokens, key)
     return {"runs": runs, "added": added, "served": served}
 
 

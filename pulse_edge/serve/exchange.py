@@ -89,7 +89,7 @@ def begin(admission: Admission, ticket: Ticket, work: Callable[[Exchange], T]) -
         try:
             end = End(work(exchange))
         except BaseException as error:  # also what is no Exception: the loop must hear an end
-            end = End(error=_as_cancelled(error) if ticket.cancelled else error)
+            end = End(error=_as_cancelled(error, ticket.left) if ticket.cancelled else error)
         finally:
             admission.release(ticket)
             exchange.tell(end)
@@ -98,12 +98,15 @@ def begin(admission: Admission, ticket: Ticket, work: Callable[[Exchange], T]) -
     return exchange
 
 
-def _as_cancelled(error: BaseException) -> BaseException:
-    if isinstance(error, PulseEdgeError) and not isinstance(error, Refusal):
-        return Refusal(
-            "the request was cancelled", 409, "cancelled", kind="cancelled", headers=NO_RETRY
-        )
-    return error
+def _as_cancelled(error: BaseException, left: bool) -> BaseException:
+    """What a cancelled request raises, perhaps before its work began; `left`: its client has."""
+    if isinstance(error, Refusal) or not isinstance(error, PulseEdgeError | ClientDisconnect):
+        return error
+    if left:
+        return ClientDisconnect()
+    return Refusal(
+        "the request was cancelled", 409, "cancelled", kind="cancelled", headers=NO_RETRY
+    )
 
 
 @asynccontextmanager
@@ -127,6 +130,7 @@ async def cancelled_by_leaving(request: Request, ticket: Ticket) -> AsyncIterato
 async def _watch(request: Request, ticket: Ticket) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         continue
+    ticket.left = True
     ticket.cancel()
 
 

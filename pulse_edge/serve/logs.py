@@ -14,7 +14,10 @@ from typing import Any
 
 LOGGER = logging.getLogger("pulse_edge.serve")
 # Libraries that describe what they receive, at their own levels.
-_TALKATIVE = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi", "python_multipart")
+_TALKATIVE = (
+    *("asyncio", "uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi"),
+    "python_multipart",
+)
 
 
 def log_event(event: str, **fields: Any) -> None:

@@ -51,11 +51,12 @@ async def complete_chat(request: Request) -> Response:
             facts_of(request).answer = answer
             return JSONResponse(_completion_form(service, ticket, plan).whole(answer))
         heartbeat = plan.heartbeat_s or service.config.heartbeat_seconds
+        form = _completion_form(service, ticket, plan)  # while the model works
         first = await _soon(exchange, heartbeat)
     return EventStream(
         service,
         exchange,
-        _completion_form(service, ticket, plan),
+        form,
         plan.include_usage,
         heartbeat,
         first,

@@ -64,15 +64,22 @@ class EventStream(Response):
         async with cancelled_by_leaving(Request(scope, receive), self._exchange.ticket):
             start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
             await self._send(send, start)
-            await self._put(send, event(self._form.first_chunk()))
+            opening = event(self._form.first_chunk())
             upcoming = self._first
+            if not isinstance(upcoming, End):  # in one write, so that the first text is not late
+                opening += self._encoded(upcoming)
+                upcoming = None
+            await self._put(send, opening)
             if upcoming is None:
-                await self._put(send, self._comment())
                 upcoming = await self._next()
             while not isinstance(upcoming, End):
-                await self._put(send, self._encoded(upcoming))
+                if not self._exchange.ticket.left:
+                    await self._put(send, self._encoded(upcoming))
                 upcoming = await self._next()
-            await self._put(send, self._ending(upcoming))
+            ending = self._ending(upcoming)
+            if self._exchange.ticket.left:
+                return
+            await self._put(send, ending)
             await self._send(send, {"type": "http.response.body", "body": b""})
 
     async def _next(self) -> Any:
@@ -92,6 +99,8 @@ class EventStream(Response):
         return f": waiting {self._service.stages}".rstrip().encode() + b"\n\n"
 
     def _ending(self, end: End) -> bytes:
+        if isinstance(end.error, ClientDisconnect):
+            return b""
         if end.error is not None:
             refusal = refusal_of(end.error)
             self._facts.code = refusal.code
