@@ -10,19 +10,25 @@ import click
 
 from pulse_edge.assets import REPORT_QUESTION
 from pulse_edge.cli.answers import print_answer
+from pulse_edge.cli.layouts import ask_in_layouts, recording_for_layouts
 from pulse_edge.cli.options import (
     TimeOptions,
     generation_options,
+    known_option,
     model_options,
     time_options,
 )
+from pulse_edge.cli.sources import source_options
 from pulse_edge.cli.status import Status
 from pulse_edge.cli.terminal import show_json
+from pulse_edge.ecg.layout import parse_layouts
 from pulse_edge.errors import DeadlineError
+from pulse_edge.known import parse_known
 from pulse_edge.params import GenerationParams
 
 if TYPE_CHECKING:
     from pulse_edge.model import Model
+    from pulse_edge.page.source import ImageSource
 
 
 @click.command("ask")
@@ -32,7 +38,7 @@ if TYPE_CHECKING:
     "--json",
     "as_json",
     is_flag=True,
-    help="Print the whole answer as JSON (docs/answer.schema.json).",
+    help="Print the whole answer as JSON (pulse_edge/assets/schemas/answer.schema.json).",
 )
 @click.option(
     "--stream/--no-stream",
@@ -40,6 +46,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="Print text while it is generated.",
 )
+@click.option(
+    "--layouts",
+    metavar="LAYOUT,...",
+    help="Ask about a recording in each of these layouts, and say whether the answers agree.",
+)
+@known_option
+@source_options
 @model_options
 @time_options
 @generation_options
@@ -48,17 +61,27 @@ def ask_command(
     question: str,
     as_json: bool,
     stream: bool,
+    layouts: str | None,
+    known: tuple[str, ...],
+    source_of: Callable[[str], ImageSource],
     open_model: Callable[[], Model],
     status: Status,
     time: TimeOptions,
     params: GenerationParams,
 ) -> None:
-    """Answer a QUESTION about the ECG page IMAGE (PNG, JPEG, TIFF, BMP, WebP).
+    """Answer a QUESTION about the ECG page IMAGE (PNG, JPEG, TIFF, BMP, WebP, PDF).
 
-    IMAGE may also be a 12-lead recording (DICOM), which is drawn first, as `pulse-edge draw` does.
+    IMAGE may also be a 12-lead recording (DICOM, MUSE, aECG, SCP-ECG, Sierra, WFDB, EDF, CSV),
+    which is drawn first, as `pulse-edge draw` does.
     """
-    model = open_model()
-    pieces = model.stream(image, question, **time.terms, **dataclasses.asdict(params))
+    options = {**time.terms, **dataclasses.asdict(params), "known": parse_known(known)}
+    source = source_of(image)
+    if layouts is not None:
+        names = parse_layouts(layouts)
+        recording = recording_for_layouts(source)
+        ask_in_layouts(open_model, recording, question, names, status, as_json, **options)
+        return
+    pieces = open_model().stream(source, question, **options)
     if as_json:
         show_json(pieces.answer.to_dict(), indent=2)
     else:

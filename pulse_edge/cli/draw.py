@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
+from pulse_edge.cli.sources import csv_options
 from pulse_edge.cli.terminal import show
-from pulse_edge.ecg.layout import GAINS, LAYOUTS, SPEEDS, PageStyle
+from pulse_edge.ecg.layout import GAINS, LAYOUTS, SPEEDS, PageStyle, parse_strips
 from pulse_edge.errors import PulseEdgeError
+
+if TYPE_CHECKING:
+    from pulse_edge.ecg.readers.registry import CsvTerms
 
 
 @click.command("draw")
@@ -27,23 +33,49 @@ from pulse_edge.errors import PulseEdgeError
     show_default=True,
     help="mm/mV",
 )
+@click.option(
+    "--strips",
+    metavar="N|LEADS",
+    help="Rhythm strips: 0, 1 (II), 3 (V1, II, V5), or leads as V1,II,V5 [default: the layout's].",
+)
 @click.option("--dpi", default=200, show_default=True)
 @click.option("--header", help="Text above the traces; nothing is printed there otherwise.")
+@csv_options
 def draw_command(
-    recording: str, out: str, layout: str, speed: str, gain: str, dpi: int, header: str | None
+    recording: str,
+    out: str,
+    layout: str,
+    speed: str,
+    gain: str,
+    strips: str | None,
+    dpi: int,
+    header: str | None,
+    csv: CsvTerms | None,
 ) -> None:
-    """Draw the 12-lead RECORDING (DICOM waveform) as the ECG page OUT (.png)."""
-    from pulse_edge.ecg.drawing import draw_page
+    """Draw the 12-lead RECORDING as the ECG page OUT (.png).
+
+    RECORDING is DICOM, GE MUSE XML, HL7 aECG, SCP-ECG, Philips Sierra XML, WFDB, EDF, or CSV with
+    its rate, unit and leads.
+    """
+    from pulse_edge.ecg.drawn import DrawnRecording
     from pulse_edge.ecg.readers.registry import read_recording
 
-    style = PageStyle(layout=layout, speed=float(speed), gain=float(gain), dpi=dpi)
-    leads = read_recording(recording)
-    page = draw_page(leads, style, header)
+    style = PageStyle(
+        layout=layout,
+        speed=float(speed),
+        gain=float(gain),
+        strips=None if strips is None else parse_strips(strips),
+        dpi=dpi,
+    )
+    leads = read_recording(recording, csv)
+    drawn = DrawnRecording(leads, style, header)
+    page = drawn.draw()
     try:
         page.save(out, dpi=(dpi, dpi))
     except (OSError, ValueError) as error:  # ValueError: a suffix that Pillow does not know
         raise PulseEdgeError(f"{out}: cannot be written ({error})") from None
-    width, height = style.size
-    for note in leads.notes:
+    for note in drawn.notes:
         show(f"note: {note}", err=True)
-    show(f"{out}: {width} x {height} pixels, {leads.duration:.1f} s at {leads.rate:g} Hz")
+    width, height = style.size
+    whole = "" if drawn.seconds == leads.duration else f" of {leads.duration:.1f}"
+    show(f"{out}: {width} x {height} pixels, {drawn.seconds:.1f}{whole} s at {leads.rate:g} Hz")

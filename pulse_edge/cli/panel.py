@@ -7,14 +7,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pulse_edge.cli.options import model_options
+from pulse_edge.cli.options import known_option, model_options
+from pulse_edge.cli.sources import source_options
 from pulse_edge.cli.status import Status
 from pulse_edge.cli.terminal import show, show_json, show_text
+from pulse_edge.known import parse_known
 
 if TYPE_CHECKING:
     from pulse_edge.model import Model
+    from pulse_edge.page.source import ImageSource
     from pulse_edge.panels.result import QuestionResult, Result
 
+CART = "cart"
+_WHY = {"deadline": "no time was left", "queue_full": "too many other requests wait"}
 SHOWN_STATUSES = ("stated", "negated", "uncertain", "conflict")
 
 
@@ -34,12 +39,14 @@ SHOWN_STATUSES = ("stated", "negated", "uncertain", "conflict")
     metavar="NAME=VALUE",
     help="A measurement of yours for the result, as 'heart rate=72'; repeatable.",
 )
+@known_option
 @click.option(
     "--json",
     "as_json",
     is_flag=True,
-    help="Print the whole result as JSON (docs/result.schema.json).",
+    help="Print the whole result as JSON (pulse_edge/assets/schemas/result.schema.json).",
 )
+@source_options
 @model_options
 def panel_command(
     image: str,
@@ -47,7 +54,9 @@ def panel_command(
     deadline: float | None,
     best_effort: bool,
     given: tuple[str, ...],
+    known: tuple[str, ...],
     as_json: bool,
+    source_of: Callable[[str], ImageSource],
     open_model: Callable[[], Model],
     status: Status,
 ) -> None:
@@ -60,9 +69,15 @@ def panel_command(
     from pulse_edge.panels.panel_file import load_panel
 
     measurements = parse_assignments(given)
+    values = parse_known(known)
     chosen = None if panel is None else load_panel(panel)  # before the model takes seconds
     result = open_model().panel(
-        image, chosen, deadline_s=deadline, best_effort=best_effort, given=measurements
+        source_of(image),
+        chosen,
+        deadline_s=deadline,
+        best_effort=best_effort,
+        given=measurements,
+        known=values,
     )
     status.clear()
     if as_json:
@@ -83,13 +98,17 @@ def _result_lines(result: Result) -> Iterator[str]:
     for question in result.questions:
         yield f"{question.id:<{width}}  {_answer(question)}"
     for skipped in result.timing.skipped:
-        yield f"{skipped:<{width}}  skipped: no time was left"
+        yield f"{skipped:<{width}}  skipped: {_WHY[result.timing.skip_reasons[skipped]]}"
     for status in SHOWN_STATUSES:
         findings = dict.fromkeys(
-            each.finding for each in result.statements if each.status == status
+            each.finding
+            for each in result.statements
+            if each.status == status and each.source != CART
         )
         if findings:
             yield f"{status}: {', '.join(findings)}"
+    for text in result.cart_statements:
+        yield f"cart states: {text}"
     for each in result.measurements:
         value = "conflicting values" if each.value is None else f"{each.value:g} {each.unit}"
         origin = f"{each.source}, {each.question}" if each.question else each.source

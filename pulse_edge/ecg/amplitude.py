@@ -17,6 +17,8 @@ LARGEST_PEAK = 20.0  # mV; of 99 % of a lead's samples
 FLAT = 0.05  # mV from least to largest; half a small square of a page
 # Noise alone exceeds 0.01 mV, so a smaller signal that is not constant has the wrong unit.
 LEAST = 0.01  # mV from least to largest, of the largest lead
+PLAUSIBLE = (0.05, 8.0)  # mV from least to largest, of most of a lead
+_FACTORS = {1e-3: "0.001", 1e-6: "0.000001", 1e3: "1000", 1e6: "1000000"}
 
 
 def check_amplitudes(
@@ -48,11 +50,24 @@ def check_amplitudes(
         raise RecordingError(
             f"{where}: the largest lead, {largest}, spans {spans[largest]:.2g} mV; expected at "
             f"least {LEAST:g} mV; signals are mV, scale other units"
+            f"{_factor_hint(spans[largest])}"
         )
     if spans[largest] < FLAT:
         return (f"Flat: no lead spans more than {spans[largest]:.2g} mV.",)
     flat = [lead for lead, span in spans.items() if span == 0]
     return (f"Flat: {' '.join(flat)}.",) if flat else ()
+
+
+def _factor_hint(span: float) -> str:
+    """The power of 1,000 by which a signal would be an ECG's, as part of a message; "" if none.
+
+    Args:
+        span: of most of the signal, in what was taken for mV.
+    """
+    for factor, name in _FACTORS.items():
+        if PLAUSIBLE[0] <= span * factor <= PLAUSIBLE[1]:
+            return f"; a factor of {name} would make them plausible"
+    return ""
 
 
 def _check_lead(lead: str, finite: NDArray[np.float32], where: str) -> None:
@@ -65,6 +80,7 @@ def _check_lead(lead: str, finite: NDArray[np.float32], where: str) -> None:
     low, high = float(finite.min()), float(finite.max())
     if high - low > LARGEST_PEAK:
         hint = "signals are mV, and these look like microvolts or raw counts"
+        hint += _factor_hint(float(np.percentile(finite, 99.9) - np.percentile(finite, 0.1)))
     else:
         hint = "remove the lead's offset, or correct its scale"
     raise RecordingError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -37,7 +38,7 @@ def without_calibration(
     Returns:
         The signals, and what to say of them.
     """
-    cuts = [_pulse_spans(row, rate) for row in signals]
+    cuts = _shared([_pulse_spans(row, rate) for row in signals])
     if not any(cuts):
         return signals, ()
     signals = signals.copy()
@@ -48,6 +49,16 @@ def without_calibration(
     if kept.size:
         signals = signals[:, kept[0] : kept[-1] + 1]
     return signals, (_note("cut", cuts, leads),)
+
+
+def _shared(cuts: Sequence[Spans]) -> Sequence[Spans]:
+    """The spans to blank: those that over half of the leads have are blanked in all of them.
+
+    A cart feeds its pulse to every lead at once, but a baseline that moves hides it in some.
+    """
+    counts = Counter(span for spans in cuts for span in spans)
+    common = {span for span, count in counts.items() if 2 * count > len(cuts) > 2}
+    return [sorted({*spans, *common}) for spans in cuts]
 
 
 def calibration_notes(signals: Signals, rate: float, leads: Sequence[str]) -> tuple[str, ...]:

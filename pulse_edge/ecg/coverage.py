@@ -13,6 +13,13 @@ from pulse_edge.ecg.leads import LEADS, shown_names
 PAGE_SECONDS = 10  # the longest that any page shows: 250 mm at 25 mm/s
 _NOTICED = 0.1  # seconds; a shorter blank is under 2.5 mm of a page
 
+# Names of aVR upside down. A hyphen and two minus signs occur.
+_INVERTED = ("-avr", "\u2212avr", "\u2013avr")
+_CABRERA = (
+    "-aVR is aVR upside down, of the Cabrera order (aVL, I, -aVR, II, aVF, III); pages are drawn "
+    "in the order I, II, III, aVR, aVL, aVF."
+)
+
 Masks = Mapping[str, NDArray[np.bool_]]
 
 
@@ -54,6 +61,8 @@ def coverage_notes(
         notes.append(f"Not recorded: {' '.join(missing)}.")
     if others := [lead for lead in leads if lead not in LEADS]:
         notes.append(f"Found but not drawn: {shown_names(others)}.")
+        if any(lead.lower() in _INVERTED for lead in others):
+            notes.append(_CABRERA)
     if parts := list(_parts(finite, rate, min(seconds, PAGE_SECONDS))):
         notes.append(f"Recorded in part: {'; '.join(parts)}.")
     if gaps := [lead for lead, mask in finite.items() if _gap(mask) > _NOTICED * rate]:

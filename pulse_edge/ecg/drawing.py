@@ -17,10 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pulse_edge.ecg.layout import PULSE_STYLE, Cell, Color, PageStyle, page_cells
+from pulse_edge.ecg.layout import PULSE_STYLE, Cell, Color, PageStyle
 from pulse_edge.ecg.placement import cell_samples, check_placement
-from pulse_edge.ecg.raster import Bytes, Floats, stroke, write_texts
+from pulse_edge.ecg.raster import Bytes, Floats, stroke
 from pulse_edge.ecg.recording import Recording
+from pulse_edge.ecg.spacing import GAP_MM, arrange
+from pulse_edge.ecg.texts import write_texts
 
 
 def draw_page(
@@ -30,12 +32,13 @@ def draw_page(
 
     The first 10 s are drawn (5 s at 50 mm/s). A shorter recording leaves the rest blank, a gap
     stays open. Leads that the recording lacks are named in place, without a trace, and listed as
-    "not recorded" beside the scales.
+    "not recorded" beside the scales. Rows whose traces would meet are moved apart, or drawn at a
+    lower gain, see `spacing.arrange`.
 
     Args:
         recording: what to draw.
         style: how the page looks.
-        header: lines of text (Latin letters) for the upper left corner.
+        header: lines of text for the upper left corner. See `lettering` for its letters.
 
     Raises:
         RecordingError: there is nothing to draw, or a lead is not where the page draws it.
@@ -71,25 +74,39 @@ def draw_grid(style: PageStyle = PULSE_STYLE) -> Image.Image:
 
 def _ink(recording: Recording, style: PageStyle, header: str | None) -> Bytes:
     """Coverage by ink, uint8 [height, width]."""
-    cells = page_cells(style)
     missing = recording.missing
     check_placement(recording, style)
+    arrangement = arrange(recording, style, bool(header))
+    style, cells = arrangement.style, arrangement.cells
     traces = [_trace(recording, cell, style) for cell in cells if cell.lead not in missing]
     width, height = style.size
     ink = np.zeros((height, width), np.uint8)
     stroke(ink, np.concatenate(traces), style.px(style.trace_pt))
-    if style.show_calibration:  # a pulse 0.2 s wide and 1 mV high that ends where the trace begins
-        pulse = np.array([(-0.2, 0, -0.2, -1), (-0.2, -1, 0, -1), (0, -1, 0, 0)], np.float32)
-        pulse *= np.array([style.px_per_second, style.px_per_mv] * 2, np.float32)
-        first = [cell for cell in cells if cell.column == 0]
-        pulses = [pulse + np.array([cell.x, cell.y] * 2, np.float32) for cell in first]
-        stroke(ink, np.concatenate(pulses), style.px(1.5 * style.trace_pt))
+    if style.show_calibration:
+        stroke(ink, _pulses(cells, style), style.px(1.5 * style.trace_pt))
     if style.show_separators:
         reach = 3.15 * style.px_per_mm  # [kit]
         bars = [(cell.x, cell.y - reach, cell.x, cell.y + reach) for cell in cells if cell.column]
         stroke(ink, np.array(bars, np.float32).reshape(-1, 4), style.px(3 * style.trace_pt))
-    write_texts(ink, style, missing, header)
+    write_texts(ink, style, missing, header, cells)
     return ink
+
+
+def _pulses(cells: tuple[Cell, ...], style: PageStyle) -> Floats:
+    """Calibration pulses as line segments, [n, 4] in pixels.
+
+    A pulse is 0.2 s wide and 1 mV high, and ends where the trace begins. A row whose pulse would
+    meet the one above it has none.
+    """
+    pulse = np.array([(-0.2, 0, -0.2, -1), (-0.2, -1, 0, -1), (0, -1, 0, 0)], np.float32)
+    pulse *= np.array([style.px_per_second, style.px_per_mv] * 2, np.float32)
+    pulses = []
+    free = -math.inf
+    for cell in sorted((cell for cell in cells if cell.column == 0), key=lambda cell: cell.y):
+        if cell.y - style.px_per_mv > free:
+            pulses.append(pulse + np.array([cell.x, cell.y] * 2, np.float32))
+            free = cell.y + GAP_MM * style.px_per_mm
+    return np.concatenate(pulses)
 
 
 def _grid(style: PageStyle) -> Bytes:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from pulse_edge.ecg.recording import LEADS
+from pulse_edge.ecg.leads import LEADS, canonical_lead
 from pulse_edge.errors import ParameterError
 
 Color = tuple[float, float, float]
@@ -29,8 +29,11 @@ LAYOUTS = {
     "6x2": Layout((LEADS[0:6], LEADS[6:12]), ()),
     "12x1": Layout((LEADS,), ()),
 }
+# Rhythm strips by their number.
+STRIPS: dict[int, tuple[str, ...]] = {0: (), 1: ("II",), 3: ("V1", "II", "V5")}
 SPEEDS = (25, 50)  # mm/s
 GAINS = (5, 10, 20)  # mm/mV
+_MOST_STRIPS = 4
 
 
 # Least and largest value of a style's field.
@@ -98,10 +101,14 @@ class PageStyle:
                 )
         strips = self.strips
         if strips is not None and not (
-            isinstance(strips, tuple) and len(strips) <= 4 and all(lead in LEADS for lead in strips)
+            isinstance(strips, tuple)
+            and len(strips) <= _MOST_STRIPS
+            and all(lead in LEADS for lead in strips)
         ):
             expected = ", ".join(LEADS)
-            raise ParameterError(f"strips is {strips!r}; expected a tuple of up to 4 of {expected}")
+            raise ParameterError(
+                f"strips is {strips!r}; expected a tuple of up to {_MOST_STRIPS} of {expected}"
+            )
         if page_cells(self)[0].y < 10 * self.px_per_mm:
             raise ParameterError(
                 f"row_mm is {self.row_mm}: too much for a page {self.height_in} in high"
@@ -181,6 +188,45 @@ def page_cells(style: PageStyle) -> tuple[Cell, ...]:
     for number, lead in enumerate(strips):
         cells.append(cell(lead, 0, TRACE_MM, (len(strips) - 0.5 - number) * pitch + 3))
     return tuple(cells)
+
+
+def parse_strips(text: str) -> tuple[str, ...]:
+    """Leads of the rhythm strips that a command line asks for.
+
+    Args:
+        text: how many, a key of `STRIPS`; or up to four leads, as "V1,II,V5".
+
+    Raises:
+        ParameterError: it is neither.
+    """
+    if text.strip().isascii() and text.strip().isdigit() and int(text) in STRIPS:
+        return STRIPS[int(text)]
+    leads = tuple(canonical_lead(name) for name in text.split(","))
+    if len(leads) > _MOST_STRIPS or not all(lead in LEADS for lead in leads):
+        numbers = ", ".join(map(str, STRIPS))
+        raise ParameterError(
+            f"strips is {text!r:.40}; expected {numbers}, or up to {_MOST_STRIPS} of "
+            f"{', '.join(LEADS)} with commas between them"
+        )
+    return leads
+
+
+def parse_layouts(text: str) -> tuple[str, ...]:
+    """Layouts of a command line.
+
+    Args:
+        text: at least two, with commas between them.
+
+    Raises:
+        ParameterError: it is no such list.
+    """
+    layouts = tuple(part.strip() for part in text.split(","))
+    if len(layouts) < 2 or len(set(layouts)) < len(layouts) or set(layouts) - set(LAYOUTS):
+        raise ParameterError(
+            f"layouts is {text!r:.60}; expected at least two of {', '.join(LAYOUTS)}, each once, "
+            "with commas between them"
+        )
+    return layouts
 
 
 PULSE_STYLE = PageStyle()

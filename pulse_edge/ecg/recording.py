@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pulse_edge.ecg.amplitude import check_amplitudes
 from pulse_edge.ecg.calibration import calibration_notes
+from pulse_edge.ecg.cart import CartReport
 from pulse_edge.ecg.coverage import coverage_notes, drawn_samples
 from pulse_edge.ecg.leads import LEADS, canonical_lead, shown_names
 from pulse_edge.ecg.limb_leads import TOLERANCE, check_limb_leads
+from pulse_edge.ecg.recorded_file import RecordedFile
 from pulse_edge.errors import RecordingError
 
 __all__ = ["LEADS", "Recording", "canonical_lead", "check_rate"]
@@ -35,6 +38,9 @@ class Recording:
             show. Said with every answer.
         tolerance: mV by which the limb leads may break Einthoven's and Goldberger's laws. Coarse
             samples differ by rounding. Infinity takes signals that nobody recorded as they are.
+        derived: those of `leads` that were computed from others, not recorded.
+        cart: what the file says beside the signals.
+        file: that it was read from; None for signals of no file.
     """
 
     signals: NDArray[np.float32]
@@ -43,6 +49,9 @@ class Recording:
     source: str = ""
     notes: tuple[str, ...] = ()
     tolerance: float = TOLERANCE
+    derived: tuple[str, ...] = ()
+    cart: CartReport = field(default_factory=CartReport)
+    file: RecordedFile | None = None
 
     def __post_init__(self) -> None:
         where = self.source or "recording"
@@ -79,6 +88,11 @@ class Recording:
     def duration(self) -> float:
         """Length in seconds."""
         return float(self.signals.shape[1] / self.rate)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the provenance of an answer says of a recording that was read from a file."""
+        return {"rate_hz": self.rate, "derived": list(self.derived), **self.cart.to_dict()}
 
     @property
     def missing(self) -> tuple[str, ...]:

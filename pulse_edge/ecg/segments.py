@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pulse_edge.ecg.calibration import without_calibration
+from pulse_edge.ecg.cart import CartReport
 from pulse_edge.ecg.coverage import drawn_samples
+from pulse_edge.ecg.derived import with_derived_leads
 from pulse_edge.ecg.leads import LEADS, shown_names
 from pulse_edge.ecg.limb_leads import TOLERANCE
 from pulse_edge.ecg.recording import Recording
@@ -45,7 +47,11 @@ class Segment:
 
 
 def recording_of_segments(
-    segments: Sequence[Segment], source: str, notes: tuple[str, ...] = ()
+    segments: Sequence[Segment],
+    source: str,
+    notes: tuple[str, ...] = (),
+    cart: CartReport | None = None,
+    derive: bool = False,
 ) -> Recording:
     """One recording of stretches that may follow each other, overlap and differ in rate.
 
@@ -56,6 +62,8 @@ def recording_of_segments(
         segments: at least one; the order of the leads is theirs.
         source: the file, for messages.
         notes: what its reader left out, a sentence each.
+        cart: what the file says beside the signals.
+        derive: whether limb leads that are absent are computed from others.
 
     Raises:
         RecordingError: the stretches contradict each other, or cannot be an ECG.
@@ -78,11 +86,27 @@ def recording_of_segments(
         parts = [_at_rate(part, rate, source) for part in parts]
         signals[lead], said = _joined(parts, length, source)
         notes += said
-    leads = tuple(signals)
-    rows, said = without_calibration(np.stack(list(signals.values())), rate, leads)
+    rows, said = without_calibration(np.stack(list(signals.values())), rate, tuple(signals))
+    signals = dict(zip(signals, rows, strict=True))
+    derived: tuple[str, ...] = ()
+    if derive:
+        signals, derived = with_derived_leads(signals)
     step = max((segment.step for segment in segments if segment.lead in LEADS[:6]), default=0.0)
     tolerance = max(TOLERANCE, 2 * step)
-    return Recording(rows, rate, leads, source, (*notes, *said), tolerance)
+    notes += said
+    if derived:
+        notes += (f"Derived from other leads, not recorded: {' '.join(derived)}.",)
+    cart = cart or CartReport()
+    return Recording(
+        np.stack(list(signals.values())),
+        rate,
+        tuple(signals),
+        source,
+        (*notes, *cart.notes),
+        tolerance,
+        derived,
+        cart,
+    )
 
 
 def _begin(segment: Segment) -> int:

@@ -44,9 +44,14 @@ class Container:
     inverted: bool = False
 
 
-def page_note(pages: int) -> tuple[str, ...]:
-    """The sentence that only the first of several pages was read, if there are several."""
+def page_note(pages: int, page: int = 1) -> tuple[str, ...]:
+    """The sentence that only one of several pages was read, if there are several.
+
+    Args:
+        pages: of the file.
+        page: number of the one that was read.
+    """
     if pages < 2:
         return ()
     more = " or more" if pages >= MAX_COUNTED_PAGES else ""
-    return (f"Page 1 of {pages:,}{more} in the file was read.",)
+    return (f"Page {page:,} of {pages:,}{more} in the file was read.",)

@@ -42,15 +42,23 @@ _FORMATS = (
 FORMATS = tuple(form.name for form in _FORMATS)
 
 
-def read_container(data: bytes) -> Container:
+def read_container(data: bytes, page: int = 1) -> Container:
     """Check an image file without decoding its picture.
+
+    Args:
+        data: of the file.
+        page: number of the page, from 1. Only a TIFF has others than the first.
 
     Raises:
         ImageError: of no known format, damaged, truncated, too large, or of a kind not read.
     """
     for form in _FORMATS:
         if form.starts(data[:12]):
-            return form.read(data)
+            if page == 1:
+                return form.read(data)
+            if form.name == "TIFF":
+                return read_tiff(data, page)
+            raise ImageError(f"no page {page:,}; of a {form.name} only page 1 is read")
     raise ImageError(f"not an image that can be read ({', '.join(FORMATS)})")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 import time
@@ -14,44 +15,68 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pulse_edge.ecg.drawn import DrawnRecording
 from pulse_edge.ecg.recording import Recording
 from pulse_edge.errors import ImageError, RecordingError
 from pulse_edge.guarded import open_regular, reason
 from pulse_edge.page.bands import bands_of
 from pulse_edge.page.limits import MAX_FILE_BYTES, check_file_size, check_page_size, read_limited
+from pulse_edge.page.numbered import FilePage
 from pulse_edge.page.orientation import ORIENTATION_TAG, legal_orientation, turn_upright
+from pulse_edge.page.pdf import is_pdf, render_pdf
 from pulse_edge.page.picture import decode_picture, read_container
 from pulse_edge.page.samples import check_array, eight_bit_grey, image_of_array
 from pulse_edge.page.transparency import AlphaRecord, without_alpha
 from pulse_edge.params import ALPHA_MODES, AlphaMode
 
 Pixels = Image.Image | NDArray[np.generic]
-ImageSource = (
-    str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Pixels | Recording
+Unnumbered = (
+    str
+    | os.PathLike[str]
+    | bytes
+    | bytearray
+    | memoryview
+    | BinaryIO
+    | Pixels
+    | Recording
+    | DrawnRecording
 )
+ImageSource = Unnumbered | FilePage
 
 
 @dataclass(frozen=True, eq=False)
 class PageInput:
     """An image as a caller handed it in: read from disk, not decoded.
 
-    Exactly one of `pixels` and `data` is set.
+    Exactly one of `pixels`, `data` and `undrawn` is set.
     """
 
     name: str  # for messages
     pixels: Pixels | None = None
     data: bytes | None = None  # an encoded file
     notes: tuple[str, ...] = ()  # what was lost or changed on the way, said with the answer
+    page: int | None = None  # number of the page to read, from 1; None is the file's own choice
+    undrawn: DrawnRecording | None = None  # drawn when the page is decoded
 
     @property
     def data_sha256(self) -> str | None:
-        """Digest of the encoded file; None for pixels."""
-        return None if self.data is None else hashlib.sha256(self.data).hexdigest()
+        """Digest of the encoded file, and of the page's number if one was given.
+
+        None for pixels.
+        """
+        if self.data is None:
+            return None
+        digest = hashlib.sha256(self.data)
+        if self.page is not None:
+            digest.update(b" page %d" % self.page)
+        return digest.hexdigest()
 
     def snapshot(self) -> PageInput:
         """The same input, which later changes to the caller's array do not reach."""
         if isinstance(self.pixels, np.ndarray):
             return replace(self, pixels=self.pixels.copy())
+        if self.undrawn is not None:
+            return replace(self, undrawn=copy.deepcopy(self.undrawn))
         return self
 
 
@@ -67,7 +92,8 @@ class Page:
     decode_seconds: float
     notes: tuple[str, ...] = ()  # of its input, and what decoding changed
     alpha: AlphaRecord = "none"  # what became of transparent pixels
-    pages: int = 1  # pages or frames of the file, of which this is the first
+    pages: int = 1  # pages or frames of the file, of which this is one
+    recording: dict[str, Any] | None = None  # what is known of the recording that was drawn
 
     @property
     def size(self) -> tuple[int, int]:
@@ -85,23 +111,28 @@ class Page:
             "alpha": self.alpha,
             "pages": self.pages,
             "notes": list(self.notes),
-        }
+        } | ({} if self.recording is None else {"recording": self.recording})
 
 
 def read_input(source: ImageSource) -> PageInput:
-    """Read what a caller handed in, and draw it if it is a recording.
+    """Read what a caller handed in. A recording is drawn when the page is decoded.
 
     Args:
-        source: path, bytes or binary file object of an image; a PIL image; uint8 pixels [height,
-            width] or [height, width, 1|3|4]; uint16 pixels [height, width]; a `Recording`, or the
-            path of one. A path names a regular file.
+        source: path, bytes or binary file object of an image or a PDF; a PIL image; uint8 pixels
+            [height, width] or [height, width, 1|3|4]; uint16 pixels [height, width]; a
+            `Recording`, or the path of one; a `DrawnRecording`; a `FilePage`. A path names a
+            regular file.
 
     Raises:
         ImageError: the source cannot be read, is too large, or is of another type.
         RecordingError: a recording that cannot be read or drawn.
     """
+    if isinstance(source, FilePage):
+        return _page_of_file(source)
     if isinstance(source, Recording):
-        return _drawn(source)
+        return _of_recording(DrawnRecording(source))
+    if isinstance(source, DrawnRecording):
+        return _of_recording(source)
     if isinstance(source, np.ndarray):
         check_array(source)
         check_page_size(source.shape[1], source.shape[0])
@@ -124,6 +155,13 @@ def read_input(source: ImageSource) -> PageInput:
     )
 
 
+def _page_of_file(source: FilePage) -> PageInput:
+    read = read_input(source.image)
+    if read.data is None:
+        raise ImageError(f"{read.name}: one page, without a number; ask without --page")
+    return replace(read, page=source.number)
+
+
 def _read_object(source: BinaryIO) -> PageInput:
     name = str(getattr(source, "name", "file object"))
     try:
@@ -133,7 +171,7 @@ def _read_object(source: BinaryIO) -> PageInput:
 
 
 def _read_file(path: str | os.PathLike[str]) -> PageInput:
-    from pulse_edge.ecg.readers.registry import HEAD, is_recording, read_opened
+    from pulse_edge.ecg.readers.registry import HEAD, embedded_pdf, is_recording, read_opened
 
     name = os.fspath(path)
     try:
@@ -142,19 +180,21 @@ def _read_file(path: str | os.PathLike[str]) -> PageInput:
             check_file_size(min(size, MAX_FILE_BYTES))  # a recording may be larger than an image
             head = file.read(HEAD)
             file.seek(0)
-            if is_recording(path, head):
-                return _drawn(read_opened(file, name))
+            if is_recording(path, head) and not is_pdf(head):
+                document = embedded_pdf(file.read()) if size <= MAX_FILE_BYTES else None
+                if document is not None:
+                    return PageInput(name, data=document)
+                file.seek(0)
+                return _of_recording(DrawnRecording(read_opened(file, name)))
             check_file_size(size)
             return PageInput(name, data=read_limited(file))
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise ImageError(f"{name}: cannot be read ({reason(error)})") from None
 
 
-def _drawn(recording: Recording) -> PageInput:
-    from pulse_edge.ecg.drawing import draw_page
-
-    name = recording.source or "recording"
-    return PageInput(name, pixels=draw_page(recording), notes=recording.notes)
+def _of_recording(drawn: DrawnRecording) -> PageInput:
+    recording = drawn.recording
+    return PageInput(recording.source or "recording", notes=recording.notes, undrawn=drawn)
 
 
 @contextmanager
@@ -171,7 +211,10 @@ def _named(name: str) -> Iterator[None]:
 
 
 def decode_page(source: PageInput, alpha: AlphaMode = "white") -> Page:
-    """Decode a page's first picture, reduce it to 8 bits, make it RGB, and turn it upright by EXIF.
+    """Decode a page, reduce it to 8 bits, make it RGB, and turn it upright by EXIF.
+
+    Of a file of several pages it is the one that `source` names, else the first picture, or the
+    page of a PDF that looks most like an ECG.
 
     Args:
         source: from `read_input`.
@@ -205,6 +248,7 @@ def decode_page(source: PageInput, alpha: AlphaMode = "white") -> Page:
         (*source.notes, *picture.notes, *clear_notes),
         record,
         picture.pages,
+        source.undrawn.facts if source.undrawn else None,
     )
 
 
@@ -219,8 +263,11 @@ class _Picture(NamedTuple):
 
 
 def _decode(source: PageInput) -> _Picture:
+    if source.data is not None and is_pdf(source.data):
+        page = render_pdf(source.data, source.name, source.page)
+        return _Picture(page.image, "PDF", 1, page.pages, page.notes)
     if source.data is not None:
-        container = read_container(source.data)
+        container = read_container(source.data, source.page or 1)
         image, notes = decode_picture(container)
         return _Picture(
             turn_upright(image, container.orientation),
@@ -229,9 +276,14 @@ def _decode(source: PageInput) -> _Picture:
             container.pages,
             (*container.notes, *notes),
         )
-    if isinstance(source.pixels, Image.Image):
-        return _decode_pillow(source.pixels)
-    image = image_of_array(np.asarray(source.pixels))
+    if source.undrawn is not None:
+        drawn = source.undrawn
+        notes = tuple(note for note in drawn.notes if note not in source.notes)
+        return _Picture(drawn.draw(), drawn.format, 1, 1, notes)
+    pixels = source.pixels
+    if isinstance(pixels, Image.Image):
+        return _decode_pillow(pixels)
+    image = image_of_array(np.asarray(pixels))
     mode = image.mode
     image, notes = eight_bit_grey(image)
     return _Picture(image, mode, 1, 1, notes)

@@ -80,20 +80,30 @@ class _Parts(NamedTuple):
     places: tuple[tuple[int, int], ...]
 
 
-def read_tiff(data: bytes) -> Container:
-    """Check the first page of a TIFF and set its metadata and the other pages aside.
+def read_tiff(data: bytes, page: int = 1) -> Container:
+    """Check a page of a TIFF and set its metadata and the other pages aside.
+
+    Args:
+        data: of the file.
+        page: its number, from 1.
 
     Raises:
-        ImageError: it is damaged, too large, or of a kind that is not read.
+        ImageError: it is damaged, too large, or of a kind that is not read; or there is no such
+            page.
     """
     try:
         flavour, offset = read_tiff_header(data)
-        directory = read_directory(data, flavour, offset)
+        first = read_directory(data, flavour, offset)
+        following = list(_following_pages(first, offset))
+        pages = 1 + len(following)
+        if page > pages:
+            there = "page 1" if pages == 1 else f"pages 1 to {pages:,}"
+            raise ImageError(f"no page {page:,}; the TIFF has {there}")
+        directory = first if page == 1 else following[page - 2]
         if not directory.complete:
             raise ImageError("the image is truncated: the directory of the TIFF ends beyond it")
         layout = _read_layout(directory)
         parts = _check_parts(directory, layout)
-        pages = _count_pages(directory, offset)
         exif_orientation = directory.integer(ORIENTATION_TAG, 0)
     except ValueError as error:
         raise ImageError(f"the image is damaged: {error}") from None
@@ -106,7 +116,7 @@ def read_tiff(data: bytes) -> Container:
         lambda: _bare_tiff(directory, layout),
         orientation,
         pages,
-        page_note(pages),
+        page_note(pages, page),
         bits=layout.bits,
         signed=layout.signed,
         inverted=layout.deep_grey and layout.photometric == _WHITE_IS_ZERO,
@@ -188,10 +198,9 @@ def _jpeg_strips(directory: Directory, parts: _Parts) -> Iterator[Container]:
         yield jpeg
 
 
-def _count_pages(first: Directory, offset: int) -> int:
-    """Pages of the file; smaller copies of a page and masks are none."""
+def _following_pages(first: Directory, offset: int) -> Iterator[Directory]:
+    """The pages after the first; smaller copies of a page and masks are none."""
     seen = {offset}
-    pages = 1
     following = first.next
     while following and following not in seen and len(seen) < MAX_COUNTED_PAGES:
         seen.add(following)
@@ -199,9 +208,9 @@ def _count_pages(first: Directory, offset: int) -> int:
             directory = read_directory(first.data, first.flavour, following)
         except ValueError:
             break
-        pages += not directory.integer(_SUBFILE, 0) & 0b101
+        if not directory.integer(_SUBFILE, 0) & 0b101:
+            yield directory
         following = directory.next
-    return pages
 
 
 def _bare_tiff(directory: Directory, layout: _Layout) -> bytes:

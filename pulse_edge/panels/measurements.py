@@ -9,36 +9,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from pulse_edge.errors import ParameterError
+from pulse_edge.known import QUANTITIES as QUANTITIES
+from pulse_edge.known import checked_value
 
 Source = Literal["cart", "given", "model"]
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """What can be measured: its unit, and the range outside of which a value is none."""
-
-    name: str
-    unit: str
-    low: float
-    high: float
-
-
-QUANTITIES = {
-    quantity.name: quantity
-    for quantity in (
-        Quantity("heart rate", "/min", 10, 500),
-        Quantity("RR interval", "ms", 100, 6000),
-        Quantity("PR interval", "ms", 40, 800),
-        Quantity("QRS duration", "ms", 20, 400),
-        Quantity("QT interval", "ms", 100, 1000),
-        Quantity("QTc interval", "ms", 100, 1000),
-        Quantity("QTc interval (Bazett)", "ms", 100, 1000),
-        Quantity("QTc interval (Fridericia)", "ms", 100, 1000),
-        Quantity("P axis", "deg", -180, 270),
-        Quantity("QRS axis", "deg", -180, 270),
-        Quantity("T axis", "deg", -180, 270),
-    )
-}
 
 
 @dataclass(frozen=True)
@@ -82,15 +56,24 @@ def known_measurements(values: Mapping[str, float], source: Source) -> tuple[Mea
         if name not in QUANTITIES:
             legal = ", ".join(QUANTITIES)
             raise ParameterError(f"measurement {name!r:.80} is unknown; there are {legal}")
-        quantity = QUANTITIES[name]
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not quantity.low <= value <= quantity.high:
-            raise ParameterError(
-                f"{name} is {value!r:.40}, but must be from {quantity.low:g} to "
-                f"{quantity.high:g} {quantity.unit}"
-            )
-        measurements.append(Measurement(name, float(value), quantity.unit, source))
+        number = checked_value(name, value)
+        measurements.append(Measurement(name, number, QUANTITIES[name].unit, source))
     return tuple(measurements)
+
+
+def cart_measurements(values: Mapping[str, float]) -> tuple[Measurement, ...]:
+    """The cart's measurements that a recording's file holds.
+
+    A cart may write 0 where it measured nothing: what is no value of its quantity is left out.
+
+    Args:
+        values: name -> value, in the quantity's unit.
+    """
+    return tuple(
+        Measurement(name, float(value), QUANTITIES[name].unit, "cart")
+        for name, value in values.items()
+        if name in QUANTITIES and QUANTITIES[name].low <= value <= QUANTITIES[name].high
+    )
 
 
 _NUMBER = r"(?P<value>\d{1,4}(?:\.\d{1,3})?)"

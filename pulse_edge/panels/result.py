@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 from pulse_edge.bundle.manifest import NOTICE
 from pulse_edge.panels.measurements import Measurement
 from pulse_edge.panels.statements import Statement
 
+SkipReason = Literal["deadline", "queue_full"]
+SKIP_REASONS: tuple[SkipReason, ...] = get_args(SkipReason)
 RESULT_SCHEMA = "pulse-edge/result/1"
 STATUS = "preliminary"  # of every result: nobody has confirmed it
 
@@ -86,6 +88,7 @@ class PanelTiming:
         total_s: in all.
         deadline_met: whether everything was done in time; None without a deadline.
         skipped: what was not reached: ids of questions, and "ID.scores".
+        skip_reasons: for each of them `deadline`, or `queue_full` if the model's queue was full.
     """
 
     deadline_s: float | None
@@ -93,6 +96,7 @@ class PanelTiming:
     total_s: float
     deadline_met: bool | None
     skipped: tuple[str, ...] = ()
+    skip_reasons: Mapping[str, SkipReason] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,8 @@ class Result:
         timing: against the deadline.
         provenance: what produced the answers, JSON-ready.
         notice: that it is for research only.
+        cart_statements: of the machine that recorded, as the recording's file has them. What they
+            say of findings is among `statements`, with the source "cart".
     """
 
     panel: str
@@ -133,6 +139,7 @@ class Result:
     timing: PanelTiming
     provenance: dict[str, Any] = field(default_factory=dict)
     notice: str = NOTICE
+    cart_statements: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, by docs/result.schema.json."""
@@ -147,6 +154,7 @@ class Result:
                 "questions": [question.to_dict() for question in self.questions],
             },
             "statements": [statement.to_dict() for statement in self.statements],
+            "cart_statements": list(self.cart_statements),
             "measurements": [measurement.to_dict() for measurement in self.measurements],
             "input": {"checks": [asdict(check) for check in self.checks]},
             "timing": timing,

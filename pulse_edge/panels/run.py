@@ -10,9 +10,11 @@ from typing import Any, Protocol
 
 from pulse_edge.answer import Answer
 from pulse_edge.decode.scoring import OptionScore
-from pulse_edge.errors import DeadlineError
+from pulse_edge.errors import DeadlineError, ParameterError, QueueFullError
+from pulse_edge.known import with_known
 from pulse_edge.panels.measurements import (
     Measurement,
+    cart_measurements,
     known_measurements,
     report_measurements,
 )
@@ -24,10 +26,13 @@ from pulse_edge.panels.result import (
     PanelTiming,
     QuestionResult,
     Result,
+    SkipReason,
 )
 from pulse_edge.panels.statements import Statement, parse_statements, unstated, whole_sentences
 
 ENDED = ("eos", "stop")  # an answer that ended otherwise was cut off
+CART = "cart"  # source of statements that are not the model's
+CART_BREAK = "\n"  # between the cart's statements, where spans are counted in all of them
 REQUEST_FIELDS = ("prompt", "parameters")  # of provenance: they differ by question
 
 
@@ -55,12 +60,14 @@ def run_panel(
     deadline_s: float | None = None,
     given: Mapping[str, float] | None = None,
     cart: Mapping[str, float] | None = None,
+    known: Mapping[str, float] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Result:
     """Ask the questions of a panel.
 
     Under a deadline all questions come before all scores, and what is not reached is skipped.
-    Without one, a question is scored right after its answer, while the cache holds it.
+    Without one, a question is scored right after its answer, while the cache holds it. If the queue
+    is full in the midst of the panel, the answers so far are the result, and the rest is skipped.
 
     Args:
         panel: the questions.
@@ -69,19 +76,27 @@ def run_panel(
         deadline_s: seconds for all of it.
         given: measurements of the caller, by name. The model does not see them.
         cart: measurements of the cart, by name.
+        known: measurements of the caller that the prompts state, by the names of `QUANTITIES`.
         clock: seconds since any moment.
 
     Raises:
         DeadlineError: the first question is predicted to be late.
         ParameterError: a measurement is wrong.
+        QueueFullError: before the first answer.
     """
     if deadline_s == math.inf:
         deadline_s = None  # JSON has no infinity
-    known = (*known_measurements(cart or {}, "cart"), *known_measurements(given or {}, "given"))
-    run = _PanelRun(panel, ask, score, deadline_s, clock)
+    twice = [name for name in known or {} if name in (given or {})]
+    if twice:
+        raise ParameterError(f"{twice[0]} is both known and given; give it once")
+    beforehand = (
+        *known_measurements(cart or {}, "cart"),
+        *known_measurements({**(given or {}), **(known or {})}, "given"),
+    )
+    run = _PanelRun(panel, ask, score, deadline_s, clock, dict(known or {}))
     for step, question in _steps(panel, deadline_s is not None):
         step(run, question)
-    return run.result(known)
+    return run.result(beforehand)
 
 
 @dataclass
@@ -93,8 +108,9 @@ class _PanelRun:
     score: ScorePage | None
     deadline_s: float | None
     clock: Callable[[], float]
+    known: dict[str, float]
     results: dict[str, QuestionResult] = field(default_factory=dict)
-    skipped: list[str] = field(default_factory=list)
+    skipped: dict[str, SkipReason] = field(default_factory=dict)
     queued: float = 0.0
     provenance: dict[str, Any] | None = None
 
@@ -117,30 +133,38 @@ class _PanelRun:
         remaining = self.remaining()
         return remaining is not None and remaining <= 0 and self.provenance is not None
 
+    def hopeless(self) -> SkipReason | None:
+        """Why nothing more is asked; None if it is."""
+        if "queue_full" in self.skipped.values():
+            return "queue_full"
+        return "deadline" if self.late() else None
+
     def answer_question(self, question: PanelQuestion) -> None:
         """Ask a question, or skip it."""
-        if self.late():
-            self.skipped.append(question.id)
+        if reason := self.hopeless():
+            self.skipped[question.id] = reason
             return
         start = self.clock()
         try:
             answer = self.ask(
-                question.prompt,
+                with_known(question.prompt, self.known),
                 max_new_tokens=question.max_new_tokens,
                 deadline_s=self.allowance(),
             )
-        except DeadlineError:
+        except (DeadlineError, QueueFullError) as error:
             if self.provenance is None:
                 raise
-            self.skipped.append(question.id)
+            self.skipped[question.id] = _skip_reason(error)
             return
         self.provenance = self.provenance or answer.provenance
         self.queued += answer.timings.queued
         if answer.finish_reason == "deadline" and question.options:  # half an option is none
-            self.skipped.append(question.id)
+            self.skipped[question.id] = "deadline"
             return
         seconds = self.clock() - start
-        self.results[question.id] = _question_result(question, answer, self.panel.refusals, seconds)
+        result = _question_result(question, answer, self.panel.refusals, seconds)
+        prompt = with_known(question.prompt, self.known)
+        self.results[question.id] = replace(result, prompt=prompt)
 
     def score_question(self, question: PanelQuestion) -> None:
         """Score the options of an answered question, or skip that."""
@@ -148,17 +172,25 @@ class _PanelRun:
             return
         if self.results[question.id].refused:
             return
+        if reason := self.hopeless():
+            self.skipped[f"{question.id}.scores"] = reason
+            return
         start = self.clock()
         try:
-            if self.late():
-                raise DeadlineError("no time is left for scores", 0.0, 0.0)
-            scores = self.score(question.prompt, question.texts, deadline_s=self.allowance())
-        except DeadlineError:
-            self.skipped.append(f"{question.id}.scores")
+            prompt = with_known(question.prompt, self.known)
+            scores = self.score(prompt, question.texts, deadline_s=self.allowance())
+        except (DeadlineError, QueueFullError) as error:
+            self.skipped[f"{question.id}.scores"] = _skip_reason(error)
             return
         result = self.results[question.id]
         seconds = result.seconds + self.clock() - start
         self.results[question.id] = _with_scores(replace(result, seconds=seconds), scores)
+
+    def _read_measurements(self) -> Iterator[Measurement]:
+        """What the texts state, but for values that the prompts gave away."""
+        for each in _measurements(self.results.values()):
+            if each.name not in self.known:
+                yield each
 
     def result(self, known: tuple[Measurement, ...]) -> Result:
         """What came of it.
@@ -173,16 +205,31 @@ class _PanelRun:
             met = total <= self.deadline_s and not self.skipped and not cut
         provenance = self.provenance or {}
         image = provenance.get("image") or {}
+        recording = image.get("recording") or {}
+        given = {each.name for each in known if each.source == "cart"}
+        recorded = [
+            each
+            for each in cart_measurements(recording.get("measurements") or {})
+            if each.name not in given
+        ]
+        said = tuple(recording.get("statements") or ())
         return Result(
             self.panel.name,
             self.panel.sha256,
             tuple(self.results.values()),
-            _statements(self.results.values()),
-            (*known, *_measurements(self.results.values())),
+            (*_statements(self.results.values()), *parse_statements(CART_BREAK.join(said), CART)),
+            (*recorded, *known, *self._read_measurements()),
             tuple(InputCheck("page", note) for note in image.get("notes", ())),
-            PanelTiming(self.deadline_s, self.queued, total, met, tuple(self.skipped)),
+            PanelTiming(
+                self.deadline_s, self.queued, total, met, tuple(self.skipped), dict(self.skipped)
+            ),
             {name: value for name, value in provenance.items() if name not in REQUEST_FIELDS},
+            cart_statements=said,
         )
+
+
+def _skip_reason(error: DeadlineError | QueueFullError) -> SkipReason:
+    return "queue_full" if isinstance(error, QueueFullError) else "deadline"
 
 
 _Step = Callable[[_PanelRun, PanelQuestion], None]

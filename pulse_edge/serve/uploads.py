@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 import re
 
-from pulse_edge.ecg.readers.registry import HEAD, READERS
-from pulse_edge.errors import RecordingError
+from pulse_edge.ecg.readers.registry import embedded_pdf, read_bytes
 from pulse_edge.page.source import ImageSource
 from pulse_edge.serve.refusals import Refusal
 
 MEDIA_TYPES = (
     *("image/png", "image/jpeg", "image/jpg", "image/tiff", "image/bmp", "image/webp"),
-    *("application/dicom", "application/octet-stream"),
+    *("application/dicom", "application/pdf", "application/xml", "text/xml"),
+    "application/octet-stream",
 )
 _DATA_URL = re.compile(r"data:([a-z0-9.+-]+/[a-z0-9.+-]+)((?:;[^;,]{1,60}){0,4}),", re.I)
 _BASE64 = ";base64"
@@ -51,9 +50,13 @@ def image_of_url(url: str) -> ImageSource:
 
 
 def _from_base64(text: str) -> bytes:
+    """The bytes of base64, which may be broken into lines."""
     try:
-        return base64.b64decode("".join(text.split()).encode("ascii"), validate=True)
-    except (binascii.Error, UnicodeEncodeError):
+        try:
+            return binascii.a2b_base64(text, strict_mode=True)
+        except binascii.Error:
+            return binascii.a2b_base64("".join(text.split()), strict_mode=True)
+    except ValueError:  # `binascii.Error`, or a character outside of ASCII
         raise Refusal(
             "the image's data URL is not valid base64; encode the file again",
             400, "invalid_base64", param="messages",
@@ -72,12 +75,8 @@ def image_of_bytes(data: bytes) -> ImageSource:
     """
     if not data:
         raise Refusal("the image is empty; send a file", 400, "empty_image")
-    reader = next((row for row in READERS if row.sniff(data[:HEAD])), None)
-    if reader is None:
-        return data
-    try:
-        return reader.read(data, f"{reader.name} recording")
-    except ImportError as error:
-        package = error.name or str(error)
-        install = f"pip install 'pulse-edge[{reader.extra}]'"
-        raise RecordingError(f"{reader.name} needs {package}: {install}") from error
+    document = embedded_pdf(data)
+    if document is not None:
+        return document
+    recording = read_bytes(data)
+    return data if recording is None else recording

@@ -81,3 +81,12 @@ def test_what_is_missing_and_what_is_no_standard_lead_is_listed() -> None:
     rows[2] = np.nan
     said = coverage_notes(rows, (*LEADS[:11], "V7"), RATE, 10)
     assert said == ("Not recorded: III V6.", "Found but not drawn: V7.")
+
+
+@pytest.mark.parametrize("name", ["-aVR", "-AVR", "\u2212aVR", "\u2013aVR"])
+def test_the_inverted_lead_of_the_cabrera_order_is_named_as_such(name: str) -> None:
+    signals = np.zeros((2, 1000), np.float32)
+    notes = coverage_notes(signals, ("I", name), 100, 10.0)
+    assert any(note.startswith("-aVR is aVR upside down, of the Cabrera order") for note in notes)
+    notes = coverage_notes(signals, ("I", "V7"), 100, 10.0)
+    assert not any("Cabrera" in note for note in notes)

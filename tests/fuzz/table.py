@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from fuzz.bundles import Bundles
 from fuzz.campaign import Entry
+from fuzz.carts import Carts
 from fuzz.checkpoints import Checkpoints
 from fuzz.cli import CommandLines
 from fuzz.exports import KilledExports
 from fuzz.images import Images
 from fuzz.operations import OPERATIONS, THREADS, Operations
+from fuzz.pdfs import Pdfs
 from fuzz.recordings import Recordings
 from fuzz.server import ServerBodies
 
@@ -17,6 +19,9 @@ CONCURRENT = 53_502  # operations
 CAMPAIGNS = {
     "images": Entry("damaged image files", Images, 20_000),
     "recordings": Entry("damaged DICOM recordings", Recordings, 3_600),
+    # 2,000 of each format: WFDB's two files, and two kinds of SCP-ECG and EDF, have a seed each.
+    "carts": Entry("damaged files of carts, 10 seeds", Carts, 20_000),
+    "pdfs": Entry("damaged PDFs", Pdfs, 2_000, seconds=8.0),
     "bundles": Entry("changed manifests and bundles", Bundles, 25_155),
     "checkpoints": Entry("changed checkpoints", Checkpoints, 10_000),
     "cli": Entry("command lines", CommandLines, 3_000, seconds=20.0),

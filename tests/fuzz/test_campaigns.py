@@ -16,6 +16,7 @@ from pulse_edge.page.source import read_page
 
 pytest.importorskip("onnx", reason="campaigns export with pulse-edge[export]")
 pytest.importorskip("pydicom", reason="campaigns write recordings with pulse-edge[ecg]")
+pytest.importorskip("ecgdatakit", reason="campaigns read carts' files with pulse-edge[formats]")
 pytest.importorskip("starlette", reason="a campaign serves with pulse-edge[server]")
 from fuzz import images, json_, recordings
 from fuzz.__main__ import table, write_page
@@ -29,6 +30,8 @@ from fuzz.worker import run_case
 SHORT = {
     "images": 300,
     "recordings": 40,
+    "carts": 100,
+    "pdfs": 4,
     "bundles": 40,
     "checkpoints": 60,
     "cli": 25,
@@ -49,7 +52,7 @@ def test_nothing_is_found(name: str, tmp_path: Path) -> None:
     assert len(tally.counts) > 1, "all cases end alike"
 
 
-@pytest.mark.parametrize("name", ["images", "recordings", "bundles", "checkpoints"])
+@pytest.mark.parametrize("name", ["images", "recordings", "carts", "bundles", "checkpoints"])
 def test_a_case_is_the_same_again(name: str, tmp_path: Path) -> None:
     replies = []
     for attempt_ in ("one", "two"):

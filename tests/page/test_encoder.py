@@ -48,12 +48,53 @@ def test_features_and_tokens_of_a_page(opened: Bundle, spy: Spy, encoder: PageEn
     ready = prepared(page(), spec)
     told: list[tuple[str, int, int]] = []
     features = encoder.encode(ready, clock, lambda *step: told.append(step))
-    assert told == [("vision", 0, 5)]
+    assert told == [("vision", 0, 5), ("vision", 5, 5)]
     assert np.array_equal(features, spy.engine.encode(ready.pixels))
     seen = encoder.place(ready)
     rows = image_rows(5, (150, 110), spec, spy.engine.table_rows)
     assert np.array_equal(seen.tokens, rows)
     assert seen.record == ready.facts | {"views": 5, "tokens": len(rows)}
+
+
+def test_views_that_run_one_by_one_are_told_one_by_one(
+    opened: Bundle, spy: Spy, encoder: PageEncoder
+) -> None:
+    ready = prepared(page(), opened.manifest.model)
+    told: list[str] = []
+    features = encoder.encode(
+        ready,
+        clock,
+        lambda stage, amount, total: told.append(f"{stage} {amount}/{total}"),
+        between=lambda: told.append("between"),
+    )
+    assert told == ["vision 0/5", "vision 1/5", *["between", "vision 1/5"] * 4]
+    assert len(spy.calls) == 5
+    assert np.array_equal(features, spy.engine.encode(ready.pixels)), "to the same bits"
+
+
+@pytest.mark.parametrize("views", [1, 2, 5])
+def test_features_that_stay_on_a_device_are_those_of_one_call(
+    opened: Bundle, spy: Spy, encoder: PageEncoder, views: int
+) -> None:
+    whole: list[int] = []
+    encode = spy.engine.encode
+
+    class OnDevice:
+        """What a device keeps of one call."""
+
+    def on_device(pixels: Any, _: Any = None) -> Any:
+        whole.append(len(pixels))
+        encode(pixels)
+        return OnDevice()
+
+    ready = prepared(page(), opened.manifest.model)
+    ready = dataclasses.replace(ready, pixels=ready.pixels[:views])
+    told: list[tuple[str, int, int]] = []
+    vars(spy)["encode"] = on_device
+    features = encoder.encode(ready, clock, lambda *step: told.append(step), between=lambda: None)
+    assert isinstance(features, OnDevice)
+    assert whole[-1] == views
+    assert told == [("vision", 0, views), ("vision", views, views)]
 
 
 def test_recent_pages_are_not_encoded_again(opened: Bundle, spy: Spy, encoder: PageEncoder) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import gc
 import hashlib
 import io
+import math
 import os
 import threading
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +24,9 @@ from pulse_edge.answer import Stopwatch
 from pulse_edge.bundle.bundle import open_bundle
 from pulse_edge.bundle.spec import ModelSpec
 from pulse_edge.cancellation import Cancellation, Cancelled
-from pulse_edge.errors import ImageError, ParameterError, QueueTimeoutError
+from pulse_edge.ecg import drawing
+from pulse_edge.ecg.recording import LEADS, Recording
+from pulse_edge.errors import ImageError, ParameterError, QueueTimeoutError, RecordingError
 from pulse_edge.page import preparation
 from pulse_edge.page.preparation import (
     DECODED_AT_ONCE,
@@ -382,3 +387,115 @@ def test_each_reader_of_a_page_that_fails_ends(model: pulse_edge.Model, decodes:
         decodes.open.set()
         errors = [reader.exception(PATIENCE) for reader in readers]
     assert sorted(type(error).__name__ for error in errors) == ["ImageError", "NoneType"]
+
+
+# --- recordings ----------------------------------------------------------------------------------
+
+
+def recording() -> Recording:
+    """Twelve leads of noise, 10 s long, which take what limb leads they are given."""
+    signals = np.random.default_rng(0).normal(0, 0.2, (12, 2500)).astype(np.float32)
+    return Recording(signals, 250, LEADS, tolerance=math.inf)
+
+
+def test_a_recording_is_drawn_when_its_page_is_prepared(
+    spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not when it is handed in, and within the stage that timings and deadlines count."""
+    stages: list[str] = []
+    draw = drawing.draw_page
+
+    class Clock(Stopwatch):
+        @contextmanager
+        def stage(self, name: str) -> Iterator[None]:
+            stages.append(name)
+            yield
+            stages.append(f"{name} ends")
+
+    def noted(drawn: Recording, *how: Any) -> Image.Image:
+        stages.append("draw")
+        return draw(drawn, *how)
+
+    monkeypatch.setattr(drawing, "draw_page", noted)
+    pending = pending_page(recording())
+    assert stages == []
+    ready = pending.prepare(Preparation(spec), None, Clock(), Patience(None), Cancellation())
+    assert stages == [
+        *("decode_image", "draw", "decode_image ends", "preprocess", "preprocess ends"),
+    ]
+    assert ready.sha256 == read_page(draw(recording())).sha256
+    assert ready.data_sha256 is None
+
+
+def test_a_cancelled_recording_is_not_drawn(
+    spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drawing, "draw_page", None)
+    cancellation = Cancellation()
+    cancellation.request()
+    with pytest.raises(Cancelled):
+        prepare(pending_page(recording()), spec, cancellation=cancellation)
+
+
+def test_later_changes_do_not_reach_a_recording_that_is_kept(spec: ModelSpec) -> None:
+    own = recording()
+    pending = pending_page(own, keep=True)
+    own.signals[:] = 0
+    assert prepare(pending, spec).sha256 == read_page(recording()).sha256
+
+
+@pytest.mark.parametrize("seconds", [0.02, 0.2])
+def test_a_deadline_ends_the_wait_for_a_drawing(
+    model: pulse_edge.Model, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    go = threading.Event()
+    draw = drawing.draw_page
+
+    def slow(drawn: Recording, *how: Any) -> Image.Image:
+        assert go.wait(PATIENCE)
+        return draw(drawn, *how)
+
+    monkeypatch.setattr(drawing, "draw_page", slow)
+    answer = model.ask(recording(), Q1, deadline_s=seconds, best_effort=True)
+    assert answer.finish_reason == "deadline"
+    assert answer.deadline is not None
+    assert answer.deadline.skipped[0] == "decode_image"
+    assert answer.timings.vision == 0
+    go.set()
+
+
+def test_a_closed_stream_does_not_wait_for_a_drawing(
+    bundle: Path, model: pulse_edge.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn, go = threading.Event(), threading.Event()
+    draw = drawing.draw_page
+
+    def slow(one: Recording, *how: Any) -> Image.Image:
+        drawn.set()
+        assert go.wait(PATIENCE)
+        return draw(one, *how)
+
+    monkeypatch.setattr(drawing, "draw_page", slow)
+    stream = model.stream(recording(), Q1, max_new_tokens=4)
+    with ThreadPoolExecutor(1) as pool:
+        reader = pool.submit(next, stream, None)
+        assert drawn.wait(PATIENCE)
+        stream.close()
+        go.set()
+        assert reader.result(PATIENCE) is None
+    assert not model.worker.unfinished
+    monkeypatch.undo()
+    assert model.ask(page(), Q1, max_new_tokens=9).token_ids == (
+        fresh(bundle, page(), Q1, max_new_tokens=9).token_ids
+    )
+
+
+@pytest.mark.parametrize("leads", [("X1", "X2"), ("V7", "V8", "V9"), ("pleth",)])
+def test_a_recording_without_leads_to_draw_is_refused_when_it_is_drawn(
+    spec: ModelSpec, leads: tuple[str, ...]
+) -> None:
+    signals = np.zeros((len(leads), 500), np.float32)
+    signals[:, ::50] = 1
+    pending = pending_page(Recording(signals, 250, leads, source="ward.ecg"))
+    with pytest.raises(RecordingError, match=r"^ward\.ecg: "):
+        prepare(pending, spec)

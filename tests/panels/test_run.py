@@ -14,10 +14,10 @@ import pytest
 from pulse_edge.answer import Answer
 from pulse_edge.decode.result import FinishReason
 from pulse_edge.decode.scoring import OptionScore
-from pulse_edge.errors import DeadlineError, EngineError, ParameterError
+from pulse_edge.errors import DeadlineError, EngineError, ParameterError, QueueFullError
 from pulse_edge.panels.measurements import QUANTITIES, Source
 from pulse_edge.panels.panel import Panel, PanelQuestion
-from pulse_edge.panels.result import RESULT_SCHEMA, Result
+from pulse_edge.panels.result import RESULT_SCHEMA, SKIP_REASONS, Result
 from pulse_edge.panels.run import run_panel
 from pulse_edge.panels.statements import STATUSES
 
@@ -45,6 +45,7 @@ class Page:
     texts: dict[str, str] = field(default_factory=lambda: dict(TEXTS))
     reasons: dict[str, FinishReason] = field(default_factory=dict)
     late: Sequence[str] = ()  # questions that are predicted to be late
+    full: str = ""  # the call that finds the queue full
     now: float = 100.0
     calls: list[str] = field(default_factory=list)
     allowed: list[float | None] = field(default_factory=list)
@@ -59,6 +60,8 @@ class Page:
         assert max_new_tokens == 64
         if key in self.late:
             raise DeadlineError("too late", 9.0, 1.0)
+        if key == self.full:
+            raise QueueFullError("3 requests wait; ask again later", 2.0)
         self.now += 1
         base = answer()
         timings = replace(base.timings, queued=0.25)
@@ -72,6 +75,8 @@ class Page:
         self.calls.append(f"{key} scores")
         if f"{key} scores" in self.late:
             raise DeadlineError("too late", 9.0, 1.0)
+        if f"{key} scores" == self.full:
+            raise QueueFullError("3 requests wait; ask again later", 2.0)
         self.now += 0.5
         return tuple(
             OptionScore(option, -0.5 - 2 * place, -0.4 - 2 * place, 2)
@@ -236,6 +241,45 @@ def test_wrong_measurements_are_refused_before_anything_is_asked() -> None:
     assert page.calls == []
 
 
+FULL = ("Rhythm?", "Rhythm? scores", "Block?", "Block? scores", "Sure?", "Report.")
+
+
+@pytest.mark.parametrize("deadline_s", [None, 60.0])
+@pytest.mark.parametrize("full", FULL[1:])
+def test_a_queue_that_is_full_midway_leaves_the_answers_so_far(
+    full: str, deadline_s: float | None
+) -> None:
+    page = Page(full=full)
+    result = page.run(deadline_s=deadline_s)
+    order = FULL if deadline_s is None else sorted(FULL, key=lambda call: "scores" in call)
+    before = order[: order.index(full)]
+    names = {"Rhythm?": "rhythm", "Block?": "block", "Sure?": "sure", "Report.": "report"}
+    answered = [names[call] for call in before if call in names]
+    assert [question.id for question in result.questions] == answered
+    assert page.calls == list(order[: order.index(full) + 1]), "nothing more is asked"
+    scored = {q.id for q in result.questions if q.scores is not None}
+    assert scored == {names[call.split()[0]] for call in before if call.endswith("scores")}
+    rest = set(names.values()) - set(answered)
+    rest |= {f"{name}.scores" for name in ("rhythm", "block") if name in answered} - {
+        f"{name}.scores" for name in scored
+    }
+    assert set(result.timing.skipped) == rest
+    assert result.timing.skip_reasons == dict.fromkeys(result.timing.skipped, "queue_full")
+    assert result.timing.deadline_met is (None if deadline_s is None else False)
+    assert result.provenance
+
+
+def test_a_queue_that_is_full_at_once_refuses_the_panel() -> None:
+    with pytest.raises(QueueFullError, match="ask again later"):
+        Page(full="Rhythm?").run()
+
+
+def test_every_skipped_id_has_its_reason() -> None:
+    result = Page(late=["Block?"]).run(deadline_s=1.5)
+    assert result.timing.skipped == ("block", "report", "rhythm.scores")
+    assert result.timing.skip_reasons == dict.fromkeys(result.timing.skipped, "deadline")
+
+
 def test_other_errors_pass_through() -> None:
     def fail(question: str, *, max_new_tokens: int, deadline_s: float | None) -> Answer:
         raise EngineError("no memory")
@@ -254,4 +298,6 @@ def test_the_schema_lists_what_the_code_has() -> None:
     assert set(SCHEMA["$defs"]["question"]["properties"]["finish_reason"]["enum"]) == set(
         get_args(FinishReason)
     )
+    reasons = SCHEMA["properties"]["timing"]["properties"]["skip_reasons"]
+    assert reasons["additionalProperties"]["enum"] == list(SKIP_REASONS)
     assert SCHEMA["properties"]["schema"]["const"] == RESULT_SCHEMA

@@ -12,6 +12,9 @@ from pulse_edge.errors import RecordingError
 from pulse_edge.serve.refusals import Refusal
 from pulse_edge.serve.uploads import MEDIA_TYPES, image_of_bytes, image_of_url
 
+from support.carts.signals import PLANTED, samples
+from support.carts.table import WRITERS
+from support.pdf_files import ecg_sheet, pdf_file
 from support.served import data_url
 
 DATA = bytes(range(256))
@@ -75,3 +78,19 @@ def test_a_damaged_recording() -> None:
     pytest.importorskip("pydicom")
     with pytest.raises(RecordingError):
         image_of_bytes(bytes(128) + b"DICM" + b"damaged" * 9)
+
+
+@pytest.mark.parametrize("form", [name for name in WRITERS if name != "WFDB"])
+def test_files_of_carts_are_recordings(tmp_path: Path, form: str) -> None:
+    pytest.importorskip("ecgdatakit", reason="carts' files need pulse-edge[formats]")
+    data = WRITERS[form](tmp_path, samples()).read_bytes()
+    recording = image_of_bytes(data)
+    assert isinstance(recording, Recording)
+    assert recording.cart.format == form
+    assert not [name for name in PLANTED if name in repr((recording.source, recording.facts))]
+
+
+def test_a_pdf_stays_a_file() -> None:
+    data = pdf_file([ecg_sheet()])
+    assert image_of_bytes(data) is data
+    assert image_of_url(data_url(data, "application/pdf")) == data

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from pulse_edge.ecg.cart import CartReport
 from pulse_edge.ecg.coverage import PAGE_SECONDS, length_notes
 from pulse_edge.ecg.leads import shown_names
 from pulse_edge.ecg.readers.dicom_channels import skew_of
 from pulse_edge.ecg.readers.dicom_groups import Group, group_of, is_averaged, segments_of
 from pulse_edge.ecg.readers.dicom_items import DicomItem, first_element, read_items
+from pulse_edge.ecg.readers.dicom_report import report_of_dicom
 from pulse_edge.ecg.recording import Recording
 from pulse_edge.ecg.segments import Segment, recording_of_segments
 from pulse_edge.errors import RecordingError
 
+_PDF_TYPE = b"application/pdf"
 MOST_GROUPS = 64  # of a file; the standard allows 5
 _BEAT = 2.0  # seconds; an averaged beat is shorter, a group of a 3x4 page is not
 
@@ -23,6 +26,28 @@ def is_dicom(head: bytes) -> bool:
     That is a preamble of 128 bytes and a mark, or without them the first element of a data set.
     """
     return first_element(head) is not None
+
+
+def pdf_of_dicom(data: bytes) -> bytes | None:
+    """The PDF that a DICOM file encapsulates (PS3.3 A.45.1).
+
+    Args:
+        data: of the file.
+
+    Returns:
+        None if this is no such file, or one that cannot be read.
+
+    Raises:
+        ImportError: pydicom is not installed.
+    """
+    if not is_dicom(data[:256]) or _PDF_TYPE not in data:
+        return None
+    try:
+        return read_items(data).data("EncapsulatedDocument")
+    except ImportError:
+        raise
+    except Exception:  # damaged: `read_dicom` says so
+        return None
 
 
 def read_dicom(data: bytes, source: str) -> Recording:
@@ -70,7 +95,7 @@ def _from_items(dataset: DicomItem, source: str) -> Recording:
     if not numbered:
         raise RecordingError(f"{source}: holds only an averaged beat; expected a rhythm recording")
     groups = [group_of(item, number, source) for number, item in numbered]
-    return _from_groups(_rhythm(groups), source)
+    return _from_groups(_rhythm(groups), source, report_of_dicom(dataset))
 
 
 def _rhythm(groups: Sequence[Group]) -> list[Group]:
@@ -87,7 +112,7 @@ def _rhythm(groups: Sequence[Group]) -> list[Group]:
     return kept
 
 
-def _from_groups(groups: Sequence[Group], source: str) -> Recording:
+def _from_groups(groups: Sequence[Group], source: str, cart: CartReport) -> Recording:
     """One recording of the groups' leads."""
     recorded = frozenset[str]().union(*(group.leads for group in groups if not group.derived))
     wanted = {
@@ -108,7 +133,7 @@ def _from_groups(groups: Sequence[Group], source: str) -> Recording:
     end = max(group.offset - origin + group.seconds for group in used)
     if end > PAGE_SECONDS:
         notes += length_notes(end)
-    recording = recording_of_segments(_from_zero(segments), source, tuple(notes))
+    recording = recording_of_segments(_from_zero(segments), source, tuple(notes), cart)
     # Last, because a lead that is there twice is the plainer reason.
     for group in used:
         for channel in group.channels:
