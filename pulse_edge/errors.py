@@ -55,6 +55,16 @@ class EngineError(PulseEdgeError):
     exit_code = 6
 
 
+class UnknownDeviceError(ParameterError, EngineError):
+    """A device of a name that there is not. Also an `EngineError`, as it was before."""
+
+
+class StuckEngineError(EngineError):
+    """An engine whose call never comes back. Only a new process helps."""
+
+    exit_code = 70
+
+
 class QueueTimeoutError(PulseEdgeError, TimeoutError):
     """A request whose turn did not come within its `timeout`. It was withdrawn and ran nothing."""
 
@@ -107,6 +117,12 @@ class RegressionError(PulseEdgeError):
     exit_code = 9
 
 
+class NoVerdictError(PulseEdgeError):
+    """A benchmark without a verdict: a busy machine, or too few repetitions."""
+
+    exit_code = 14
+
+
 class AuditError(PulseEdgeError):
     """An audit log that cannot be written, or that was altered."""
 
@@ -141,6 +157,8 @@ EXIT_CODES = {
     11: "standard output that cannot be written to",
     12: "not enough memory",
     13: "a deadline that was missed, or cannot be met",
+    14: "a benchmark without a verdict, such as on a busy machine",
+    70: "a server whose engine was stuck; start it again",
     129: "ended by SIGHUP",
     130: "ended by Ctrl-C (SIGINT)",
     141: "the reader of standard output has left (SIGPIPE)",

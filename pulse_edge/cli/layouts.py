@@ -85,13 +85,13 @@ def ask_in_layouts(
     if as_json:
         show_json(result.to_dict(), indent=2)
     else:
-        _print(result)
+        _print_agreement(result)
     late = any(answer.finish_reason == "deadline" for answer in result.answers.values())
     if result.skipped or late:
         click.get_current_context().exit(DeadlineError.exit_code)
 
 
-def _print(result: LayoutAgreement) -> None:
+def _print_agreement(result: LayoutAgreement) -> None:
     from pulse_edge.evaluate.layouts import LIMITS
 
     notes: dict[str, None] = {}

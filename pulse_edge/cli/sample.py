@@ -25,18 +25,18 @@ def sample_command(folder: str) -> None:
 
     page = Path(folder) / PAGE
     recording = Path(folder) / RECORDING
-    _write_new(page, SAMPLE_PAGE.read_bytes())
+    _write_sample(page, SAMPLE_PAGE.read_bytes())
     show(f"{page}: a page of a simulated ECG")
     try:
         content = sample_recording()
     except RecordingError as error:
         show(f"note: no {RECORDING}: {error}", err=True)
         return
-    _write_new(recording, content)
+    _write_sample(recording, content)
     show(f"{recording}: a simulated recording, DICOM")
 
 
-def _write_new(path: Path, content: bytes) -> None:
+def _write_sample(path: Path, content: bytes) -> None:
     """Write a new file. One with this very content may be there."""
     try:
         if path.exists() and path.read_bytes() == content:

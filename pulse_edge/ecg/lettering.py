@@ -62,7 +62,7 @@ def header_notes(text: str | None) -> tuple[str, ...]:
     lost = [letter for letter in characters if _writable(letter) != letter]
     if not lost:
         return ()
-    names = ", ".join(_shown(letter) for letter in lost[:8])
+    names = ", ".join(_letter_shown(letter) for letter in lost[:8])
     more = f" and {len(lost) - 8} more" if len(lost) > 8 else ""
     return (f"The header's fonts lack {names}{more}; the page shows {REPLACEMENT} instead.",)
 
@@ -152,6 +152,6 @@ def _is_right_to_left(line: str) -> bool:
     return any(unicodedata.bidirectional(letter) in _RIGHT_TO_LEFT for letter in line)
 
 
-def _shown(letter: str) -> str:
+def _letter_shown(letter: str) -> str:
     code = f"U+{ord(letter):04X}"
     return f"{letter} ({code})" if letter.isprintable() else code

@@ -81,21 +81,23 @@ def arrange(recording: Recording, style: PageStyle, header: bool = False) -> Arr
     crowded: list[str] = []
     for gain in sorted((gain for gain in GAINS if gain <= style.gain), reverse=True):
         drawn = replace(style, gain=gain)
-        rows = _rows(recording, drawn)
+        rows = _page_rows(recording, drawn)
         usual = _usual_distances(rows, drawn)
         needed = _needed_distances(rows, drawn, header)
         needed[-1] = max(needed[-1], min(usual[-1], needed[-1] + _SCALES_MM))
         crowded = crowded or _crowded(rows, usual, needed)
         if (needed <= usual).all():
-            return Arrangement(drawn, cells, False, tuple(_notes(style, drawn, crowded, False)))
-        lines = _lines(usual, needed)
+            return Arrangement(
+                drawn, cells, False, tuple(_moved_notes(style, drawn, crowded, False))
+            )
+        lines = _line_places(usual, needed)
         if lines is not None:
             moved = _moved(rows, lines, drawn)
-            return Arrangement(drawn, moved, True, tuple(_notes(style, drawn, crowded, True)))
-    return Arrangement(style, cells, False, tuple(_notes(style, style, crowded, False)))
+            return Arrangement(drawn, moved, True, tuple(_moved_notes(style, drawn, crowded, True)))
+    return Arrangement(style, cells, False, tuple(_moved_notes(style, style, crowded, False)))
 
 
-def _rows(recording: Recording, style: PageStyle) -> list[_Row]:
+def _page_rows(recording: Recording, style: PageStyle) -> list[_Row]:
     """Rows from the top of the page to its bottom."""
     rows: dict[float, _Row] = {}
     width = math.ceil(TRACE_MM) + 1
@@ -118,7 +120,7 @@ def _rows(recording: Recording, style: PageStyle) -> list[_Row]:
     return [rows[y] for y in sorted(rows)]
 
 
-def _reach(heights: Heights, aside: int = 0) -> float:
+def _trace_height(heights: Heights, aside: int = 0) -> float:
     """How high a trace stands, apart from one spike that is narrower than a beat.
 
     Args:
@@ -147,12 +149,14 @@ def _needed_distances(rows: list[_Row], style: PageStyle, header: bool) -> Heigh
     line = _HEADER_SIZES * style.text_pt * MM_PER_INCH / PT_PER_INCH if header else 0.0
     aside = max(1, round(_ASIDE_S * style.speed))
     between = [
-        max(_LEAST_ROW_MM, _reach(upper.below + _widened(lower.above, aside), aside) + GAP_MM)
+        max(
+            _LEAST_ROW_MM, _trace_height(upper.below + _widened(lower.above, aside), aside) + GAP_MM
+        )
         for upper, lower in pairwise(rows)
     ]
     pulse = style.gain if style.show_calibration else 0.0
-    top = max(_reach(rows[0].above), pulse) + GAP_MM + line
-    bottom = _reach(rows[-1].below) + GAP_MM
+    top = max(_trace_height(rows[0].above), pulse) + GAP_MM + line
+    bottom = _trace_height(rows[-1].below) + GAP_MM
     return np.array([top, *between, bottom])
 
 
@@ -163,7 +167,7 @@ def _widened(heights: Heights, aside: int = 1) -> Heights:
     return highest
 
 
-def _lines(usual: Heights, needed: Heights) -> Heights | None:
+def _line_places(usual: Heights, needed: Heights) -> Heights | None:
     """Where the rows' lines lie, in millimetres from the upper edge.
 
     Of all places that keep the needed distances they are the nearest to the usual ones, by the sum
@@ -232,7 +236,9 @@ def _lead_at(row: _Row, place: int) -> str:
     return row.cells[min(column, len(row.cells) - 1)].lead
 
 
-def _notes(asked: PageStyle, drawn: PageStyle, leads: list[str], moved: bool) -> Iterator[str]:
+def _moved_notes(
+    asked: PageStyle, drawn: PageStyle, leads: list[str], moved: bool
+) -> Iterator[str]:
     names = ", ".join(leads)
     if drawn.gain != asked.gain:
         yield (

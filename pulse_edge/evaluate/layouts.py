@@ -161,7 +161,7 @@ def _compared(
         for layout, answer in answers.items()
         if answer.finish_reason not in _CUT_OFF
     }
-    contents = {layout: _content(text) for layout, text in texts.items()}
+    contents = {layout: _said_in(text) for layout, text in texts.items()}
     pairs = list(combinations(contents.values(), 2))
     equal = sum(not any(_differ(name, a, b) for name in {**a, **b}) for a, b in pairs)
     return LayoutAgreement(
@@ -169,7 +169,7 @@ def _compared(
     )
 
 
-def _content(text: str) -> dict[str, Value]:
+def _said_in(text: str) -> dict[str, Value]:
     """What an answer says: findings and values; the text itself if it holds neither."""
     content: dict[str, Value] = {each.finding: each.status for each in parse_statements(text)}
     content |= {each.name: each.value for each in report_measurements(text, "answer")}

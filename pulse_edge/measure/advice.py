@@ -62,7 +62,7 @@ def advise(
             if (p.fits or p.needs_int8_tower) and p.engine == device.engine
         ]
         if fitting and tokens >= geometry.tokens:
-            best = min(fitting, key=_seconds)
+            best = min(fitting, key=_weighed_seconds)
             return _advice(best, device, tokens)
     return None
 
@@ -74,7 +74,7 @@ def smallest(geometry: Geometry, device: Device, profiles: tuple[KernelProfile, 
     return min((predict(geometry, device, p, tokens) for p in able), key=lambda p: p.total)
 
 
-def _seconds(prediction: Prediction) -> float:
+def _weighed_seconds(prediction: Prediction) -> float:
     return prediction.ttft_cold + WEIGHED_TOKENS * prediction.step
 
 

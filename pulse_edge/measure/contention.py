@@ -96,9 +96,9 @@ class ContentionWatch:
         others = None if busy is None else busy - (now.own - self._start.own)
         return Contention(
             seconds=round(wall, 3),
-            others=_share(others, whole),
-            steal=_share(_difference(now.steal, self._start.steal), whole),
-            throttled=_share(_difference(now.throttled, self._start.throttled), wall),
+            others=_part_of(others, whole),
+            steal=_part_of(_difference(now.steal, self._start.steal), whole),
+            throttled=_part_of(_difference(now.throttled, self._start.throttled), wall),
             pace=tuple(self._pace),
         )
 
@@ -168,7 +168,7 @@ def _difference(now: Any, before: Any) -> float | None:
     return None if now is None or before is None else float(now - before)
 
 
-def _share(part: float | None, whole: float) -> float | None:
+def _part_of(part: float | None, whole: float) -> float | None:
     if part is None or whole <= 0:
         return None
     return round(min(1.0, max(0.0, part / whole)), 4)

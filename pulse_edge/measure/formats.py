@@ -26,7 +26,7 @@ def csv_text(records: Sequence[Record]) -> str:
     writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     writer.writeheader()
     for record in records:
-        writer.writerows(_rows(record))
+        writer.writerows(_record_rows(record))
     return out.getvalue()
 
 
@@ -40,12 +40,14 @@ def markdown_text(records: Sequence[Record]) -> str:
     titles = [_title(record) for record in records]
     lines = [_line(["median (95 % interval)", *titles]), _line(["---"] + ["---:"] * len(records))]
     for name in _names(records):
-        lines.append(_line([name, *(_cell(record["figures"].get(name)) for record in records)]))
+        lines.append(
+            _line([name, *(_figure_cell(record["figures"].get(name)) for record in records)])
+        )
     machines = dict.fromkeys(_machine(record) for record in records)
     return "\n".join([*lines, "", *machines]) + "\n"
 
 
-def _rows(record: Record) -> Iterator[dict[str, object]]:
+def _record_rows(record: Record) -> Iterator[dict[str, object]]:
     provenance = record["provenance"]
     engine = provenance["engine"]
     common = {
@@ -76,7 +78,7 @@ def _names(records: Sequence[Record]) -> list[str]:
     return [*names, *dict.fromkeys(points)]
 
 
-def _cell(f: Record | None) -> str:
+def _figure_cell(f: Record | None) -> str:
     if f is None:
         return "-"
     interval = interval_text(f)

@@ -22,7 +22,7 @@ def machine_class(machine: Record, device: str | None) -> str:
     parts = []
     if cpu:
         parts.append(f"family {cpu['family']} model {cpu['model']} stepping {cpu['stepping']}")
-    parts += [simd_name(machine["simd"]), _count(machine["usable_cores"], "core")]
+    parts += [simd_name(machine["simd"]), _counted(machine["usable_cores"], "core")]
     return f"{machine['name'] or machine['architecture']} ({', '.join(filter(None, parts))})"
 
 
@@ -38,5 +38,5 @@ def simd_name(features: list[str]) -> str:
     return " ".join(f for f in features if f not in implied)
 
 
-def _count(number: int, noun: str) -> str:
+def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"

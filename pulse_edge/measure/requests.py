@@ -95,7 +95,7 @@ class RequestRuns:
         """
         settings = self._settings
         first = self._model.ask(self._image, QUESTIONS[0], max_new_tokens=1)
-        self.samples["ttft_first"].append(_measured(first.timings.ttft))
+        self.samples["ttft_first"].append(_with_token(first.timings.ttft))
         # The last token takes no place in the cache.
         count = min(settings.new_tokens, capacity - first.usage.prompt_tokens + 1)
         say("warm-up", 0, max(settings.warmup, 1))
@@ -132,7 +132,7 @@ class RequestRuns:
         for name, values in cold_samples(cold.answer):
             self.samples[name].extend(values)
         self.samples["itl"].extend(cold.gaps)
-        self.samples["ttft_warm"].append(_measured(warm.timings.ttft))
+        self.samples["ttft_warm"].append(_with_token(warm.timings.ttft))
         self.last = cold.answer, warm
         self._energy.add(*cold.joules, cold.answer.usage.new_tokens - 1, cold.seconds)
 
@@ -142,7 +142,7 @@ def cold_samples(answer: Answer) -> Iterator[tuple[str, Iterable[float]]]:
     timings = answer.timings
     count = answer.usage.new_tokens
     assert len(timings.decode_steps) == count - 1, "an answer of fixed length ended early"
-    ttft = _measured(timings.ttft)
+    ttft = _with_token(timings.ttft)
     tpot = (timings.total - ttft) / (count - 1)
     for stage in ("decode_image", "preprocess", "vision", "prefill"):
         yield stage, [getattr(timings, stage)]
@@ -156,6 +156,6 @@ def cold_samples(answer: Answer) -> Iterator[tuple[str, Iterable[float]]]:
     yield "e2e", [timings.total]
 
 
-def _measured(measured: float | None) -> float:
+def _with_token(measured: float | None) -> float:
     assert measured is not None, "a request without a token"
     return measured

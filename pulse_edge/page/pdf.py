@@ -77,7 +77,7 @@ def render_pdf(data: bytes, name: str, number: int | None = None) -> PdfPage:
         raise RecordingError(f"{name}: PDF needs pypdfium2: pip install 'pulse-edge[formats]'")
     notes: tuple[str, ...] = ()
     if number is None:
-        number, notes = _chosen(_ask_process("survey", data, name), name)
+        number, notes = _most_like_an_ecg(_ask_process("survey", data, name), name)
     rendering = _ask_process(str(number), data, name)
     if not rendering.pictures:
         pages = "page 1" if rendering.pages == 1 else f"pages 1 to {rendering.pages:,}"
@@ -118,7 +118,7 @@ def _ask_process(request: str, data: bytes, name: str) -> _Rendering:
     return _Rendering(header["pages"], tuple(pictures))
 
 
-def _chosen(survey: _Rendering, name: str) -> tuple[int, tuple[str, ...]]:
+def _most_like_an_ecg(survey: _Rendering, name: str) -> tuple[int, tuple[str, ...]]:
     """(number, notes): the page that looks most like an ECG."""
     if survey.pages == 1:
         return 1, ()

@@ -87,7 +87,7 @@ def read_aecg(data: bytes, source: str) -> Recording:
         if start >= PAGE_SECONDS:
             notes.append(f"Not drawn: sequence set {number}, which begins after {start:.1f} s.")
             continue
-        parsed = parse_file(FORM, document_bytes(_document(root, stretch)), source)
+        parsed = parse_file(FORM, document_bytes(_stretch_document(root, stretch)), source)
         record = record or parsed
         rate = float(parsed.raw_metadata["rhythm_time"]["sampling_rate_exact"])
         for lead in parsed.leads:
@@ -132,7 +132,7 @@ def _head_seconds(head: Element) -> float | None:
     return seconds if abs(seconds) < 1e12 else None
 
 
-def _document(root: Element, stretch: _Stretch) -> Element:
+def _stretch_document(root: Element, stretch: _Stretch) -> Element:
     """A document of one stretch, with what its series says beside."""
     document = Element("AnnotatedECG", root.attrib)
     series = SubElement(SubElement(document, "component"), "series")

@@ -109,7 +109,7 @@ def read_edf(data: bytes, source: str) -> Recording:
     leads: list[StoredLead] = []
     for lead, count in zip(record.leads, samples, strict=True):
         whole = stored_lead(lead, source)._replace(rate=count / head.seconds)
-        leads += _runs(whole, count, head, onsets)
+        leads += _lead_runs(whole, count, head, onsets)
     seconds = records * head.seconds
     return recording_of_leads(leads, source, report_of(record, FORM), (), seconds)
 
@@ -172,7 +172,9 @@ def _without_edf_names(data: bytes, head: EdfHead, shown: int) -> tuple[bytes, l
     return bytes(clean), onsets
 
 
-def _runs(lead: StoredLead, count: int, head: EdfHead, onsets: list[float]) -> Iterator[StoredLead]:
+def _lead_runs(
+    lead: StoredLead, count: int, head: EdfHead, onsets: list[float]
+) -> Iterator[StoredLead]:
     """A lead in stretches without gaps.
 
     Args:
