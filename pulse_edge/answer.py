@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +13,7 @@ from pulse_edge.bundle.manifest import NOTICE
 from pulse_edge.deadline import DeadlineReport
 from pulse_edge.decode.logprobs import TokenLogprob
 from pulse_edge.decode.result import FinishReason, Generation
+from pulse_edge.page.check import PageCheck
 from pulse_edge.page.preparation import PendingPage
 from pulse_edge.params import GenerationParams, Terms
 
@@ -29,6 +30,7 @@ class Request:
     params: GenerationParams
     terms: Terms = field(default_factory=Terms)
     generates: bool = True  # False: only the page is prefilled
+    known: Mapping[str, float] = field(default_factory=dict)  # values in the prompt, as given
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,7 @@ class Answer:
         deadline: what became of the request's deadline; None if it had none.
         logprobs: of each of `token_ids`; None without `GenerationParams.logprobs`.
         notice: that it is for research only.
+        checks: of the page, by `page/preflight.py`; none without a page.
     """
 
     text: str
@@ -113,6 +116,7 @@ class Answer:
     deadline: DeadlineReport | None = None
     logprobs: tuple[TokenLogprob, ...] | None = None
     notice: str = NOTICE
+    checks: tuple[PageCheck, ...] = ()
 
     def __str__(self) -> str:
         return self.text
@@ -138,6 +142,7 @@ class Stopwatch:
         self._created = clock()
         self._worked = 0.0  # seconds of work before this turn
         self._turn: float | None = None  # when it began
+        self._aside = 0.0  # seconds within stages that are none of theirs
         self.reached: list[str] = []
 
     @contextmanager
@@ -164,11 +169,20 @@ class Stopwatch:
         """Add the seconds spent inside to one of `STAGES`."""
         if name not in self.reached:
             self.reached.append(name)
+        start = self._clock() - self._aside
+        try:
+            yield
+        finally:
+            self._stages[name] += self._clock() - self._aside - start
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Count the body to no stage: it is other requests' work."""
         start = self._clock()
         try:
             yield
         finally:
-            self._stages[name] += self._clock() - start
+            self._aside += self._clock() - start
 
     def timings(self, out: Generation) -> Timings:
         """The timings of a request that ends now.

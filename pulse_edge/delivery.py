@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
@@ -18,6 +18,9 @@ from pulse_edge.params import Priority
 from pulse_edge.progress import Progress
 
 _T = TypeVar("_T")
+# A request's work. A loop yields where other requests may have a step, and returns the answer.
+Loop = Generator[None, None, Answer]
+Work = Callable[["Delivery"], Answer | Loop | None]
 _WAITING: dict[threading.Thread, Delivery] = {}  # what each thread waits for
 # What ONNX Runtime, CUDA and C++ say where memory is short, in lower case, with spaces for "_".
 _SHORTAGES = ("bad alloc", "failed to allocate", "out of memory")
@@ -44,7 +47,10 @@ class Delivery:
         self.read = False  # a reader has seen the end
         self.expired = False  # its deadline has passed
         self.priority: Priority = "interactive"
+        self.number = 0  # in the worker's queue, from 1 on
+        self.alone = False  # no other request may be under way with it
         self.seconds: float | None = None  # of work that it was predicted to take
+        self.prefill_s: float | None = None  # of them before its first token
         self.usual_s: float | None = None  # that the engine's running call usually takes
         self._turn_at: float | None = None  # when its turn came; None while it waits
         self._worked_s = 0.0  # of turns before this one
@@ -55,7 +61,8 @@ class Delivery:
         self._turn = threading.Lock()  # taken by the worker to run it, or by who withdraws it
         self._ended = False
         self._error: BaseException | None = None
-        self._work: Callable[[Delivery], Answer | None] | None = None
+        self._work: Work | None = None
+        self._loop: Loop | None = None  # of work that has begun
         self._deadline: Deadline | None = None
         self._alarm: Alarm | None = None
         self._at_deadline: Callable[[], Answer | None] | None = None
@@ -247,7 +254,7 @@ class Delivery:
 
     def enqueue(
         self,
-        work: Callable[[Delivery], Answer | None],
+        work: Work,
         worker: threading.Thread,
         unfinished: set[Delivery],
     ) -> None:
@@ -279,27 +286,46 @@ class Delivery:
     @property
     def left_s(self) -> float | None:
         """Predicted seconds of work that are left; None if nothing was predicted."""
-        if self.seconds is None:
-            return None
+        return None if self.seconds is None else max(0.0, self.seconds - self._spent_s)
+
+    @property
+    def left_prefill_s(self) -> float:
+        """The same of the work before its first token; 0 if nothing was predicted."""
+        return max(0.0, (self.prefill_s or 0.0) - self._spent_s)
+
+    @property
+    def _spent_s(self) -> float:
+        """Seconds of its turns until now."""
         turn_at = self._turn_at
-        this_turn = 0.0 if turn_at is None else time.monotonic() - turn_at
-        return max(0.0, self.seconds - self._worked_s - this_turn)
+        return self._worked_s + (0.0 if turn_at is None else time.monotonic() - turn_at)
+
+    @property
+    def decoding(self) -> bool:
+        """Whether it has begun and lets other requests have a step."""
+        return self._loop is not None
 
     def run(self) -> bool:
-        """Produce the answer. Raises nothing, and keeps nothing that it needed.
+        """Produce the answer, or go on to the next step. Raises nothing, and keeps no work.
 
         Returns:
-            False if the request has given way to another one and must run again. Until then it can
-            be withdrawn, as before its turn.
+            False if it must run again: it is `decoding`, or it has given way to another request.
+            Then it can be withdrawn until its next turn, as before its first.
         """
         work = self._work
         self._work = None
         try:
+            if self._loop is not None:
+                return self._go_on(self._loop)
             if work is not None and not self.cancellation.requested:
-                self.answer = work(self)
+                result = work(self)
+                if isinstance(result, Generator):
+                    self._loop = result
+                    return self._go_on(result)
+                self.answer = result
             elif self.expired:
                 self._finish_late()
         except Paused:
+            self._loop = None
             self._end_turn()
             self._work = work
             self._turn.release()
@@ -309,8 +335,19 @@ class Delivery:
                 self.withdraw()
             return False
         except BaseException as error:  # also KeyboardInterrupt: a reader raises it
+            self._loop = None
             self._error = error
         return True
+
+    def _go_on(self, loop: Loop) -> bool:
+        """Run to the loop's next step; True at its end."""
+        try:
+            next(loop)
+        except StopIteration as end:
+            self.answer = end.value
+            self._loop = None
+            return True
+        return False
 
     def _end_turn(self) -> None:
         if self._turn_at is not None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from queue import Empty, SimpleQueue
 
 from pulse_edge.answer import Answer, Request, Stopwatch
 from pulse_edge.deadline import Deadline
 from pulse_edge.decode.scoring import OptionScore
-from pulse_edge.delivery import Delivery
+from pulse_edge.delivery import Delivery, Loop
 from pulse_edge.errors import DeadlineError, PulseEdgeError
 from pulse_edge.look import Look
 from pulse_edge.page.preparation import PendingPage, Preparation, PreparedPage
@@ -22,7 +23,7 @@ from pulse_edge.text.template import PromptBuilder
 from pulse_edge.worker import Worker
 
 # What the worker's thread does for a request. It may have to do it again, after a pause.
-Work = Callable[[Job, PreparedPage | None, Delivery], Answer | None]
+Task = Callable[[Job, PreparedPage | None, Delivery], Answer | Loop | None]
 
 
 class Dispatcher:
@@ -44,10 +45,24 @@ class Dispatcher:
         self._worker = worker
 
     def stream(
-        self, page: PendingPage | None, question: str, terms: Terms, params: GenerationParams
+        self,
+        page: PendingPage | None,
+        question: str,
+        terms: Terms,
+        params: GenerationParams,
+        known: Mapping[str, float] | None = None,
     ) -> Stream:
-        """The answer to a question, which nobody has begun to read."""
-        return self.start(self._request(page, question, terms, params))
+        """The answer to a question, which nobody has begun to read.
+
+        Args:
+            page: that it is about.
+            question: as the model gets it.
+            terms: of the request.
+            params: of the request.
+            known: values that the question states, for provenance.
+        """
+        request = self._request(page, question, terms, params)
+        return self.start(replace(request, known=known or {}))
 
     def start(self, request: Request) -> Stream:
         """The answer to a request, which nobody has begun to read."""
@@ -150,7 +165,7 @@ class Dispatcher:
         run = Job(request, Stopwatch(delivery.out.clock))
         self._begin(run, delivery, self._runner.answer)
 
-    def _begin(self, run: Job, delivery: Delivery, work: Work) -> None:
+    def _begin(self, run: Job, delivery: Delivery, work: Task) -> None:
         """Prepare a request in this thread, and queue it."""
         request = run.request
         terms = request.terms
@@ -172,6 +187,7 @@ class Dispatcher:
 
     def _predict(self, run: Job, page: PreparedPage | None, delivery: Delivery) -> None:
         delivery.seconds = self._runner.predict(run, page)
+        delivery.prefill_s = run.prefill_s
         wait = self._worker.wait_s(run.request.terms.priority)
         if delivery.seconds is not None and wait is not None:
             deadline = run.request.terms.deadline

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from functools import cache
@@ -16,12 +17,15 @@ from pulse_edge.bundle.manifest import TOKENIZER
 from pulse_edge.bundle.trust import CHECKSUM, Verified, check_trust
 from pulse_edge.cancellation import Cancellation
 from pulse_edge.chat import Chat
+from pulse_edge.decode.lanes import Lanes
 from pulse_edge.decode.scoring import OptionScore, checked_options
 from pulse_edge.dispatcher import Dispatcher
 from pulse_edge.engines.engine import Engine
 from pulse_edge.engines.options import EngineOptions
 from pulse_edge.engines.registry import open_engine
 from pulse_edge.health import Health, SelfTest, examine
+from pulse_edge.known import known_values, with_known
+from pulse_edge.log import LOGGER
 from pulse_edge.look import Look
 from pulse_edge.page.preparation import (
     PendingPage,
@@ -61,6 +65,7 @@ def load(
     audit: str | Path | None = None,
     queue_limit: int | None = None,
     kept_bytes: int = KEPT_BYTES,
+    slots: int = 1,
     progress: Progress | None = None,
 ) -> Model:
     """Open a bundle and its engine.
@@ -85,6 +90,8 @@ def load(
         queue_limit: most requests that wait; one more raises `QueueFullError`. None is any number.
         kept_bytes: most memory for pages that gave way to others in the KV cache. Such a page is
             not computed again. Engines on a GPU keep none: to compute it again is as fast.
+        slots: requests that may decode at the same time, each with a KV cache of its own; on a CPU,
+            from bundles for it. One step then serves all of them.
         progress: called with the progress of slow stages. While the bundle loads, several threads
             call it; during a request, the model's worker thread does.
 
@@ -96,14 +103,17 @@ def load(
         ParameterError: a parameter is out of range.
     """
     check_alpha(alpha)  # before the bundle takes seconds
-    options = EngineOptions(device, threads, context, prefill_chunk, engine)
+    options = EngineOptions(device, threads, context, prefill_chunk, engine, slots)
     path = EMBEDDED if bundle is None else bundle
+    start = time.perf_counter()
     with open_while_hashing(path, check_hashes, progress) as opened:
         verified = check_trust(opened, expect, trusted_keys, hashed=check_hashes)
         logs = audit_logs(audit)
         if progress:
             progress("loading", 0, 1)
         loaded = open_engine(opened, options)
+        seconds = time.perf_counter() - start
+        LOGGER.info("loaded %s (seal %s) in %.2f s", opened.path, opened.digest, seconds)
         return Model(opened, loaded, progress, alpha, verified, logs, queue_limit, kept_bytes)
 
 
@@ -112,8 +122,8 @@ class Model:
 
     Safe to use from several threads. The thread that first reads a stream prepares its page. The
     engine's work runs in the model's own thread, one request after the other, in the order in which
-    they were ready. A slow reader does not delay other requests. A process forked after the first
-    request cannot use the model.
+    they were ready. With several `slots`, as many of them decode at the same time. A slow reader
+    does not delay other requests. A process forked after the first request cannot use the model.
 
     Args:
         bundle: as `open_bundle` returns it.
@@ -143,7 +153,8 @@ class Model:
         tokenizer = bundle.read(TOKENIZER)
         self._template = PromptBuilder.of(spec, tokenizer, str(bundle.file(TOKENIZER)))
         self.tokenizer = self._template.tokenizer
-        self.worker = worker = Worker(queue_limit)
+        lanes = Lanes(engine, kept_bytes)
+        self.worker = worker = Worker(queue_limit, len(lanes.all), lanes.share)
         self.runner = Runner(
             bundle,
             engine,
@@ -151,8 +162,9 @@ class Model:
             progress,
             asdict(verified),
             logs,
-            kept_bytes,
+            lanes,
             lambda: worker.wanted,
+            worker.host,
         )
         preparation = Preparation(spec, alpha)
         self._dispatcher = Dispatcher(self._template, preparation, self.runner, worker)
@@ -166,6 +178,7 @@ class Model:
         deadline_s: float | None = None,
         best_effort: bool = False,
         priority: Priority = "interactive",
+        known: Mapping[str, float] | None = None,
         **params: Any,
     ) -> Answer:
         """Answer one question about one page.
@@ -173,7 +186,8 @@ class Model:
         Args:
             image: path, bytes or binary file object of an image (PNG, JPEG, TIFF, BMP, WebP), a PIL
                 image, uint8 pixels [height, width] or [height, width, 1|3|4], a `Recording` or the
-                path of one, which is drawn first; a `Look`; None for a question without a page.
+                path of one, which is drawn first; a `DrawnRecording`; a `Look`; None for a question
+                without a page.
             question: not empty.
             timeout: seconds to wait for other requests until this one's turn comes; 0 asks only if
                 the model is idle, None waits as long as it takes. It does not bound the answer.
@@ -182,6 +196,8 @@ class Model:
             best_effort: run also if the deadline is predicted to be missed.
             priority: `interactive` goes before `background`, whose page gives way between two
                 pieces of its prefill and goes on later.
+            known: values that the operator has, as {"hr": 72} (`known.SHORT_NAMES`). The prompt
+                states them before the question, as given, and provenance lists them.
             params: fields of `GenerationParams`.
 
         Raises:
@@ -194,7 +210,7 @@ class Model:
             QueueTimeoutError: the turn did not come in time. The request was withdrawn.
         """
         terms = Terms(timeout, deadline_s, best_effort, priority)
-        return self._stream(image, question, terms, params).answer
+        return self._stream(image, question, terms, params, known).answer
 
     def stream(
         self,
@@ -205,15 +221,16 @@ class Model:
         deadline_s: float | None = None,
         best_effort: bool = False,
         priority: Priority = "interactive",
+        known: Mapping[str, float] | None = None,
         **params: Any,
     ) -> Stream:
         """Like `ask`, lazily: iterate for text while it is generated; `.answer` drains the rest.
 
-        A file is read, and a recording drawn, before this returns. When the stream is first read,
-        the page is decoded, in the reader's thread, and the request runs.
+        A file is read before this returns. When the stream is first read, the page is decoded, or
+        drawn if it is a recording, in the reader's thread, and the request runs.
         """
         terms = Terms(timeout, deadline_s, best_effort, priority)
-        return self._stream(image, question, terms, params)
+        return self._stream(image, question, terms, params, known)
 
     def chat(self, image: ImageSource | Look | None, turns: Iterable[tuple[str, str]] = ()) -> Chat:
         """A conversation about one page, as `ask` takes it; each turn sees the ones before.
@@ -292,6 +309,7 @@ class Model:
         priority: Priority = "interactive",
         given: Mapping[str, float] | None = None,
         cart: Mapping[str, float] | None = None,
+        known: Mapping[str, float] | None = None,
     ) -> Result:
         """Ask the questions of a panel about one page, which the first one prefills.
 
@@ -306,6 +324,7 @@ class Model:
             given: the caller's measurements, by name (`panels.measurements.QUANTITIES`), for the
                 result. The model does not see them.
             cart: the cart's measurements, likewise.
+            known: see `ask`. The result has them as `given`, and no value of the model's for them.
 
         Raises:
             ParameterError: also if the panel or a measurement is wrong.
@@ -315,11 +334,12 @@ class Model:
         Terms(None, deadline_s, best_effort, priority)  # refuses what is out of range
         questions = panel if isinstance(panel, Panel) else self._load_panel(panel)
         page = cache(lambda: _pending(image, keep=True))
+        values = known_values(known)
 
         def ask(question: str, *, max_new_tokens: int, deadline_s: float | None) -> Answer:
             terms = Terms(None, deadline_s, best_effort, priority)
             params = GenerationParams(max_new_tokens=max_new_tokens)
-            return self._dispatcher.stream(page(), question, terms, params).answer
+            return self._dispatcher.stream(page(), question, terms, params, values).answer
 
         def score(
             question: str, options: Iterable[str], *, deadline_s: float | None
@@ -327,7 +347,9 @@ class Model:
             terms = Terms(None, deadline_s, best_effort, priority)
             return self._dispatcher.score(page(), question, terms, checked_options(options))
 
-        return run_panel(questions, ask, score, deadline_s=deadline_s, given=given, cart=cart)
+        return run_panel(
+            questions, ask, score, deadline_s=deadline_s, given=given, cart=cart, known=values
+        )
 
     def _load_panel(self, panel: str | Path | None) -> Panel:
         from pulse_edge.panels.panel_file import default_panel, load_panel
@@ -338,8 +360,7 @@ class Model:
 
     def health(self) -> Health:
         """Whether the engine still gets on, and how many requests wait."""
-        running = self.worker.running
-        return examine(running, len(self.worker.unfinished - {running}))
+        return examine(self.worker.running, self.worker.waiting)
 
     def self_test(self) -> SelfTest:
         """Generate one token without a page, and compare it with the bundle's recorded one.
@@ -355,6 +376,22 @@ class Model:
         expected = recorded.token if recorded else None
         passed = expected is None or token == expected
         return SelfTest(passed, token, expected, answer.timings.total)
+
+    def close(self) -> None:
+        """End all requests, as `Stream.close` does, and drop what they left behind.
+
+        Any thread may call it. Later requests raise `PulseEdgeError`. The weights are freed with
+        the last reference to the model. `with load(…) as model:` closes it at the end.
+        """
+        self.worker.close()
+        if not self.worker.thread.is_alive():
+            self.runner.forget()
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def forget(self) -> None:
         """Drop what earlier requests left behind, so that the next one computes everything.
@@ -382,7 +419,7 @@ class Model:
             try:
                 return work(self.engine, cancellation)
             finally:
-                self.runner.sequence.reset()
+                self.runner.lanes.reset()
 
         return self.worker.call(run)
 
@@ -392,9 +429,12 @@ class Model:
         question: str,
         terms: Terms,
         params: dict[str, Any],
+        known: Mapping[str, float] | None,
     ) -> Stream:
         options = GenerationParams.of(params)
-        return self._dispatcher.stream(_pending(image), question, terms, options)
+        values = known_values(known)
+        text = with_known(question, values)
+        return self._dispatcher.stream(_pending(image), text, terms, options, values)
 
 
 def _pending(image: ImageSource | Look | None, keep: bool = False) -> PendingPage | None:

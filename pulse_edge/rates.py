@@ -96,8 +96,14 @@ class Rates:
         self._saved_at: float | None = None
         self._load()
 
-    def seconds(self, work: Work) -> float | None:
-        """Predicted seconds of work; None where something of its kind was never measured."""
+    def seconds(self, work: Work, slower: float = 1.0) -> float | None:
+        """Predicted seconds of work; None where something of its kind was never measured.
+
+        Args:
+            work: to predict.
+            slower: how many times as long decode steps take as those that were measured, because
+                other requests share them.
+        """
         tokens = 0.0
         if work.question is not None:
             weight, total = self.lengths.get(_question_key(work.question)) or self._all_lengths()
@@ -106,15 +112,28 @@ class Rates:
             tokens = min(total / weight, work.most)
         amounts = zip(STAGES, (work.views, work.tokens, tokens), strict=True)
         parts = [self.lines.get(stage, Line()).at(amount) for stage, amount in amounts]
+        if parts[-1] is not None:
+            parts[-1] *= slower
         known = [part for part in parts if part is not None]
         return sum(known) if len(known) == len(parts) else None
 
-    def add(self, work: Work, answer: Answer) -> None:
+    def stage(self, stage: str, n: int) -> float | None:
+        """Predicted seconds of one stage; None if it was never measured, or is none of `STAGES`.
+
+        Args:
+            stage: its name.
+            n: its amount: views or tokens.
+        """
+        return self.lines.get(stage, Line()).at(n)
+
+    def add(self, work: Work, answer: Answer, alone: bool = True) -> None:
         """Learn from a request that has ended.
 
         Args:
             work: what it had to do at its beginning.
             answer: its answer, which may be incomplete.
+            alone: whether no other request ran meanwhile. If not, its decode steps tell nothing of
+                steps of its own.
         """
         timings = answer.timings
         if timings.ttft is None:
@@ -122,7 +141,8 @@ class Rates:
         tokens = answer.usage.new_tokens
         self._measure("vision", work.views, timings.vision)
         self._measure("prefill", work.tokens, timings.prefill)
-        self._measure("decode", tokens, timings.total - timings.ttft)
+        if alone:
+            self._measure("decode", tokens, timings.total - timings.ttft)
         if work.question is not None and answer.finish_reason in ("eos", "stop", "length"):
             key = _question_key(work.question)
             weight, total = self.lengths.pop(key, (0.0, 0.0))

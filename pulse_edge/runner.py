@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
 
-from pulse_edge.answer import Answer, Request, Stopwatch, Usage
+from pulse_edge.answer import Answer, Request, Usage
 from pulse_edge.audit.log import AuditLog
 from pulse_edge.bundle.bundle import Bundle
 from pulse_edge.cancellation import Cancelled, Paused
-from pulse_edge.deadline import DeadlineReport
 from pulse_edge.decode.constraint import Grammars
+from pulse_edge.decode.lanes import Lane, Lanes
 from pulse_edge.decode.logprobs import Logprobs
 from pulse_edge.decode.loop import generate
 from pulse_edge.decode.ngrams import Ngrams
@@ -20,6 +20,9 @@ from pulse_edge.decode.scoring import OptionScore, Scorer
 from pulse_edge.decode.sequence import Pieces, Sequence
 from pulse_edge.delivery import Delivery
 from pulse_edge.engines.engine import Engine
+from pulse_edge.job import Job as Job
+from pulse_edge.job import deadline_report
+from pulse_edge.known import known_record
 from pulse_edge.page.encoder import PageEncoder, PlacedPage
 from pulse_edge.page.preparation import PreparedPage
 from pulse_edge.progress import Progress
@@ -33,25 +36,13 @@ from pulse_edge.text.tokenizer import Tokenizer
 # take 8 % longer than the whole, pieces of 512 no longer.
 PIECE = 128  # of a page that gives way to others: they wait for a piece
 DEADLINE_PIECE = 512  # what was done until the deadline is kept piece by piece
-
-
-@dataclass
-class Job:
-    """How far a request has come. A cancelled one reports it in its answer."""
-
-    request: Request
-    watch: Stopwatch
-    page: PlacedPage | None = None
-    prompt: Prompt | None = None
-    rendered: tuple[PlacedPage | None, Prompt] | None = None  # ahead of its turn
-    reused: int | None = None  # positions of the prompt that were in the cache at its beginning
-    work: Work | None = None  # what there was to do at its beginning
-    predicted_s: float | None = None  # from its submission to its end
+SLOW_TOWER_S = 0.5  # from which on views run one by one, so that their progress can be told
 
 
 class Runner:
-    """Runs requests on an engine, one at a time.
+    """Runs requests on an engine: as many at a time as it has slots.
 
+    One of them is prefilled at a time. Between pieces of its prefill the others take a step.
     `predict` is for any thread. Everything else belongs to the engine's thread.
 
     Args:
@@ -61,8 +52,9 @@ class Runner:
         told: of the progress of slow stages.
         verified: see `provenance`.
         logs: get a line for each answer.
-        kept_bytes: see `Sequence`.
+        lanes: of the engine.
         wanted: whether a request waits that background requests give way to.
+        host: lets the other requests under way take a step each.
     """
 
     def __init__(
@@ -73,13 +65,14 @@ class Runner:
         told: Progress | None,
         verified: Mapping[str, object],
         logs: tuple[AuditLog, ...],
-        kept_bytes: int,
+        lanes: Lanes,
         wanted: Callable[[], bool],
+        host: Callable[[], None],
     ) -> None:
         spec = bundle.manifest.model
         self.engine = engine
         self.pages = PageEncoder(spec, engine)
-        self.sequence = Sequence(engine, kept_bytes)
+        self.lanes = lanes
         self.rates = Rates({"bundle": bundle.digest, "engine": engine.describe()})
         self._bundle = bundle
         self._eos = spec.text.eos
@@ -87,17 +80,22 @@ class Runner:
         self._verified = verified
         self._logs = logs
         self._wanted = wanted
+        self._host = host
         self._tokenizer = tokenizer
-        self._ngrams = Ngrams(tokenizer.numbers)
-        self._scorer = Scorer(engine, tokenizer, self._eos)
+        self._ngrams = {lane: Ngrams(tokenizer.numbers) for lane in self.lanes.all}
         self.grammars = Grammars(tokenizer, self._eos)
 
     def forget(self) -> None:
         """Drop what earlier requests left behind."""
         self.pages.forget()
-        self.sequence.kept.forget()
-        self.sequence.rewind(0)
-        self._ngrams.forget()
+        self.lanes.forget()
+        for ngrams in self._ngrams.values():
+            ngrams.forget()
+
+    @property
+    def sequence(self) -> Sequence:
+        """What slot 0 holds."""
+        return self.lanes.all[0].sequence
 
     def predict(self, run: Job, page: PreparedPage | None) -> float | None:
         """Predicted seconds from a request's turn to its end; None if too little is known.
@@ -107,11 +105,22 @@ class Runner:
         placed = None if page is None else self.pages.place(page)
         prompt = _render(run.request.ids, placed)
         run.rendered = placed, prompt
-        known = self.sequence.known(prompt.keys)
-        return self.rates.seconds(self._work(run.request, placed, prompt, known))
+        known = self.lanes.known(prompt.keys)
+        work = self._work(run.request, placed, prompt, known)
+        run.prefill_s = self.rates.seconds(Work(work.views, work.tokens))
+        slower = 1 + self.engine.row_cost * min(self.lanes.busy, len(self.lanes.all) - 1)
+        return self.rates.seconds(work, slower)
 
-    def answer(self, run: Job, page: PreparedPage | None, delivery: Delivery) -> Answer:
+    def answer(
+        self, run: Job, page: PreparedPage | None, delivery: Delivery
+    ) -> Generator[None, None, Answer]:
         """One request from its turn to its end.
+
+        With several slots it yields before each decode step, which may then be run together with
+        those of other requests (`Lanes.share`).
+
+        Returns:
+            The answer.
 
         Raises:
             Paused: it has given way, and must be called again with the same `run`.
@@ -119,15 +128,20 @@ class Runner:
         """
         run.watch.begin_turn()
         try:
-            with suppress(Cancelled):
-                for piece in self._run(run, page, delivery):
-                    delivery.put(piece)
+            with suppress(Cancelled), self._lane(run) as lane:
+                for piece in self._run(run, page, delivery, lane):
+                    if piece:
+                        delivery.put(piece)
+                    else:
+                        yield
         except Paused:
             run.watch.end_turn()
             raise
         answer = self.summary(run, delivery)
         if run.work is not None:
-            self.rates.add(run.work, answer)
+            self.rates.add(
+                run.work, answer, alone=not run.company and not delivery.out.shared_steps
+            )
         return answer
 
     def look(
@@ -135,7 +149,7 @@ class Runner:
         run: Job,
         page: PreparedPage | None,
         delivery: Delivery,
-        then: Callable[[Logits], None] | None = None,
+        then: Callable[[Logits, Lane], None] | None = None,
     ) -> None:
         """Prefill a prompt that nothing is generated for. Raises like `answer`.
 
@@ -148,13 +162,13 @@ class Runner:
         """
         run.watch.begin_turn()
         try:
-            with suppress(Cancelled):
-                logits = self._prefill(run, page, delivery)
+            with suppress(Cancelled), self._lane(run) as lane:
+                logits = self._prefill(run, page, delivery, lane)
                 timings = run.watch.timings(delivery.out)
                 if run.work is not None:
                     self.rates.add_prefill(run.work, timings.vision, timings.prefill)
                 if then is not None:
-                    then(logits)
+                    then(logits, lane)
         except Paused:
             run.watch.end_turn()
             raise
@@ -169,14 +183,36 @@ class Runner:
     ) -> None:
         """Add to `scores` one for each of `options`, or none if the request is cancelled."""
 
-        def then(logits: Logits) -> None:
+        def between() -> None:
+            delivery.cancellation.check()
+            self._host_others(run)
+
+        def then(logits: Logits, lane: Lane) -> None:
+            scorer = Scorer(lane.engine, self._tokenizer, self._eos)
             try:
-                scores.extend(self._scorer.score(logits, options, delivery.cancellation.check))
+                scores.extend(scorer.score(logits, options, between))
             except Exception:  # what it left in the cache may be NaN
-                self.sequence.reset()
+                lane.sequence.reset()
                 raise
 
         self.look(run, page, delivery, then)
+
+    @contextmanager
+    def _lane(self, run: Job) -> Iterator[Lane]:
+        """The lane of a request while it runs."""
+        assert run.rendered is not None, "a request runs that was not predicted"
+        lane = self.lanes.enter(run.rendered[1])
+        run.company = run.company or self.lanes.busy > 1
+        try:
+            yield lane
+        finally:
+            self.lanes.leave(lane)
+
+    def _host_others(self, run: Job) -> None:
+        """Let the other requests under way take a step, which is not this request's time."""
+        if self.lanes.busy > 1:
+            with run.watch.aside():
+                self._host()
 
     def summary(self, run: Job, delivery: Delivery) -> Answer:
         """The answer of a request that ends now, which goes to the audit logs."""
@@ -197,6 +233,10 @@ class Runner:
         source = provenance(
             self._bundle, self.engine, image, request.prompt, request.params, self._verified
         )
+        if request.known:
+            source["known"] = known_record(request.known)
+        if out.shared_steps:
+            source["engine"]["shared_steps"] = out.shared_steps
         answer = Answer(
             delivery.text,
             tuple(out.tokens),
@@ -204,61 +244,83 @@ class Runner:
             usage,
             run.watch.timings(out),
             source,
-            _deadline_report(run, delivery),
+            deadline_report(run, delivery),
             None if request.params.logprobs is None else tuple(out.logprobs),
+            checks=page.page.checks.result() if page and page.page.checks else (),
         )
         for log in self._logs:
             log.append(answer)
         return answer
 
-    def _run(self, run: Job, page: PreparedPage | None, delivery: Delivery) -> Iterator[str]:
+    def _run(
+        self, run: Job, page: PreparedPage | None, delivery: Delivery, lane: Lane
+    ) -> Iterator[str]:
         """Yield the answer's text, and record in `run` how far the request has come."""
         request = run.request
-        logits = self._prefill(run, page, delivery)
+        logits = self._prefill(run, page, delivery, lane)
         assert run.prompt is not None
         params = request.params
         text = TextStream(self._tokenizer, params.stop)
         grammar = self.grammars.constraint(params.schema)
         sampler = Sampler(params, grammar, Logprobs.of(params.logprobs, self._tokenizer))
-        ngrams = self._ngrams if params.speculate else None
+        ngrams = self._ngrams[lane] if params.speculate else None
         if ngrams is not None:
             ngrams.begin(run.prompt.keys)
         out = delivery.out
-        with self.sequence.appending(out.tokens):
-            yield from generate(self.engine, logits, params, self._eos, text, out, ngrams, sampler)
+        with lane.sequence.appending(out.tokens):
+            yield from generate(
+                lane.engine, logits, params, self._eos, text, out, ngrams, sampler, lane.handover
+            )
 
-    def _prefill(self, run: Job, page: PreparedPage | None, delivery: Delivery) -> Logits:
+    def _prefill(
+        self, run: Job, page: PreparedPage | None, delivery: Delivery, lane: Lane
+    ) -> Logits:
         request = run.request
         told = delivery.progress(self._told)
         cancellation = delivery.cancellation
-        assert run.rendered is not None, "a request runs that was not predicted"
+        assert run.rendered is not None
         run.page, run.prompt = placed, prompt = run.rendered
-        reused = self.sequence.rewind_to(prompt)
+        reused = lane.sequence.rewind_to(prompt, self.lanes.others(lane))
         work = self._work(request, placed, prompt, reused)
         if run.work is None:
             run.work = work
             run.reused = reused
+        pieces = self._pieces(run, delivery)
         features = None
         if page is not None:
             self.pages.page = page
-            if self.sequence.needs_page(prompt):
-                delivery.expect(self.rates.seconds(Work(work.views, 0)))
-                features = self.pages.encode(page, run.watch.stage, told, cancellation)
+            if lane.sequence.needs_page(prompt):
+                usual = self.rates.seconds(Work(work.views, 0))
+                delivery.expect(usual)
+                slow = self._told is not None and (usual is None or usual > SLOW_TOWER_S)
+                between = partial(self._between_views, run, delivery)
+                features = self.pages.encode(
+                    page,
+                    run.watch.stage,
+                    told,
+                    cancellation,
+                    between if slow or self.lanes.busy > 1 else None,
+                )
         delivery.expect(self.rates.seconds(Work(0, work.tokens)))
         with run.watch.stage("prefill"):
-            return self.sequence.prefill(
-                prompt, features, told, cancellation, self._pieces(request, delivery)
-            )
+            return lane.sequence.prefill(prompt, features, told, cancellation, pieces)
 
-    def _pieces(self, request: Request, delivery: Delivery) -> Pieces | None:
-        background = request.terms.priority == "background"
-        if not background and request.terms.deadline is None:
+    def _between_views(self, run: Job, delivery: Delivery) -> None:
+        delivery.cancellation.check()
+        self._host_others(run)
+
+    def _pieces(self, run: Job, delivery: Delivery) -> Pieces | None:
+        """How the prefill may stop or give way; None if nothing may come between."""
+        background = run.request.terms.priority == "background"
+        company = self.lanes.busy > 1
+        if not background and run.request.terms.deadline is None and not company:
             return None
 
         def between() -> None:
             delivery.cancellation.check()
             if background and self._wanted():
                 raise Paused
+            self._host_others(run)
 
         return Pieces(PIECE if background else DEADLINE_PIECE, between)
 
@@ -273,23 +335,3 @@ class Runner:
 
 def _render(ids: tuple[int, ...], page: PlacedPage | None) -> Prompt:
     return render(ids) if page is None else render(ids, page.key, page.tokens)
-
-
-def _deadline_report(run: Job, delivery: Delivery) -> DeadlineReport | None:
-    deadline = run.request.terms.deadline
-    if deadline is None:
-        return None
-    late = delivery.out.finish_reason == "deadline"
-    skipped = _skipped(run, delivery) if late else ()
-    return DeadlineReport(deadline.seconds, run.predicted_s, not late, skipped)
-
-
-def _skipped(run: Job, delivery: Delivery) -> tuple[str, ...]:
-    """The stages of a request that a deadline has ended which are not done."""
-    if delivery.out.first_token_at is not None:
-        return ("decode",)
-    stages: tuple[str, ...] = ("decode_image", "preprocess", "vision", "prefill", "decode")
-    if run.request.page is None:
-        stages = stages[3:]
-    reached = [stage for stage in stages if stage in run.watch.reached]
-    return stages[stages.index(reached[-1]) if reached else 0 :]

@@ -1,10 +1,14 @@
-"""The thread that owns an engine. Requests queue for it and run one after the other.
+"""The thread that owns an engine. Requests queue for it.
 
-One thread, because an engine has one cache, and because CUDA graphs are captured per thread. It
-starts with the first request, and ends with its `Worker` or with the interpreter.
+One thread, because CUDA graphs are captured per thread. It starts with the first request, and ends
+with its `Worker` or with the interpreter.
 
-Interactive requests go before background ones. Within a priority the first to come is the first to
-run.
+On an engine with one slot requests run one after the other. With several slots, as many requests
+are under way. One at a time is prefilled, and all others take their decode steps together: between
+two pieces of that prefill, and one step after the other while nobody is prefilled.
+
+Interactive requests go before background ones, which begin only while no interactive one is under
+way. Within a priority the first to come is the first to run.
 """
 
 from __future__ import annotations
@@ -12,77 +16,45 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from queue import Empty, SimpleQueue
 from typing import TypeVar
 
-from pulse_edge.answer import Answer
 from pulse_edge.cancellation import Cancellation
-from pulse_edge.delivery import Delivery
+from pulse_edge.delivery import Delivery, Work
 from pulse_edge.errors import EngineError, PulseEdgeError, QueueFullError, QueueTimeoutError
-from pulse_edge.params import PRIORITIES, Patience, Priority
+from pulse_edge.params import Patience, Priority
+from pulse_edge.turns import Inbox, step_together
 
 T = TypeVar("T")
 RETRY_SECONDS = 1.0  # after which to try again, if nothing can be predicted
 EXIT_SECONDS = 5.0  # that the interpreter's exit waits for a cancelled request to end
 
 
-class _Inbox:
-    """The state that the thread shares with its `Worker`.
-
-    The thread holds no reference to the `Worker`, so an idle one can be collected.
-    """
-
-    def __init__(self) -> None:
-        self.process = os.getpid()
-        self.lock = threading.RLock()  # of `Worker.begin`; held for no wait
-        self.starting = threading.RLock()  # of the thread
-        # A request goes into the queue of its priority, and is counted in `wakes`.
-        self.jobs: dict[Priority, SimpleQueue[Delivery]] = {p: SimpleQueue() for p in PRIORITIES}
-        self.paused: deque[Delivery] = deque()  # have begun, and go before other background ones
-        self.wakes: SimpleQueue[bool] = SimpleQueue()  # False ends the thread
-        self.unfinished: set[Delivery] = set()
-        self.started = False
-        self.running: Delivery | None = None
-        self.closed = False  # the interpreter is exiting
-        self.thread = threading.Thread(
-            target=_serve, args=(self,), name="pulse-edge engine", daemon=True
-        )
-
-    def put(self, delivery: Delivery, priority: Priority) -> None:
-        self.jobs[priority].put(delivery)
-        self.wakes.put(True)
-
-    def pause(self, delivery: Delivery) -> None:
-        self.paused.append(delivery)
-        self.wakes.put(True)
-
-    def take(self) -> Delivery | None:
-        """The next request; waits for one. None ends the thread."""
-        if not self.wakes.get():
-            return None
-        with suppress(Empty):
-            return self.jobs["interactive"].get_nowait()
-        if self.paused:
-            return self.paused.popleft()
-        return self.jobs["background"].get_nowait()
-
-
 class Worker:
     """Runs requests in a thread of its own, in the order in which they were begun.
 
     Args:
-        queue_limit: most requests that wait, beside the one that runs; None is any number.
+        queue_limit: most requests that wait, beside those under way; None is any number.
+        slots: requests that may be under way at the same time.
+        share: runs the steps that they offer. It must not refer to this object.
     """
 
-    def __init__(self, queue_limit: int | None = None) -> None:
+    def __init__(
+        self,
+        queue_limit: int | None = None,
+        slots: int = 1,
+        share: Callable[[], None] = lambda: None,
+    ) -> None:
         self._queue_limit = queue_limit
+        self._slots = slots
+        self._closed_message = "the interpreter is exiting; ask the model before that"
+        self._share = share
+        self._count = 0  # of requests that were queued
         self._open()
 
     def _open(self) -> None:
-        self._inbox = _Inbox()
+        self._inbox = Inbox(self._slots, self._share)
         weakref.finalize(self, _end, self._inbox, weakref.ref(self))
 
     @property
@@ -97,8 +69,16 @@ class Worker:
 
     @property
     def running(self) -> Delivery | None:
-        """The request whose turn it is."""
-        return self._inbox.running
+        """The request whose turn it is. Of several, the one that is prefilled, or the oldest."""
+        inbox = self._inbox
+        decoding = inbox.decoding
+        return inbox.running or (decoding[0] if decoding else None)
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for their turn."""
+        inbox = self._inbox
+        return len(inbox.unfinished - inbox.turns)
 
     @property
     def wanted(self) -> bool:
@@ -106,11 +86,12 @@ class Worker:
         return not self._inbox.jobs["interactive"].empty()
 
     def check_room(self) -> None:
-        """Raises `QueueFullError` if the queue is full."""
-        inbox = self._inbox
-        running = inbox.running
-        waiting = len(inbox.unfinished) - (running is not None and running in inbox.unfinished)
-        if self._queue_limit is not None and waiting >= max(1, self._queue_limit):
+        """Raises `QueueFullError` if the queue is full.
+
+        A request that the idle thread will take, but has not yet taken, does not wait.
+        """
+        waiting = len(self._inbox.unfinished) - self._slots
+        if self._queue_limit is not None and waiting >= self._queue_limit:
             raise QueueFullError(
                 f"{waiting} requests wait for the model, which is the limit; ask again later",
                 self.wait_s("background") or RETRY_SECONDS,
@@ -122,21 +103,27 @@ class Worker:
         Returns:
             None if one that would go before it was not predicted.
         """
-        running = self._inbox.running
-        seconds = 0.0
-        for delivery in tuple(self._inbox.unfinished):
-            if delivery.priority == "background" != priority and delivery is not running:
+        inbox = self._inbox
+        turns = inbox.turns
+        decoding = {*inbox.decoding}
+        prefills = 0.0
+        ends = [0.0] * self._slots  # of the requests in each slot
+        for delivery in sorted(inbox.unfinished, key=lambda d: (d not in turns, d.number)):
+            if delivery.priority == "background" != priority and delivery not in turns:
                 continue
             left = delivery.left_s
             if left is None:
                 return None
-            seconds += left
-        return seconds
+            ends[0] += left
+            ends.sort()
+            if delivery not in decoding:
+                prefills += delivery.left_prefill_s
+        return max(ends[0], prefills)  # one request at a time is prefilled
 
     def begin(
         self,
         delivery: Delivery,
-        work: Callable[[Delivery], Answer | None],
+        work: Work,
         patience: Patience | None = None,
         priority: Priority = "interactive",
         limited: bool = True,
@@ -145,7 +132,8 @@ class Worker:
 
         Args:
             delivery: of the request, which nobody has queued before.
-            work: is called in the worker's thread, once the request's turn comes.
+            work: is called in the worker's thread, once the request's turn comes. If it returns a
+                loop, other requests may have a step wherever that yields.
             patience: for the wait until then, which is over when this returns. A request that takes
                 longer is withdrawn, and its reader gets a `QueueTimeoutError`. None does not wait.
             priority: of the request.
@@ -160,11 +148,13 @@ class Worker:
         inbox = self._inbox_here()
         with inbox.lock:
             if inbox.closed:
-                raise PulseEdgeError("the interpreter is exiting; ask the model before that")
+                raise PulseEdgeError(self._closed_message)
             if limited:
                 self.check_room()
-            idle = not inbox.unfinished
+            idle = inbox.has_room(priority)
             inbox.started = True
+            self._count += 1
+            delivery.number = self._count
             delivery.priority = priority
             delivery.enqueue(work, inbox.thread, inbox.unfinished)
             inbox.put(delivery, priority)
@@ -174,7 +164,24 @@ class Worker:
             if isinstance(error, QueueTimeoutError):  # a deadline ends the request by itself
                 delivery.withdraw(error)
 
-    def _inbox_here(self) -> _Inbox:
+    def close(self) -> None:
+        """End all requests and the thread. Later requests are refused. Again is fine.
+
+        Any thread may call it. It waits for the thread, but no longer than `EXIT_SECONDS`: a call
+        of the engine may hang.
+        """
+        inbox = self._inbox
+        self._closed_message = "the model is closed; load it again"
+        with inbox.lock:
+            inbox.closed = True
+        for delivery in tuple(inbox.unfinished):
+            delivery.cancel()
+        if inbox.started and inbox.process == os.getpid():
+            inbox.wakes.put(False)
+            if inbox.thread is not threading.current_thread():
+                inbox.thread.join(EXIT_SECONDS)
+
+    def _inbox_here(self) -> Inbox:
         inbox = self._inbox
         if inbox.process != os.getpid():
             if inbox.started:
@@ -188,6 +195,8 @@ class Worker:
     def call(self, work: Callable[[Cancellation], T]) -> T:
         """Run `work` in the worker's thread, after the requests that were begun; wait for it.
 
+        No other request is under way meanwhile.
+
         Args:
             work: gets a cancellation, which is requested if the wait is interrupted, as by Ctrl-C.
 
@@ -199,6 +208,7 @@ class Worker:
             BaseException: what `work` raised.
         """
         delivery = Delivery(self.thread)
+        delivery.alone = True
         results: list[T] = []
         try:
             self.begin(delivery, lambda o: results.append(work(o.cancellation)), limited=False)
@@ -216,8 +226,14 @@ class Worker:
             raise PulseEdgeError("the interpreter is exiting; ask the model before that")
         return results[0]
 
+    def host(self) -> None:
+        """Let the requests that decode take a step each, in the midst of another's work."""
+        inbox = self._inbox
+        if inbox.process == os.getpid() and threading.current_thread() is inbox.thread:
+            step_together(inbox)
 
-def _start(inbox: _Inbox) -> None:
+
+def _start(inbox: Inbox) -> None:
     """Start the thread, unless it has started. A failure ends the requests that wait for it."""
     if inbox.thread.ident is not None:
         return
@@ -232,31 +248,11 @@ def _start(inbox: _Inbox) -> None:
             delivery.withdraw(EngineError(problem))
 
 
-def _serve(inbox: _Inbox) -> None:
-    while True:
-        delivery = inbox.take()
-        if delivery is None:
-            return
-        if delivery.take_turn():
-            inbox.running = delivery
-            if inbox.closed:
-                delivery.cancel()
-            finished = delivery.run()
-            if inbox.process != os.getpid():
-                return  # a child that a progress callback has forked: nobody asks here
-            inbox.running = None
-            if finished:
-                delivery.end()
-            else:
-                inbox.pause(delivery)
-        del delivery  # before the wait for the next one: its answer may be large
-
-
-def _end(inbox: _Inbox, worker: weakref.ref[Worker]) -> None:
+def _end(inbox: Inbox, worker: weakref.ref[Worker]) -> None:
     """End the thread, because its worker was collected or the interpreter exits.
 
     No request is left in the first case. It may come at any moment in any thread, so it waits for
-    nothing. At exit, when the worker still lives, the running request is cancelled and waited for.
+    nothing. At exit, when the worker still lives, requests under way are cancelled and waited for.
     A daemon thread that comes back from native code after the interpreter is gone may crash the
     process.
     """
@@ -264,9 +260,8 @@ def _end(inbox: _Inbox, worker: weakref.ref[Worker]) -> None:
         inbox.closed = True
         return
     inbox.closed = True
-    running = inbox.running
-    if running is not None:
-        running.cancel()
+    for delivery in inbox.turns:
+        delivery.cancel()
     inbox.wakes.put(False)
     if worker() is not None and inbox.thread is not threading.current_thread():
         with suppress(KeyboardInterrupt, RuntimeError):  # Ctrl-C: exit now; or never started

@@ -57,3 +57,25 @@ def test_seconds_per_token(tokens: int, reason: Any, tpot: float | None) -> None
     clock.add(6)
     timings = watch.timings(out)
     assert (timings.ttft, timings.tpot, timings.total) == (0, tpot, 6)
+
+
+def test_what_is_set_aside_counts_to_no_stage() -> None:
+    """Other requests' steps in the midst of a prefill, also in a stage within a stage."""
+    now = [0.0]
+    watch = Stopwatch(lambda: now[0])
+    watch.begin_turn()
+    with watch.stage("prefill"):
+        now[0] += 1
+        with watch.aside():
+            now[0] += 10
+        now[0] += 2
+        with watch.stage("vision"):
+            now[0] += 4
+            with watch.aside():
+                now[0] += 20
+    with watch.aside():
+        now[0] += 40
+    with watch.stage("vision"):
+        now[0] += 8
+    timings = watch.timings(Generation(clock=lambda: now[0]))
+    assert (timings.vision, timings.prefill, timings.total) == (12, 7, 85)

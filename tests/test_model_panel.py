@@ -16,6 +16,8 @@ from pulse_edge.panels.panel import Panel, PanelQuestion
 from pulse_edge.panels.panel_file import load_panel, shipped_panels
 from pulse_edge.panels.result import Result
 
+from support.carts.muse import muse_file
+from support.carts.signals import PLANTED, eight, samples
 from support.paths import DOCS
 
 SCHEMA = json.loads((DOCS / "result.schema.json").read_text())
@@ -107,6 +109,28 @@ def test_an_image_without_an_ecg_is_refused_by_the_model(model: pulse_edge.Model
     result = checked(model.panel(Image.new("RGB", (1100, 850), "white")))
     assert all(question.refused and question.answer is None for question in result.questions)
     assert {each.status for each in result.statements} <= {"not stated"}
+
+
+def test_what_the_cart_measured_and_said_is_told_apart(
+    model: pulse_edge.Model, tmp_path: Path
+) -> None:
+    pytest.importorskip("ecgdatakit", reason="carts' files need pulse-edge[formats]")
+    path = tmp_path / "muse.xml"
+    said = ("Sinus rhythm", "Left axis deviation", f"Confirmed by {PLANTED[0]}")
+    path.write_bytes(muse_file(eight(samples()), statements=said))
+    result = checked(model.panel(path, given={"PR interval": 150}, cart={"heart rate": 80}))
+    assert result.cart_statements == ("Sinus rhythm", "Left axis deviation")
+    stated = {each.finding for each in result.statements if each.source == "cart"}
+    assert {"sinus rhythm", "left axis deviation"} <= stated
+    text = "\n".join(result.cart_statements)
+    spans = [each.spans[0] for each in result.statements if each.source == "cart"]
+    assert all(text[start:stop] for start, stop in spans)
+    measured = {(each.name, each.value) for each in result.measurements if each.source == "cart"}
+    assert {("heart rate", 80), ("PR interval", 148), ("QTc interval", 410)} <= measured
+    assert ("heart rate", 75) not in measured, "the caller's word is the newer one"
+    assert result.provenance["image"]["recording"]["format"] == "GE MUSE XML"
+    written = json.dumps(result.to_dict())
+    assert not [name for name in PLANTED if name in written]
 
 
 def test_a_file_object_is_read_once(model: pulse_edge.Model) -> None:

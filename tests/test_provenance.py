@@ -111,3 +111,19 @@ def test_versions() -> None:
         "python": told["python"]
     } == told
     assert told.keys() == {"pulse-edge", "numpy", "pillow", "sentencepiece", "python"}
+
+
+@pytest.mark.parametrize("schema", ["{}", '{"type": "string"}', '{"enum": [1, 2]}'])
+def test_a_schema_names_the_library_that_kept_to_it(model: pulse_edge.Model, schema: str) -> None:
+    """Also after an answer without one, and not for the next one without one."""
+    pytest.importorskip("llguidance", reason="schemas need pulse-edge[schema]")
+    plain = versions()
+    cases: tuple[tuple[dict[str, Any], dict[str, str]], ...] = (
+        ({}, plain),
+        ({"schema": schema}, plain | {"llguidance": version("llguidance")}),
+        ({}, plain),
+    )
+    for params, expected in cases:
+        answer = model.ask(None, Q1, max_new_tokens=2, **params)
+        assert answer.provenance["versions"] == expected
+        assert valid(answer.provenance)

@@ -135,3 +135,19 @@ def test_a_record_of_another_form_is_ignored(record: dict[str, Any]) -> None:
     known = Rates(FACTS)
     state.remember(rates.KIND, known.facts, record)
     assert Rates(FACTS).seconds(Work(1, 1, "rate?", 1)) is None
+
+
+@pytest.mark.parametrize(("slower", "seconds"), [(1.0, 6.0), (1.4, 7.2), (3.0, 12.0)])
+def test_only_steps_are_slower_in_company(slower: float, seconds: float) -> None:
+    known = Rates(FACTS)
+    known.add(Work(1, 10, "q", 100), answer(1.0, 2.0, 3.0, 30))
+    assert known.seconds(Work(1, 10, "q", 100), slower) == pytest.approx(seconds)
+
+
+def test_steps_in_company_teach_no_speed_but_the_length() -> None:
+    known = Rates(FACTS)
+    known.add(Work(1, 10, "q", 100), answer(1.0, 2.0, 3.0, 30))
+    known.add(Work(1, 10, "q", 100), answer(1.0, 2.0, 300.0, 30), alone=False)
+    assert known.seconds(Work(1, 10, "q", 100)) == pytest.approx(6.0)
+    known.add(Work(1, 10, "r", 100), answer(1.0, 2.0, 300.0, 60), alone=False)
+    assert known.seconds(Work(0, 0, "r", 100)) == pytest.approx(6.0)

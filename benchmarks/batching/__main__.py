@@ -23,6 +23,7 @@ import click
 import numpy as np
 
 from benchmarks.batching import KIND, SCHEMA
+from benchmarks.batching.options import numbers_option
 from benchmarks.batching.steps import BatchedSteps
 from benchmarks.batching.tables import rows_of
 from pulse_edge import system as machine
@@ -88,20 +89,12 @@ def points(
     return rows
 
 
-def _numbers(_: click.Context, __: click.Parameter, value: str) -> list[int]:
-    try:
-        numbers = [int(part) for part in value.split(",")]
-    except ValueError:
-        raise click.BadParameter(f"{value}: whole numbers with commas between, please") from None
-    if min(numbers) < 1:
-        raise click.BadParameter(f"{value}: numbers over 0, please")
-    return numbers
-
-
 @click.command(context_settings={"show_default": True})
 @click.argument("path", metavar="BUNDLE", type=click.Path(path_type=Path, exists=True))
-@click.option("--batches", default="1,2,4,8", callback=_numbers, help="Sequences of a step.")
-@click.option("--depths", default="512,3000", callback=_numbers, help="Cached positions of each.")
+@click.option("--batches", default="1,2,4,8", callback=numbers_option, help="Sequences of a step.")
+@click.option(
+    "--depths", default="512,3000", callback=numbers_option, help="Cached positions of each."
+)
 @click.option("--threads", default=2, type=click.IntRange(min=1))
 @click.option("--repetitions", default=15, type=click.IntRange(min=1))
 @click.option("--layers", default=0, help="Layers of the whole model; 0: those of the bundle.")

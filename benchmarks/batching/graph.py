@@ -1,8 +1,8 @@
 """A bundle's decoder graph, changed to take several sequences: a batch.
 
-The exported graph has one sequence. Its operators take more: `MatMulNBits` sees one more row for
-each sequence, and `GroupQueryAttention` has a length for each. Only shapes change, and the axis
-that the logits lose.
+Graphs that were exported before engines had slots have one sequence. Their operators take more:
+`MatMulNBits` sees one more row for each sequence, and `GroupQueryAttention` has a length for each.
+Only shapes change, and the axis that the logits lose. Graphs of today take a batch as they are.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ def batched_decoder(graph: bytes, *, head: bool) -> bytes:
 def _squeeze_rows(model: onnx.ModelProto) -> None:
     """Let the logits lose the axis of rows, where the exported graph drops that of the batch."""
     squeeze = next(node for node in model.graph.node if node.name == "logits.rows")
+    if squeeze.op_type == "Reshape":  # a graph of today
+        return
     squeeze.input[1] = "logits.rows.axis"
     model.graph.initializer.append(
         numpy_helper.from_array(np.array([1], np.int64), "logits.rows.axis")

@@ -24,6 +24,7 @@ SCHEMAS: dict[str, tuple[int | None, ...]] = {
     accuracy.KIND: (accuracy.SCHEMA,),
     speculation.KIND: (speculation.SCHEMA,),
     batching.KIND: (batching.SCHEMA,),
+    batching.REQUESTS_KIND: (batching.SCHEMA,),
     serve.KIND: (serve.SCHEMA,),  # not shown: each is of one server and one load
 }
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from pulse_edge.bundle.manifest import TURNS
 from pulse_edge.errors import ExportError
 from pulse_export.chat_template import TEMPLATES
 from pulse_export.quantize.precision import (
@@ -55,6 +56,7 @@ class ExportOptions:
             None is the default recipe.
         self_test: run the bundle once it is written, and record a token that it says
             (`pulse_export.self_test`). It takes ONNX Runtime and the memory of a load.
+        turns: what conversations the model was trained on, of `TURNS`; None if that is not known.
         force: replace a bundle that is already there.
 
     Raises:
@@ -107,6 +109,12 @@ class ExportOptions:
         default=False,
         metadata=_about("Run the bundle and record its first token, which devices then compare."),
     )
+    turns: str | None = field(
+        default=None,
+        metadata=_about(
+            "Record what the model was trained on: first questions only, or several turns.", TURNS
+        ),
+    )
     force: bool = field(default=False, metadata=_about("Replace OUT if it is a bundle."))
 
     def __post_init__(self) -> None:
@@ -126,6 +134,8 @@ class ExportOptions:
         if self.template is not None and self.template not in TEMPLATES:
             legal = ", ".join(TEMPLATES)
             raise ExportError(f"template {self.template!r:.60} is not one of {legal}")
+        if self.turns is not None and self.turns not in TURNS:
+            raise ExportError(f"turns {self.turns!r:.60} is not one of {', '.join(TURNS)}")
         if self.head is not None:
             precision = _with_head(precision, self.head)
         target = get_target(self.target, precision)
@@ -177,6 +187,7 @@ class OptionValues(TypedDict, total=False):
     template: str | None
     calibration: Recipe | None
     self_test: bool
+    turns: str | None
     force: bool
 
 

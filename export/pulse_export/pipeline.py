@@ -132,7 +132,7 @@ def export(
         if recipe:
             record = calibrate(source.path, spec, _reporting(source, step, np.float32), recipe)
         manifest = write_files(staging, source, spec, resolved, options.cache, record, step)
-        manifest = replace(manifest, files=_hashed(staging))
+        manifest = replace(manifest, files=_hashed(staging), turns=options.turns)
         token = expected_token(Bundle(staging, manifest)) if options.self_test else None
         manifest = replace(manifest, self_test=token).sealed()
         publish_bundle(staging, manifest, home, options.force)

@@ -101,12 +101,14 @@ def serve_command(config: ServeConfig, open_model: Callable[..., Model], status:
     from pulse_edge.serve.keys import read_keys
     from pulse_edge.serve.listener import open_listener, url_of
     from pulse_edge.serve.logs import LOGGER
+    from pulse_edge.serve.memory import share_one_arena
     from pulse_edge.serve.stages import Stages
 
+    share_one_arena()
     read_keys(config.key_path)  # before the bundle takes seconds
     listener = open_listener(config)
     stages = Stages()
-    model = open_model(progress=stages, queue_limit=config.queue + config.pages)
+    model = open_model(progress=stages, queue_limit=config.queue + config.pages, slots=config.slots)
     status.clear()
     LOGGER.setLevel(logging.INFO)
     LOGGER.addHandler(LogHandler())

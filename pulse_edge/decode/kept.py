@@ -19,10 +19,10 @@ class Kept:
 
 
 class KeptCaches:
-    """Copies of what a sequence held, the least recently used of which go first.
+    """Copies of what sequences held, the least recently used of which go first.
 
     Args:
-        engine: whose cache is copied.
+        engine: whose cache is copied, unless a call names another of its slots.
         budget: most bytes of all copies; 0 keeps nothing.
 
     Attributes:
@@ -50,8 +50,12 @@ class KeptCaches:
         shared, kept = max(shares, key=lambda share: share[0])
         return kept, shared
 
-    def keep(self, keys: list[int]) -> bool:
+    def keep(self, keys: list[int], engine: Engine | None = None) -> bool:
         """Copy what the engine's cache holds for these keys, its first positions.
+
+        Args:
+            keys: of the positions.
+            engine: the slot that holds them; None is the engine of these copies.
 
         Returns:
             Whether they are kept: the engine can copy, and there is room.
@@ -60,19 +64,26 @@ class KeptCaches:
             if kept.keys[: len(keys)] == keys:
                 self._use(kept)
                 return True
-        size = self._engine.saved_size(len(keys))
+        engine = engine or self._engine
+        size = engine.saved_size(len(keys))
         if not size or size > self._budget or SPARE * size > available_memory():
             return False
         rest = [kept for kept in self.kept if keys[: len(kept.keys)] != kept.keys]
         while sum(kept.saved.nbytes for kept in rest) + size > self._budget:
             del rest[0]
         self.kept = tuple(rest)  # their memory is free before more is taken
-        self.kept = (*rest, Kept(list(keys), self._engine.save(len(keys))))
+        self.kept = (*rest, Kept(list(keys), engine.save(len(keys))))
         return True
 
-    def restore(self, kept: Kept, length: int) -> None:
-        """Put the first `length` positions of a copy into the engine's cache."""
-        self._engine.restore(kept.saved, length)
+    def restore(self, kept: Kept, length: int, engine: Engine | None = None) -> None:
+        """Put the first `length` positions of a copy into the engine's cache.
+
+        Args:
+            kept: the copy.
+            length: positions.
+            engine: the slot that gets them; None is the engine of these copies.
+        """
+        (engine or self._engine).restore(kept.saved, length)
         self._use(kept)
 
     def forget(self) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
+from pulse_edge.decode.handover import Handover
 from pulse_edge.decode.ngrams import Ngrams
 from pulse_edge.decode.result import FinishReason, Generation
 from pulse_edge.decode.sampler import Logits, Sampler
@@ -25,6 +26,7 @@ def generate(
     out: Generation,
     ngrams: Ngrams | None = None,
     sampler: Sampler | None = None,
+    handover: Handover | None = None,
 ) -> Generator[str, None, None]:
     """Yield the answer's text as it becomes certain.
 
@@ -40,13 +42,15 @@ def generate(
         out: filled while the loop runs. Its `cancellation` stops the loop after a token.
         ngrams: what to draft from, has read the prompt; a step may then give several tokens.
         sampler: of this answer; None is one without constraint and log-probabilities.
+        handover: to whom steps of the engine are offered. The loop yields an empty text before each
+            of them.
 
     Raises:
         EngineError: the engine failed, or its logits are not finite.
     """
     now = out.clock
     sampler = sampler or Sampler(params)
-    verifier = Verifier(engine, params, out, ngrams, sampler)
+    verifier = Verifier(engine, params, out, ngrams, sampler, handover)
     try:
         token = verifier.sample(logits)
         while True:
@@ -70,6 +74,10 @@ def generate(
             if reason:
                 out.finish_reason = reason
                 break
+            if handover is not None and verifier.offer(token):
+                yield ""
+                if out.cancellation.requested:
+                    return
             token = verifier.after(token)
     finally:
         verifier.settle()

@@ -32,6 +32,7 @@ class Generation:
     first_token_at: float | None = None
     last_token_at: float | None = None
     step_seconds: list[float] = field(default_factory=list)  # engine time of each decode step
+    shared_steps: int = 0  # of them, while other requests were under way
     drafted: int = 0  # tokens that steps ran ahead of sampling
     accepted: int = 0  # drafted tokens that were then sampled, and took no step of their own
     sample_seconds: float = 0.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -29,7 +29,7 @@ class Pieces:
 
 
 class Sequence:
-    """The slot of an engine's KV cache that requests take turns in, and the keys that it holds.
+    """A slot of an engine's KV cache that requests take turns in, and the keys that it holds.
 
     `keys` has one entry a position: a token's id, or the page's key for each of its image tokens.
     It never claims more than the cache holds.
@@ -37,11 +37,20 @@ class Sequence:
     Args:
         engine: whose slot it is.
         kept_bytes: most memory for copies of pages that had to leave the slot.
+        kept: the copies, if several sequences share them.
+        slot: the slot's number, by which other sequences copy from it.
     """
 
-    def __init__(self, engine: Engine, kept_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        kept_bytes: int = 0,
+        kept: KeptCaches | None = None,
+        slot: int = 0,
+    ) -> None:
         self.engine = engine
-        self.kept = KeptCaches(engine, kept_bytes)
+        self.kept = KeptCaches(engine, kept_bytes) if kept is None else kept
+        self.slot = slot
         self.keys: list[int] = []
 
     def known(self, keys: list[int]) -> int:
@@ -49,11 +58,20 @@ class Sequence:
         shared = max(shared_length(self.keys, keys), self.kept.best(keys)[1])
         return min(shared, len(keys) - 1)
 
-    def rewind_to(self, prompt: Prompt) -> int:
+    @property
+    def page_end(self) -> int:
+        """Positions up to the end of the page that it holds; 0 without a page."""
+        return _page_end(self.keys)
+
+    def rewind_to(self, prompt: Prompt, others: Collection[Sequence] = ()) -> int:
         """Cut the cache back to what it shares with a prompt.
 
-        A page that must leave the cache for that is copied, if there is room, and a copy that
-        shares more with the prompt comes back.
+        A page that must leave the cache for that is copied, if there is room. What shares more with
+        the prompt comes back from a copy, or is copied from another slot.
+
+        Args:
+            prompt: that will be prefilled.
+            others: sequences in other slots of the engine.
 
         Returns:
             Positions that are shared: fewer than the prompt has, because the last one must run to
@@ -74,13 +92,19 @@ class Sequence:
         last = len(keys) - 1
         shared = min(shared_length(self.keys, keys), last)
         kept, more = self.kept.best(keys)
-        page = _page_end(self.keys)
+        page = self.page_end
         if shared < page:
-            self.kept.keep(self.keys[:page])
+            self.kept.keep(self.keys[:page], self.engine)
         if kept is not None and min(more, last) > shared:
             shared = min(more, last)
             self.keys = []  # until the copy is whole
-            self.kept.restore(kept, shared)
+            self.kept.restore(kept, shared, self.engine)
+            self.keys = keys[:shared]
+        other, more = _nearest(others, keys) if self.engine.saved_size(1) else (None, 0)
+        if other is not None and min(more, last) > shared:
+            shared = min(more, last)
+            self.keys = []
+            self.engine.copy(shared, other.slot, 0)
             self.keys = keys[:shared]
         self.rewind(shared)
         return shared
@@ -156,6 +180,15 @@ class Sequence:
         self.keys = []
         with suppress(EngineError):  # the error on its way says more
             self.engine.reset()
+
+
+def _nearest(others: Collection[Sequence], keys: list[int]) -> tuple[Sequence | None, int]:
+    """The sequence that shares most with a prompt, and how many positions it shares."""
+    shares = [(shared_length(other.keys, keys), other) for other in others]
+    if not shares:
+        return None, 0
+    shared, other = max(shares, key=lambda share: share[0])
+    return other, shared
 
 
 def _page_end(keys: list[int]) -> int:

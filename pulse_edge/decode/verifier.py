@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pulse_edge.decode.handover import Handover
 from pulse_edge.decode.ngrams import Ngrams
 from pulse_edge.decode.result import Generation
 from pulse_edge.decode.sampler import NOT_FINITE, Logits, Sampler
@@ -33,12 +34,14 @@ class Verifier:
         out: Generation,
         ngrams: Ngrams | None,
         sampler: Sampler,
+        handover: Handover | None = None,
     ) -> None:
         self._engine = engine
         self._params = params
         self._out = out
         self._ngrams = ngrams
         self._sampler = sampler
+        self._handover = handover
         self._policy = None
         if ngrams is not None:
             self._policy = DraftPolicy(
@@ -52,22 +55,23 @@ class Verifier:
         self._draft: list[Guess] = []
         self._right = 0  # of the draft
 
+    def offer(self, token: int) -> bool:
+        """Offer the step that `after` needs for `token`; False if it needs none."""
+        if self._handover is None or self._is_drafted(token):
+            return False
+        self.settle()
+        self._handover.offer(token, self._sampler.needs_logits)
+        return True
+
     def after(self, token: int) -> int:
         """The token after `token`, which was sampled last. Raises `EngineError`."""
         if self._ngrams is not None:
             self._ngrams.push(token)
-        if self._right < len(self._draft) and token == self._draft[self._right].token:
+        if self._is_drafted(token):
             self._right += 1
             self._out.accepted += 1
         else:
-            self.settle()
-            draft = self._guess()
-            start = self._out.clock()
-            self._ahead = self._run([token, *(guess.token for guess in draft)])
-            self._out.step_seconds.append(self._out.clock() - start)
-            self._out.drafted += len(draft)
-            self._draft = draft
-            self._right = 0
+            self._step(token)
         self._length += 1
         if self._sampler.needs_logits:
             return self.sample(self._ahead[self._right])
@@ -75,6 +79,27 @@ class Verifier:
         if chosen < 0:
             raise EngineError(NOT_FINITE)
         return chosen
+
+    def _is_drafted(self, token: int) -> bool:
+        """Whether a step that was run ahead has the rows after this token."""
+        return self._right < len(self._draft) and token == self._draft[self._right].token
+
+    def _step(self, token: int) -> None:
+        handover = self._handover
+        if handover is None:
+            self.settle()
+        else:  # `offer` has settled
+            shared = handover.take(self._out)
+            if shared is not None:
+                self._ahead = shared
+                return
+        draft = [] if handover is not None and handover.company else self._guess()
+        start = self._out.clock()
+        self._ahead = self._run([token, *(guess.token for guess in draft)])
+        self._out.step_seconds.append(self._out.clock() - start)
+        self._out.drafted += len(draft)
+        self._draft = draft
+        self._right = 0
 
     def _run(self, tokens: list[int]) -> NDArray[Any]:
         rows = self._engine.rows(np.array(tokens, np.int64))
@@ -101,6 +126,8 @@ class Verifier:
             self._policy.verified(self._draft, self._right)
         self._draft = []
         self._right = 0
+        if self._handover is not None:
+            self._handover.withdraw()
 
     def _guess(self) -> list[Guess]:
         """A draft as long as pays, that neither the context nor max_new_tokens would cut short."""

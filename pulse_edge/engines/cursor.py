@@ -134,17 +134,21 @@ class Append:
             self._cursor.advance(self._total)
 
 
-class SingleSlot:
-    """Base of engines whose cache holds one sequence: the cursor's part of `Engine`.
+class Slots:
+    """Base of engines whose cache holds several sequences: the cursors' part of `Engine`.
 
     Steps of these engines cost more by the row, and `GRAPH_ROWS` of them are kept captured.
+
+    Args:
+        capacity: positions of each slot.
+        count: of the slots.
     """
 
     draft_cost = 0.0
     most_rows = GRAPH_ROWS
 
-    def __init__(self, capacity: int) -> None:
-        self.cursors = (Cursor(capacity),)
+    def __init__(self, capacity: int, count: int) -> None:
+        self.cursors = tuple(Cursor(capacity) for _ in range(count))
 
     @property
     def capacity(self) -> int:
@@ -164,18 +168,39 @@ class SingleSlot:
         """See `Engine`."""
         return 0
 
-    def save(self, length: int) -> Any:
+    def save(self, length: int, slot: int = 0) -> Any:
         """See `Engine`."""
         raise NotImplementedError("this engine makes no copies of its cache")
 
-    def restore(self, saved: Any, length: int) -> None:
+    def restore(self, saved: Any, length: int, slot: int = 0) -> None:
+        """See `Engine`."""
+        raise NotImplementedError("this engine makes no copies of its cache")
+
+    def copy(self, length: int, source: int, slot: int) -> None:
         """See `Engine`."""
         raise NotImplementedError("this engine makes no copies of its cache")
 
     def cursor(self, slot: int | Numbers = 0) -> Cursor:
-        """The only cursor. Raises `ValueError` if `slot` names another."""
-        # `np.any` takes 4 us, which would be 2 % of a step of the model in the package.
-        other = slot != 0 if isinstance(slot, int) else bool(np.any(slot))
-        if other:
-            raise ValueError(f"slot {slot}, but this engine has one slot, 0")
-        return self.cursors[0]
+        """The cursor of a slot, or of an array that names one slot only.
+
+        Raises:
+            ValueError: there is no such slot, or the array names several.
+        """
+        # `np.unique` takes 10 us, which would be 5 % of a step of the model in the package.
+        if isinstance(slot, int):
+            number = slot
+        else:
+            numbers = np.unique(slot)
+            number = int(numbers[0]) if len(numbers) == 1 else -1
+        count = len(self.cursors)
+        if not 0 <= number < count:
+            legal = "one slot, 0" if count == 1 else f"slots 0 to {count - 1}"
+            raise ValueError(f"slot {slot}, but this engine has {legal}")
+        return self.cursors[number]
+
+
+class SingleSlot(Slots):
+    """Base of engines whose cache holds one sequence."""
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__(capacity, 1)

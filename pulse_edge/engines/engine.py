@@ -50,7 +50,7 @@ class Engine(Protocol):
 
     @property
     def cursors(self) -> tuple[Cursor, ...]:
-        """The length of each slot. Today's engines have one."""
+        """The length of each slot. All have the same capacity."""
 
     @property
     def capacity(self) -> int:
@@ -153,7 +153,8 @@ class Engine(Protocol):
         Args:
             rows: [k, ...], k small.
             slot: one slot for all rows, or an array [k] with the slot of each row. The rows of a
-                slot get its next positions, in order.
+                slot get its next positions, in order. If each row has a slot of its own, one pass
+                over the weights serves them all, as far as the slots lie near each other.
 
         Returns:
             Logits float32 [k, vocab]; valid until the next call.
@@ -174,17 +175,23 @@ class Engine(Protocol):
         """
 
     def saved_size(self, length: int) -> int:
-        """Bytes of a copy of the first `length` positions of slot 0.
+        """Bytes of a copy of the first `length` positions of a slot.
 
         0 from an engine that makes no copies: on a GPU, to compute a page again takes no longer
         than to bring its part of the cache back from the host's memory.
         """
 
-    def save(self, length: int) -> SavedCache:
-        """Copy the first `length` positions of slot 0, which are filled."""
+    def save(self, length: int, slot: int = 0) -> SavedCache:
+        """Copy the first `length` positions of a slot, which are filled."""
 
-    def restore(self, saved: SavedCache, length: int) -> None:
-        """Let the first `length` positions of a copy be all that slot 0 holds."""
+    def restore(self, saved: SavedCache, length: int, slot: int = 0) -> None:
+        """Let the first `length` positions of a copy be all that a slot holds."""
+
+    def copy(self, length: int, source: int, slot: int) -> None:
+        """Let the first `length` positions of slot `source` be all that another slot holds.
+
+        Only engines that make copies (`saved_size`) have it.
+        """
 
     def describe(self) -> dict[str, Any]:
         """For provenance: engine, version, device, threads, ..."""

@@ -10,7 +10,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from typing import Any
 
@@ -25,8 +25,8 @@ from pulse_edge.bundle.spec import TextSpec
 from pulse_edge.cancellation import Cancellation
 from pulse_edge.engines import cuda_driver
 from pulse_edge.engines.chunk import prefill_chunk
-from pulse_edge.engines.cursor import GRAPH_ROWS, SingleSlot
-from pulse_edge.engines.engine import Features, Rows, SavedCache
+from pulse_edge.engines.cursor import GRAPH_ROWS, Slots
+from pulse_edge.engines.engine import Features, Rows, SavedCache, likeliest
 from pulse_edge.engines.onnxruntime_library import first_line, load_onnxruntime
 from pulse_edge.engines.onnxruntime_providers import HOST, PROVIDERS, Provider, prepare_provider
 from pulse_edge.engines.onnxruntime_runs import (
@@ -36,6 +36,7 @@ from pulse_edge.engines.onnxruntime_runs import (
     TowerRun,
 )
 from pulse_edge.engines.onnxruntime_sessions import SessionFactory
+from pulse_edge.engines.onnxruntime_shared import SharedSteps
 from pulse_edge.engines.onnxruntime_tensors import DeviceCache, DevicePage, DeviceTable
 from pulse_edge.engines.options import EngineOptions
 from pulse_edge.errors import EngineError
@@ -103,7 +104,7 @@ def profile_projector(
     return seconds
 
 
-class OnnxRuntimeEngine(SingleSlot):
+class OnnxRuntimeEngine(Slots):
     """See `Engine`.
 
     Bundles for CUDA keep the embedding table and a page's features on the device. A step there
@@ -125,7 +126,7 @@ class OnnxRuntimeEngine(SingleSlot):
     ) -> None:
         manifest = bundle.manifest
         text = manifest.model.text
-        super().__init__(min(options.context or text.context, text.context))
+        super().__init__(min(options.context or text.context, text.context), options.slots)
         self._options = options
         self._provider = provider
         standard = manifest.target == "standard"
@@ -140,6 +141,7 @@ class OnnxRuntimeEngine(SingleSlot):
                 sessions.initializers = initializers(vision.result())
             self.session, captures = sessions.open_decoder()
             self._vision = vision.result()
+        self._check_slots(bundle)
         self._initializers = sessions.initializers  # keep alive: the session holds no reference
         self.device_table: DeviceTable | None = None
         self._table: Embeddings | DeviceTable
@@ -154,6 +156,7 @@ class OnnxRuntimeEngine(SingleSlot):
             text.context if standard else self.capacity,  # "standard" graphs have a fixed length
             np.int8 if manifest.precision.kv_cache == "int8" else dtype,
             provider,
+            options.slots,
         )
         self._decoder = Decoder(
             session=self.session,
@@ -169,7 +172,10 @@ class OnnxRuntimeEngine(SingleSlot):
         packed = manifest.precision.decoder not in ("fp32", "fp16")
         self.row_cost = provider.packed_row_cost if packed else provider.row_cost
         self._chunk = _prefill_chunk(options, provider, text, self.capacity)
-        self._steps: dict[int, DecoderRun] = {}  # by rows
+        self._steps: dict[tuple[int, int], DecoderRun] = {}  # by rows and slot
+        self._shared = SharedSteps(
+            self._decoder, self.cursors, self.row_cost, lambda slot: self.step_run(1, slot)
+        )
         self._towers: dict[tuple[int, ...], TowerRun] = {}  # by the shape of pixels
 
     def _check_gathers(self, bundle: Bundle) -> None:
@@ -177,6 +183,14 @@ class OnnxRuntimeEngine(SingleSlot):
         if not any(value.name == "rows" for value in self.session.get_inputs()):
             problem = "was exported by an older pulse-edge; export the checkpoint again"
             raise EngineError(f"{bundle.path} {problem}")
+
+    def _check_slots(self, bundle: Bundle) -> None:
+        """Check that the decoder takes as many sequences as there are slots."""
+        shapes = {value.name: value.shape for value in self.session.get_inputs()}
+        if len(self.cursors) > 1 and isinstance(shapes["seqlens_k"][0], int):
+            problem = "was exported by an older pulse-edge, and its decoder takes one request"
+            remedy = "export the checkpoint again, or use --slots 1"
+            raise EngineError(f"{bundle.path} {problem} at a time; {remedy}")
 
     def encode(self, pixels: Floats, cancellation: Cancellation | None = None) -> Features:
         """See `Engine`."""
@@ -234,7 +248,7 @@ class OnnxRuntimeEngine(SingleSlot):
         cursor = self.cursor(slot)
 
         def append(part: Rows) -> DecoderRun:
-            run = DecoderRun(self._decoder, len(part), 1)
+            run = DecoderRun(self._decoder, len(part), 1, slot=slot)
             with (
                 cursor.appending(len(part)) as position,
                 self._interruptible(run.options, cancellation),
@@ -249,31 +263,52 @@ class OnnxRuntimeEngine(SingleSlot):
 
     def choose(self, rows: Rows, slot: int | Numbers = 0) -> Numbers:
         """See `Engine`."""
+        if not isinstance(slot, int) and len(self.cursors) > 1:
+            return likeliest(self._step_slots(rows, slot))
         cursor = self.cursor(slot)
-        run = self.step_run(len(rows))
+        run = self.step_run(len(rows), slot if isinstance(slot, int) else 0)
         with cursor.appending(len(rows)) as position:
             run(rows, position)
             return run.chosen()
 
     def step(self, rows: Rows, slot: int | Numbers = 0) -> Floats:
         """See `Engine`."""
+        if not isinstance(slot, int) and len(self.cursors) > 1:
+            return self._step_slots(rows, slot)
         cursor = self.cursor(slot)
-        run = self.step_run(len(rows))
+        run = self.step_run(len(rows), slot if isinstance(slot, int) else 0)
         with cursor.appending(len(rows)) as position:
             run(rows, position)
             return run.logits()
 
-    def step_run(self, rows: int) -> DecoderRun:
-        """The bound run for a decode step of `rows` rows.
+    def _step_slots(self, rows: Rows, slots: Numbers) -> Floats:
+        """`step` for rows of several slots."""
+        numbers = [int(slot) for slot in slots]
+        cursors = {slot: self.cursor(slot) for slot in numbers}
+        if len(numbers) != len(rows):
+            raise ValueError(f"{len(numbers)} slots for {len(rows)} rows; name one for each row")
+        if len(cursors) == len(rows):
+            return self._shared(rows, numbers)
+        logits = np.empty((len(rows), self._decoder.text.vocab), np.float32)
+        with ExitStack() as stack:  # all of it or nothing
+            for cursor in cursors.values():
+                stack.enter_context(cursor.unchanged_on_failure())
+            for slot in cursors:
+                chosen = [row for row, of in enumerate(numbers) if of == slot]
+                logits[chosen] = self.step(rows[chosen], slot)
+        return logits
+
+    def step_run(self, rows: int, slot: int = 0) -> DecoderRun:
+        """The bound run for a decode step of `rows` rows of a slot.
 
         Runs of up to `GRAPH_ROWS` rows are kept for the next step.
         """
         if rows > GRAPH_ROWS:
-            return DecoderRun(self._decoder, rows, rows)
-        if rows not in self._steps:
+            return DecoderRun(self._decoder, rows, rows, slot=slot)
+        if (rows, slot) not in self._steps:
             graph = str(rows) if self._decoder.captures else NO_GRAPH
-            self._steps[rows] = DecoderRun(self._decoder, rows, rows, graph)
-        return self._steps[rows]
+            self._steps[rows, slot] = DecoderRun(self._decoder, rows, rows, graph, slot)
+        return self._steps[rows, slot]
 
     def reset(self, slot: int = 0) -> None:
         """See `Engine`."""
@@ -284,23 +319,31 @@ class OnnxRuntimeEngine(SingleSlot):
         """See `Engine`."""
         return self.cache.saved_size(length)
 
-    def save(self, length: int) -> SavedCache:
+    def save(self, length: int, slot: int = 0) -> SavedCache:
         """See `Engine`."""
-        return SavedCache(self.saved_size(length), self.cache.save(length))
+        return SavedCache(self.saved_size(length), self.cache.save(length, slot))
 
-    def restore(self, saved: SavedCache, length: int) -> None:
+    def restore(self, saved: SavedCache, length: int, slot: int = 0) -> None:
         """See `Engine`."""
-        self.rewind(0)
-        self.cache.restore(saved.content, length)
-        self.cursors[0].advance(length)
+        self.rewind(0, slot)
+        self.cache.restore(saved.content, length, slot)
+        self.cursors[slot].advance(length)
 
-    def cached(self) -> dict[str, NDArray[Any]]:
-        """What the cache holds, on the CPU.
+    def copy(self, length: int, source: int, slot: int) -> None:
+        """See `Engine`."""
+        if length > self.cursor(source).length:
+            raise ValueError(f"cannot copy {length} positions of slot {source}: it has fewer")
+        self.rewind(0, slot)
+        self.cache.copy(length, source, slot)
+        self.cursors[slot].advance(length)
+
+    def cached(self, slot: int = 0) -> dict[str, NDArray[Any]]:
+        """What a slot holds, on the CPU.
 
         Returns:
             [1, kv heads, length, head size] by "layer.key" and "layer.value".
         """
-        return self.cache.read(self.length)
+        return self.cache.read(self.cursors[slot].length, slot)
 
     def describe(self) -> dict[str, Any]:
         """See `Engine`."""
@@ -312,6 +355,7 @@ class OnnxRuntimeEngine(SingleSlot):
             "threads": self._options.threads,
             "context": self.capacity,
             "prefill_chunk": self._chunk,
+            **({"slots": len(self.cursors)} if len(self.cursors) > 1 else {}),
             **({} if self._provider.shared else {"cuda_graphs": self._decoder.captures}),
         }
 

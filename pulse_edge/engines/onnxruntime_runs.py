@@ -58,6 +58,14 @@ class DecoderRun:
     by `seqlens_k`. No output but the cache's may share memory with an input, because ONNX Runtime
     runs a graph more than once to capture it.
 
+    Args:
+        decoder: what all runs share.
+        rows: new positions of each slot.
+        logit_rows: of each slot, the last ones.
+        graph: id of a graph to capture; `NO_GRAPH` for none.
+        slot: the first that it appends to.
+        count: of neighbouring slots.
+
     Attributes:
         options: ONNX Runtime's RunOptions. To set their `terminate` ends a run early.
     """
@@ -68,31 +76,34 @@ class DecoderRun:
         rows: int,
         logit_rows: int,
         graph: str = NO_GRAPH,
+        slot: int = 0,
+        count: int = 1,
     ) -> None:
         self._decoder = decoder
         self._rows = rows
+        self._count = count
         self._captured = graph != NO_GRAPH
         self.options = load_onnxruntime().RunOptions()
         # Set the id even if no graph is captured: ONNX Runtime asks for it before each run, and a
         # missing one costs an exception of 30 us there.
         self.options.add_run_config_entry("gpu_graph_id", graph)
         try:
-            self._bind(logit_rows)
+            self._bind(logit_rows, decoder.cache.part(slot, count))
         except Exception as error:
             problem = f"no memory for {rows} tokens at a time ({first_line(error)})"
             raise EngineError(f"{problem}; lower --prefill-chunk") from None
 
-    def _bind(self, logit_rows: int) -> None:
+    def _bind(self, logit_rows: int, cache: dict[str, Any]) -> None:
         decoder = self._decoder
         provider = decoder.provider
-        self._seqlens = DeviceTensor(np.zeros(1, np.int32), provider)
+        self._seqlens = DeviceTensor(np.zeros(self._count, np.int32), provider)
         # The operator reads the total length on the host, and the standard graphs the position
         # instead of both lengths.
         self._total = DeviceTensor(np.full((), decoder.capacity, np.int32), HOST)
         self._position = DeviceTensor(np.zeros(1, np.int64), provider)
         self._logit_rows = DeviceTensor(np.arange(self._rows - logit_rows, self._rows), provider)
         self._logit_rows.upload()
-        logits = np.empty((logit_rows, decoder.text.vocab), np.float32)
+        logits = np.empty((self._count * logit_rows, decoder.text.vocab), np.float32)
         self._logits = DeviceTensor(logits, provider)
         self._binding = decoder.session.io_binding()
         self._bind_rows(logit_rows)
@@ -103,7 +114,7 @@ class DecoderRun:
             self._binding.bind_ortvalue_input("total_length", self._total.value)
         self._binding.bind_ortvalue_input("logit_rows", self._logit_rows.value)
         self._binding.bind_ortvalue_output("logits", self._logits.value)
-        for name, value in decoder.cache.values.items():  # one buffer, so the update is in place
+        for name, value in cache.items():  # one buffer, so the update is in place
             self._binding.bind_ortvalue_input(f"past.{name}", value)
             self._binding.bind_ortvalue_output(f"present.{name}", value)
 
@@ -112,7 +123,7 @@ class DecoderRun:
         decoder = self._decoder
         self._tokens: DeviceTensor | None = None
         if decoder.table is None:
-            shape = (1, self._rows, decoder.text.hidden)
+            shape = (self._count, self._rows, decoder.text.hidden)
             self._inputs = DeviceTensor(np.empty(shape, decoder.dtype), decoder.provider)
             self._binding.bind_ortvalue_input("inputs_embeds", self._inputs.value)
             return
@@ -138,7 +149,6 @@ class DecoderRun:
             ValueError: the rows are not of the kind that the graph takes.
             EngineError: the graph failed.
         """
-        decoder = self._decoder
         total = position + self._rows
         if rows.ndim != self._inputs.array.ndim - (self._tokens is None):
             raise ValueError(f"rows are of shape {rows.shape}; `Engine.rows` makes those that fit")
@@ -147,6 +157,10 @@ class DecoderRun:
         if not self._captured:
             self._total.array[...] = total
         self._position.array[0] = position
+        self._run(total)
+
+    def _run(self, total: int) -> None:
+        decoder = self._decoder
         try:
             self._inputs.upload()
             self._seqlens.upload()
@@ -157,8 +171,24 @@ class DecoderRun:
             problem = f"the decoder graph failed at {total} tokens"
             raise EngineError(f"{problem}: {first_line(error)}") from None
 
+    def together(self, rows: Rows, positions: list[int]) -> None:
+        """Write one row to each slot; then ask for `logits`. For the host's embeddings.
+
+        Args:
+            rows: [count, hidden].
+            positions: where each slot's row goes.
+
+        Raises:
+            EngineError: the graph failed.
+        """
+        self._inputs.array[:, 0] = rows
+        self._seqlens.array[...] = positions
+        total = max(positions) + 1
+        self._total.array[...] = total
+        self._run(total)
+
     def logits(self) -> Floats:
-        """float32 [logit_rows, vocab] of the last run; valid until the next."""
+        """float32 [count * logit_rows, vocab] of the last run; valid until the next."""
         self._logits.download()
         return self._logits.array
 

@@ -60,19 +60,24 @@ class DeviceTensor:
 
 
 class DeviceCache:
-    """The keys and values of every layer, each [1, kv heads, rows, head size], updated in place.
+    """The keys and values of every layer, [slots, kv heads, rows, head size], updated in place.
+
+    Several slots need a shared provider.
 
     Attributes:
-        values: OrtValues by "layer.key" and "layer.value".
+        values: OrtValues over all slots by "layer.key" and "layer.value".
     """
 
-    def __init__(self, text: TextSpec, rows: int, dtype: Any, provider: Provider) -> None:
-        self._shape = [1, text.kv_heads, rows, text.head_size]
+    def __init__(
+        self, text: TextSpec, rows: int, dtype: Any, provider: Provider, slots: int = 1
+    ) -> None:
+        self._shape = [slots, text.kv_heads, rows, text.head_size]
         self._dtype = dtype
         self._provider = provider
         self._arrays: dict[str, NDArray[Any]] = {}  # of a shared provider: what the values view
         names = [f"{layer}.{part}" for layer in range(text.layers) for part in ("key", "value")]
         self.values = {name: self._allocate(name) for name in names}
+        self._parts: dict[tuple[int, int], dict[str, Any]] = {(0, slots): self.values}
         self.clear()
 
     def _allocate(self, name: str) -> Any:
@@ -84,8 +89,24 @@ class DeviceCache:
             device = self._provider.device
             return values.ortvalue_from_shape_and_type(self._shape, self._dtype, device, 0)
         except Exception as error:
-            problem = f"no memory for a cache of {self._shape[2]} tokens ({first_line(error)})"
-            raise EngineError(f"{problem}; lower --context") from None
+            slots, _, rows, _ = self._shape
+            caches = "a cache" if slots == 1 else f"{slots} caches"
+            problem = f"no memory for {caches} of {rows} tokens ({first_line(error)})"
+            remedy = "lower --context" if slots == 1 else "lower --slots or --context"
+            raise EngineError(f"{problem}; {remedy}") from None
+
+    def part(self, first: int, count: int) -> dict[str, Any]:
+        """OrtValues over some neighbouring slots, which share the cache's memory.
+
+        Args:
+            first: of the slots.
+            count: of the slots.
+        """
+        if (first, count) not in self._parts:
+            view = load_onnxruntime().OrtValue.ortvalue_from_numpy
+            chosen = slice(first, first + count)
+            self._parts[first, count] = {n: view(a[chosen]) for n, a in self._arrays.items()}
+        return self._parts[first, count]
 
     def clear(self) -> None:
         """Fill a device's memory with zeros; fresh memory there holds what others left in it.
@@ -100,25 +121,32 @@ class DeviceCache:
             if not (on_gpu and cuda_driver.clear(value.data_ptr(), size)):
                 value.update_inplace(np.zeros(self._shape, self._dtype))
 
-    def read(self, length: int) -> dict[str, NDArray[Any]]:
+    def read(self, length: int, slot: int = 0) -> dict[str, NDArray[Any]]:
         """The first `length` positions, [1, kv heads, length, head size] by name."""
-        return {name: value.numpy()[:, :, :length] for name, value in self.values.items()}
+        one = slice(slot, slot + 1)
+        return {name: value.numpy()[one, :, :length] for name, value in self.values.items()}
 
     def saved_size(self, length: int) -> int:
         """Bytes of `save`; 0 from memory of a device."""
         if not self._arrays:
             return 0
-        position = math.prod(self._shape) // self._shape[2] * np.dtype(self._dtype).itemsize
+        _, heads, _, head_size = self._shape
+        position = heads * head_size * np.dtype(self._dtype).itemsize
         return len(self._arrays) * int(position) * length
 
-    def save(self, length: int) -> list[NDArray[Any]]:
+    def save(self, length: int, slot: int = 0) -> list[NDArray[Any]]:
         """Copies of the first `length` positions in the host's memory."""
-        return [array[:, :, :length].copy() for array in self._arrays.values()]
+        return [array[slot, :, :length].copy() for array in self._arrays.values()]
 
-    def restore(self, saved: list[NDArray[Any]], length: int) -> None:
+    def restore(self, saved: list[NDArray[Any]], length: int, slot: int = 0) -> None:
         """Put the first `length` positions of copies back."""
         for array, copy in zip(self._arrays.values(), saved, strict=True):
-            array[:, :, :length] = copy[:, :, :length]
+            array[slot, :, :length] = copy[:, :length]
+
+    def copy(self, length: int, source: int, slot: int) -> None:
+        """Copy the first `length` positions of a slot into another."""
+        for array in self._arrays.values():
+            array[slot, :, :length] = array[source, :, :length]
 
 
 class DevicePage:

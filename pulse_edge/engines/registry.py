@@ -12,6 +12,7 @@ from pulse_edge.engines.engine import Engine
 from pulse_edge.engines.options import EngineOptions
 from pulse_edge.engines.table import BUILT_IN, EngineRow, find_engine
 from pulse_edge.errors import EngineError
+from pulse_edge.log import LOGGER
 
 
 def open_engine(bundle: Bundle, options: EngineOptions) -> Engine:
@@ -21,6 +22,13 @@ def open_engine(bundle: Bundle, options: EngineOptions) -> Engine:
         EngineError: no such engine runs the bundle on the device, or it cannot run here.
     """
     row, device = choose_engine(bundle, options)
+    target = bundle.manifest.target
+    if options.slots > 1 and (target, device) not in row.slotted:
+        raise EngineError(
+            f"{options.slots} slots, but engine {row.name} has one for bundles exported for "
+            f"{target} on {device}; use --slots 1, or export the checkpoint with --target cpu"
+        )
+    LOGGER.info("engine %s on %s for a bundle for %s", row.name, device, target)
     named = options.engine if row.auto_on is not None else row.name
     resolved = replace(options, device=device, engine=named)
     engine: Engine = engine_module(row.name).open_engine(bundle, resolved)

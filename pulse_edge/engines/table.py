@@ -31,12 +31,14 @@ class EngineRow:
         runs: the bundle targets and the devices it runs them on, (target, device), preferred first.
         auto_on: compute capabilities of GPUs that `auto` takes it on; None for everywhere. If the
             engine cannot run there, its module opens another one, and warns.
+        slotted: those of `runs` in which it can have several slots (`EngineOptions.slots`).
     """
 
     name: str
     module: str
     runs: tuple[tuple[str, str], ...]
     auto_on: tuple[int, ...] | None = None
+    slotted: tuple[tuple[str, str], ...] = ()
 
     def devices(self, target: str) -> tuple[str, ...]:
         """What it runs bundles for `target` on, preferred first; nothing if it does not."""
@@ -64,6 +66,7 @@ BUILT_IN = (
         name="onnxruntime",
         module="pulse_edge.engines.onnxruntime",
         runs=(("cpu", "cpu"), ("cuda", "cuda"), ("cuda", "cpu"), ("standard", "cpu")),
+        slotted=(("cpu", "cpu"),),
     ),
 )
 ENGINES = ("auto", *sorted(row.name for row in BUILT_IN))  # without those of other packages

@@ -20,6 +20,7 @@ class Ticket:
     Attributes:
         id: made here, without anything that a client has sent; logs may show it.
         cancelled: whether it must end.
+        left: whether its client has hung up.
     """
 
     def __init__(self, name: str | None) -> None:
@@ -27,6 +28,7 @@ class Ticket:
         self.name = name  # that its client has chosen
         self.begun = time.monotonic()
         self.cancelled = False
+        self.left = False
         self._lock = threading.Lock()
         self._stop: Callable[[], None] | None = None
 

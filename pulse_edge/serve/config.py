@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pulse_edge.engines.options import MOST_SLOTS
 from pulse_edge.errors import ParameterError
 
 MIB = 1 << 20
@@ -25,6 +26,7 @@ class ServeConfig:
         port: 0 lets the system choose one.
         api_key_file: a file with one key a line; None asks nobody for a key.
         name: what clients call the model; None takes the checkpoint's name.
+        slots: requests that decode at the same time, each with a KV cache of its own.
         queue: most requests that wait for their turn; further ones are refused.
         pages: most pages that `POST /v1/pages` keeps.
         page_seconds: after which a kept page is dropped.
@@ -33,6 +35,8 @@ class ServeConfig:
         heartbeat_seconds: between two comments of a stream that waits for its first token.
         write_seconds: after which a client that does not read its stream is left.
         drain_seconds: that running requests get after SIGTERM, before they are cancelled.
+        stuck_seconds: that the engine may be unhealthy before the process ends with exit code 70; 0
+            lets it go on.
         max_connections: most connections at a time.
         deadline_s: of requests that name none; None leaves them without one.
         ignore_system: answer although a system message is not the model's own; leave it out.
@@ -45,6 +49,7 @@ class ServeConfig:
     port: int = _setting(8000, "Port to listen on; 0 lets the system choose.")
     api_key_file: str | None = _setting(None, "File with one key a line, which clients must send.")
     name: str | None = _setting(None, "What clients call the model [default: its checkpoint].")
+    slots: int = _setting(1, "Requests that decode at the same time, each in its own cache.")
     queue: int = _setting(8, "Most requests that wait; further ones are refused.")
     pages: int = _setting(8, "Most pages that carts have sent ahead.")
     page_seconds: float = _setting(900.0, "Seconds after which such a page is dropped.")
@@ -53,6 +58,7 @@ class ServeConfig:
     heartbeat_seconds: float = _setting(10.0, "Seconds between comments of a waiting stream.")
     write_seconds: float = _setting(60.0, "Seconds to wait for a client that does not read.")
     drain_seconds: float = _setting(30.0, "Seconds for running requests after SIGTERM.")
+    stuck_seconds: float = _setting(30.0, "Seconds of a stuck engine before exit 70; 0: never.")
     max_connections: int = _setting(512, "Most connections at a time.")
     deadline_s: float | None = _setting(None, "Deadline of requests that name none, in seconds.")
     ignore_system: bool = _setting(False, "Leave out system messages that are not the model's.")
@@ -60,6 +66,7 @@ class ServeConfig:
     def __post_init__(self) -> None:
         for name, least, most in (
             ("port", 0, 65_535),
+            ("slots", 1, MOST_SLOTS),
             ("queue", 0, 4_096),
             ("pages", 1, 1_024),
             ("page_seconds", 1, 86_400),
@@ -68,6 +75,7 @@ class ServeConfig:
             ("heartbeat_seconds", 0.01, 86_400),
             ("write_seconds", 0.1, 86_400),
             ("drain_seconds", 0, 86_400),
+            ("stuck_seconds", 0, 86_400),
             ("max_connections", 1, 65_535),
         ):
             _check_range(name, getattr(self, name), least, most)

@@ -34,7 +34,7 @@ class Service:
         self.system = manifest.model.prompt.system
         self.fingerprint = model.bundle.digest[:16]
         self.created = int(time.time())
-        self.admission = Admission(config.queue + 1)
+        self.admission = Admission(config.queue + config.slots)
         self.pages = KeptPages(config.pages, config.page_seconds)
         self.readiness = Readiness()
         self.metrics = Metrics(self.name, model.bundle, self.admission)

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from pulse_edge.engines.chunk import plan_rows, prefill_chunk, scratch, scratch_row_bytes
-from pulse_edge.measure.roofline import PULSE_7B
+from pulse_edge.measure.profiles import PULSE_7B
 
 TEXT = PULSE_7B.text
 ROW = (4 * 11008 + 10 * 4096) * 2  # bytes of a row

@@ -113,13 +113,17 @@ def test_the_decoders_inputs_and_outputs(bundles: Bundles, precision: str, targe
         assert (shapes["table"], shapes["rows"]) == (["table_rows", spec.hidden], ["rows"])
         assert shapes["tokens"] == ["logit_rows"]
     else:
-        assert shapes["inputs_embeds"] == [1, "rows", spec.hidden]
-    assert shapes["logits"] == ["logit_rows", spec.vocab]
+        assert shapes["inputs_embeds"] == ["batch", "rows", spec.hidden]
+    batch: int | str = 1 if gathers else "batch"
+    assert shapes["seqlens_k"] == [batch]
+    assert shapes["total_length"] == []
+    count = "logit_rows" if gathers else "batch_logit_rows"
+    assert shapes["logits"] == [count, spec.vocab]
     for c in cache:
         assert (
             shapes[f"past.{c}"]
             == shapes[f"present.{c}"]
-            == [1, spec.kv_heads, "capacity", spec.head_size]
+            == [batch, spec.kv_heads, "capacity", spec.head_size]
         )
     floats = {
         v.type.tensor_type.elem_type

@@ -104,6 +104,26 @@ def test_conversations_are_prompted_as_the_runtime_does(checkpoint: Path, data: 
     assert np.array_equal(np.asarray(samples["1.png"].page), np.asarray(page(1)))
 
 
+@pytest.mark.parametrize(
+    "form", [str, list, lambda text: [text]], ids=["text", "characters", "one"]
+)
+def test_values_may_be_lists_as_in_ecgbench(
+    checkpoint: Path, data: Path, tmp_path: Path, form: Any
+) -> None:
+    talk = [
+        {"from": "human", "value": form("<image>\nWhich lead?")},
+        {"from": "gpt", "value": ["lead I", "lead II"]},
+    ]
+    rows = [{"id": "a", "image": "0.png", "conversations": talk}]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    spec = Checkpoint(checkpoint).spec
+    (sample,) = read_samples(checkpoint, spec, 1, data / "pages", tmp_path / "rows.json")
+    tokenizer = Tokenizer(checkpoint / "tokenizer.model", spec.prompt.legacy)
+    builder = PromptBuilder(spec.prompt, tokenizer, spec.text.bos, spec.text.eos[0])
+    ids = [*builder.first_turn("Which lead?"), *tokenizer.encode("lead I, lead II")]
+    assert list(sample.ids) == ids
+
+
 def test_images_may_lie_beside_the_prompts(checkpoint: Path, data: Path) -> None:
     rows = json.loads((data / "prompts.json").read_text())
     (data / "pages" / "here.json").write_text(json.dumps(rows[:2]))

@@ -27,9 +27,9 @@ CLONE = {"benchmarks": ROOT / "benchmarks", "pulse_nano": ROOT / "pulse_nano"}
 FLOORS = (
     {
         *("errors", "progress", "cancellation", "system", "units", "arrays", "assets"),
-        *("privacy", "state", "guarded"),
+        *("privacy", "state", "guarded", "log"),
     },
-    {"configuration", "deadline"},
+    {"configuration", "deadline", "known"},
     {"bundle", "params", "ecg"},
     {"engines", "simulation"},
     {"page", "text"},
@@ -37,15 +37,16 @@ FLOORS = (
     {"provenance"},
     {"answer"},
     {"delivery", "rates"},
-    {"panels", "audit", "health", "look"},
+    {"panels", "audit", "health", "look", "turns", "job"},
     {"stream", "worker", "runner"},
     {"chat", "dispatcher"},
     {"model"},
     {"measure"},
-    {"evaluate", "pulse_export"},
-    {"serve"},
+    {"evaluate"},
+    {"serve", "pulse_export"},
     {"pulse_edge"},  # the public names, pulse_edge/__init__.py
     {"cli"},
+    {"__main__"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # What a clone's folders may import of the project. None: everything.
@@ -64,13 +65,16 @@ THIRD_PARTY = {
     "pulse_edge.params": {"numpy"},
     "pulse_edge.ecg": {"numpy", "PIL"},
     "pulse_edge.ecg.readers": {"pydicom"},
+    "pulse_edge.ecg.readers.library": {"ecgdatakit"},
     "pulse_edge.engines": {"numpy"},
     "pulse_edge.engines.onnxruntime": {"onnxruntime"},
     "pulse_edge.engines.tensorrt": {"tensorrt", "tensorrt_rtx"},
     "pulse_edge.engines.cuda_runtime": {"cuda"},
     "pulse_edge.engines.native": {"cuda"},
     "pulse_edge.simulation": {"numpy", "PIL"},
+    "pulse_edge.simulation.dicom_file": {"pydicom"},
     "pulse_edge.page": {"numpy", "PIL"},
+    "pulse_edge.page.pdf": {"pypdfium2"},
     "pulse_edge.text": {"numpy", "sentencepiece"},
     "pulse_edge.decode": {"numpy"},
     "pulse_edge.decode.constraint": {"llguidance"},
@@ -83,7 +87,9 @@ THIRD_PARTY = {
     "pulse_edge.chat": {"numpy"},
     "pulse_edge.model": {"numpy"},
     "pulse_edge.measure": {"numpy"},
+    "pulse_edge.measure.energy": {"pynvml"},
     "pulse_edge.evaluate": {"numpy"},
+    "pulse_edge.evaluate.ecgbench.parquet": {"pyarrow"},
     "pulse_edge.serve": {"starlette", "uvicorn", "prometheus_client", "python_multipart"},
     "pulse_edge.serve.ray": {"ray"},
     "pulse_edge.cli": {"numpy", "click"},
@@ -105,21 +111,35 @@ SEAMS = {
             "cursor",
             "chunk",
             "options",
+            "slot",
             "cuda_runtime",
             "cuda_driver",
             "onnxruntime_library",  # the one import of a package that measuring uses, too
         },
     ),
-    "pulse_edge.ecg.readers": ({"registry"}, {"__init__", "registry", "reader"}),
+    "pulse_edge.ecg.readers": ({"registry"}, {"__init__", "registry", "library"}),
     "pulse_export.targets": ({"registry"}, {"__init__", "registry", "target", "options"}),
     "pulse_edge.cli": (
         {"__init__", "registry", "main"},
         {
-            *("__init__", "registry", "main", "options", "status", "answers", "exporter"),
-            *("terminal", "questions", "signals", "shortage"),
+            *(
+                "__init__",
+                "registry",
+                "main",
+                "options",
+                "status",
+                "stage_bar",
+                "answers",
+                "exporter",
+            ),
+            *("terminal", "questions", "signals", "shortage", "failure", "completion", "sources"),
+            *("conversation", "line_editing", "layouts"),
         },
     ),
-    "pulse_edge.evaluate": ({"registry"}, {"__init__", "registry", "task", "run", "scoring"}),
+    "pulse_edge.evaluate": (
+        {"registry"},
+        {"__init__", "registry", "task", "run", "scoring", "layouts"},
+    ),
 }
 NAMEDTUPLE_API = {"_replace", "_asdict", "_fields", "_make", "_field_defaults"}
 

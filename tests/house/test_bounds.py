@@ -10,7 +10,19 @@ import pytest
 from support.paths import ROOT
 
 # Extras that the lane installs.
-TESTED = ("cpu", "export", "ecg", "sign", "sbom", "schema", "server", "test")
+TESTED = (
+    "cpu",
+    "export",
+    "ecg",
+    "formats",
+    "sign",
+    "sbom",
+    "schema",
+    "server",
+    "report",
+    "ecgbench",
+    "test",
+)
 
 
 def bounds() -> dict[str, str]:
@@ -20,7 +32,7 @@ def bounds() -> dict[str, str]:
     for extra in TESTED:
         rows += [row for row in project["optional-dependencies"][extra] if "pulse-edge" not in row]
     found: list[tuple[str, str]] = re.findall(
-        r"^([\w-]+)(?:\[[^]]*\])?>=([\d.]+)$", "\n".join(rows), re.M
+        r"^([\w-]+)(?:\[[^]]*\])?>=([\d.]+)(?:,<\d+)?$", "\n".join(rows), re.M
     )
     assert len(found) == len(rows)
     return dict(found)

@@ -41,6 +41,7 @@ Arguments = tuple[str | Path, ...]
 SHORT = ("--threads", "1", "--max-new-tokens", "2")
 BENCH = ("--quick", "-r", "1", "--warmup", "0", "-n", "2", "--prompt-lengths", "8")
 ROWS: dict[str, tuple[Arguments, int, str]] = {
+    "sample": (("sample", "{out}"), 0, ""),
     "ask": (("ask", "{recording}", "--model", "{bundle}", *SHORT), 0, ""),
     "chat": (("chat", "{page}", "--model", "{bundle}", *SHORT), 0, NOTICE),
     "panel": (("panel", "{page}", "--json"), 0, ""),
@@ -54,6 +55,8 @@ ROWS: dict[str, tuple[Arguments, int, str]] = {
     # What a server does is traced in tests/serve/test_server_traced.py.
     "serve": (("serve", "--host", "192.0.2.1"), 2, "error: "),
     "eval": (("eval", "--pages", "1", "--workers", "1"), 0, ""),
+    # What `run --base-url` and `judge` ask is the URL that they are given.
+    "ecgbench": (("ecgbench", "mini", "--out", "{out}/mini", "--pages", "1"), 0, ""),
     "bench": (("bench", "{bundle}", *BENCH, "--append", "{out}/records.jsonl"), 0, ""),
     "fit": (("fit", "--model", "pulse-7b", "--device", "orin-nano-8gb"), 0, ""),
 }

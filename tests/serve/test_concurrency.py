@@ -18,11 +18,12 @@ import httpx
 import pytest
 
 import pulse_edge
+from pulse_edge.serve import asking, cart, openai, uploads
 from pulse_edge.serve.stages import Stages
 
 from support.paced import Pace, paced
 from support.requests import LONG, Q1, Q2
-from support.served import SECONDS, Served, body, chunks, eventually, served, text_of
+from support.served import SECONDS, Served, about, body, chunks, eventually, served, text_of
 
 ROUTE = "/v1/chat/completions"
 
@@ -216,6 +217,81 @@ def test_a_waiting_request_that_is_cancelled_says_so(model: pulse_edge.Model) ->
         assert (response.status_code, response.json()["error"]["code"]) == (409, "cancelled")
         assert response.headers["x-should-retry"] == "false"
         pace.go()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("image", [False, True])
+def test_a_request_that_is_cancelled_before_its_work_says_so(
+    model: pulse_edge.Model,
+    monkeypatch: pytest.MonkeyPatch,
+    png: bytes,
+    stream: bool,
+    image: bool,
+) -> None:
+    with served(model) as server:
+        begin = asking.open_stream
+
+        def late(*request: Any) -> Any:
+            server.service.admission.cancel_all()
+            return begin(*request)
+
+        monkeypatch.setattr(openai, "open_stream", late)
+        response = server.chat(about(png, Q1) if image else Q1, stream=stream)
+        assert (response.status_code, response.json()["error"]["code"]) == (409, "cancelled")
+        assert server.settled()
+
+
+@pytest.mark.parametrize("path", ["/v1/pages", "/v1/ecg"])
+def test_a_page_that_is_cancelled_before_its_work_says_so(
+    model: pulse_edge.Model, monkeypatch: pytest.MonkeyPatch, png: bytes, path: str
+) -> None:
+    with served(model) as server:
+        read = uploads.image_of_bytes
+
+        def late(data: bytes) -> Any:
+            server.service.admission.cancel_all()
+            return read(data)
+
+        monkeypatch.setattr(cart, "image_of_bytes", late)
+        response = server.client.post(path, files={"file": ("page", png)})
+        assert (response.status_code, response.json()["error"]["code"]) == (409, "cancelled")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_before_the_work_is_no_failure(
+    model: pulse_edge.Model,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    stream: bool,
+) -> None:
+    caplog.set_level("INFO")
+    with served(model) as server:
+        begin = asking.open_stream
+        reached = threading.Event()
+
+        def late(*request: Any) -> Any:
+            reached.set()
+            assert eventually(lambda: any(_left(server)))
+            return begin(*request)
+
+        monkeypatch.setattr(openai, "open_stream", late)
+        record = json.dumps(body(Q1, stream=stream)).encode()
+        with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2]))) as client:
+            head = f"POST {ROUTE} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(record)}"
+            client.sendall(f"{head}\r\n\r\n".encode() + record)
+            assert reached.wait(SECONDS)
+        assert server.settled()
+        assert eventually(lambda: [line for line in caplog.messages if ROUTE in line])
+        told = [json.loads(line) for line in caplog.messages if ROUTE in line]
+    assert [(line["status"], line.get("code"), line.get("error")) for line in told] == [
+        (499, None, None)
+    ]
+
+
+def _left(server: Served) -> list[bool]:
+    admission = server.service.admission
+    tickets = [admission.find(name) for name in admission.ids]
+    return [ticket.left for ticket in tickets if ticket is not None]
 
 
 def test_a_waiting_stream_gets_comments(model: pulse_edge.Model) -> None:

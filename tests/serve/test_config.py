@@ -20,6 +20,7 @@ from pulse_edge.serve.listener import open_listener, url_of
         ("queue", True), ("pages", 0), ("page_seconds", 0), ("max_body_mib", 0),
         ("max_body_mib", 2000), ("body_seconds", 0), ("heartbeat_seconds", 0),
         ("write_seconds", 0), ("drain_seconds", -1), ("drain_seconds", float("nan")),
+        ("stuck_seconds", -1), ("stuck_seconds", "never"),
         ("max_connections", 0), ("deadline_s", 0), ("deadline_s", -1), ("host", ""),
         ("name", ""), ("name", "a b"), ("name", "ä"), ("name", "x" * 101), ("name", 'a"b'),
     ],

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -112,6 +113,56 @@ def test_a_client_that_does_not_read_is_left(model: pulse_edge.Model) -> None:
             assert eventually(lambda: server.service.admission.under_way == 1)
             assert server.settled()
             assert eventually(lambda: not server.server.server_state.tasks)
+
+
+# -- an engine that hangs
+
+
+STUCK = Health(False, "a call of the engine has taken 99 s", 99.0, 0)
+
+
+@pytest.mark.parametrize("stuck_seconds", [0.05, 0.4])
+def test_a_server_whose_engine_is_stuck_ends(
+    model: pulse_edge.Model, monkeypatch: pytest.MonkeyPatch, stuck_seconds: float
+) -> None:
+    with served(model, stuck_seconds=stuck_seconds) as server:
+        assert server.chat(Q1, max_tokens=1).status_code == 200
+        begun = time.monotonic()
+        monkeypatch.setattr(model, "health", lambda: STUCK)
+        assert eventually(lambda: server.server.stuck is not None)
+        assert time.monotonic() - begun >= stuck_seconds
+        assert eventually(lambda: not server.server.server_state.connections)
+    assert server.server.stuck == STUCK.reason
+
+
+def test_requests_that_wait_for_a_stuck_engine_hear_of_it(
+    model: pulse_edge.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with paced(model) as pace, ThreadPoolExecutor(1) as pool:
+        pace.hold()
+        with served(model, stuck_seconds=0.2) as server:
+            running = pool.submit(post, server, max_tokens=4)
+            assert eventually(lambda: pace.steps == 1)
+            monkeypatch.setattr(model, "health", lambda: STUCK)
+            waiting = post(server, max_tokens=4)
+            assert (waiting.status_code, waiting.json()["error"]["code"]) == (409, "cancelled")
+        pace.go()
+        with suppress(httpx.HTTPError):  # the connection may end before a status
+            assert running.result(SECONDS).status_code == 500
+    assert eventually(lambda: not model.worker.unfinished)
+
+
+@pytest.mark.parametrize("stuck_seconds", [0.0, 5.0])
+def test_a_server_goes_on_if_its_engine_does_again(
+    model: pulse_edge.Model, monkeypatch: pytest.MonkeyPatch, stuck_seconds: float
+) -> None:
+    with served(model, stuck_seconds=stuck_seconds) as server:
+        with monkeypatch.context() as patch:
+            patch.setattr(model, "health", lambda: STUCK)
+            assert server.client.get("/health").status_code == 503
+            time.sleep(0.3)
+        assert server.client.get("/health").status_code == 200
+        assert server.server.stuck is None
 
 
 # -- systemd

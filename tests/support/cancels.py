@@ -155,6 +155,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--slots", type=int, default=1)
     options = parser.parse_args()
     runner.PIECE = PIECE
     with tempfile.TemporaryDirectory() as folder:
@@ -163,7 +164,7 @@ def main() -> int:
             bundle = Path(folder) / "bundle"
             checkpoint = tiny.make_checkpoint(Path(folder) / "checkpoint")
             export(checkpoint, bundle, precision=options.precision)
-        model = pulse_edge.load(bundle, threads=1)
+        model = pulse_edge.load(bundle, threads=1, slots=options.slots)
         cancels = RandomCancels(model, options.seed)
         cancels.run(options.count)
         same = same_as_fresh(model, bundle)

@@ -40,6 +40,7 @@ FLOORS = {
     "pulse_edge/engines": 89,
     "pulse_edge/engines/native": 70,  # needs a C++ compiler, for the emulation
     "pulse_edge/evaluate": 80,
+    "pulse_edge/evaluate/ecgbench": 88,
     "pulse_edge/measure": 80,
     "pulse_edge/page": 93,
     "pulse_edge/panels": 95,

@@ -331,11 +331,14 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=6)
     parser.add_argument("--operations", type=int, default=40, help="of a thread and round")
     parser.add_argument("--queue-limit", type=int, default=4)
+    parser.add_argument("--slots", type=int, default=1)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         bundle = options.bundle or tiny_bundle(Path(folder))
         runner.PIECE = PIECE
-        model = pulse_edge.load(bundle, threads=1, queue_limit=options.queue_limit)
+        model = pulse_edge.load(
+            bundle, threads=1, queue_limit=options.queue_limit, slots=options.slots
+        )
         mixed = Mixed(bundle, model)
         order = QueueOrder()
         with order.watching():

@@ -1,7 +1,8 @@
 """The Llama decoder as one graph for prefill, steps and verification.
 
-Inputs are inputs_embeds [1, rows, hidden], logit_rows int64 [n] and the cache; outputs are logits
-float32 [n, vocab] of those rows, and the cache.
+Inputs are inputs_embeds [batch, rows, hidden], logit_rows int64 [n] and the cache; outputs are logits
+float32 [batch * n, vocab] of those rows, sequence after sequence, and the cache. The batch is 1 in
+graphs of targets that are not `batched`, and their logits are [n, vocab].
 
 Targets that gather take rows int64 [rows] and table [table_rows, hidden] instead of embeddings.
 They also give tokens int64 [n]: the likeliest of each row of logits, -1 where its logit is not
@@ -45,18 +46,23 @@ def write_decoder(net: NetworkWriter, spec: ModelSpec) -> None:
         name = "norm" if last else f"layers.{i + 1}.norm"
         normed, x = target.emit_add_rms_norm(net.graph, h, x, weight, text.eps, name)
     logits = net.linear(normed, "lm_head", part="head")
-    logits = net.node("Squeeze", logits, net.ints(0), name="logits.rows")
+    if target.batched:
+        logits = net.node("Reshape", logits, net.ints(-1, text.vocab), name="logits.rows")
+    else:
+        logits = net.node("Squeeze", logits, net.ints(0), name="logits.rows")
     net.node("Cast", logits, name="logits", to=onnx_type(np.float32))
-    net.graph.output("logits", np.float32, ["logit_rows", text.vocab])
+    count = "batch_logit_rows" if target.batched else "logit_rows"
+    net.graph.output("logits", np.float32, [count, text.vocab])
     if target.gathers:
         _likeliest(net)
 
 
 def _embeddings(net: NetworkWriter, hidden: int) -> str:
-    """[1, rows, hidden]."""
+    """[batch, rows, hidden]."""
     io = net.target.io
     if not net.target.gathers:
-        return net.graph.input("inputs_embeds", io, [1, "rows", hidden])
+        batch = "batch" if net.target.batched else 1
+        return net.graph.input("inputs_embeds", io, [batch, "rows", hidden])
     table = net.graph.input("table", io, ["table_rows", hidden])
     rows = net.graph.input("rows", np.int64, ["rows"])
     x = net.node("Gather", table, rows, name="rows.embeddings", axis=0)

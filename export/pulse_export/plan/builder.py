@@ -42,7 +42,7 @@ from pulse_edge.decode.speculation import DRAFTS
 from pulse_edge.engines.chunk import SMALL_PLAN, plan_rows, scratch
 from pulse_edge.engines.cuda_runtime import Cuda
 from pulse_edge.errors import EngineError, ExportError
-from pulse_edge.measure.devices import PLAN_DEVICES
+from pulse_edge.measure.devices import DEVICES, PLAN_DEVICES
 from pulse_edge.progress import Progress
 from pulse_export.plan.callbacks import Callbacks
 from pulse_export.quantize.precision import STORAGES
@@ -114,7 +114,7 @@ class BuiltPlans:
 def check_device(name: str) -> None:
     """Raises `ExportError` for a device that plans cannot be built for."""
     if name not in PLAN_DEVICES:
-        raise ExportError(f"device {name!r} is not one of {', '.join(PLAN_DEVICES)}")
+        raise ExportError(f"device {name!r} is not one of {', '.join(DEVICES)}")
 
 
 def choose_builder(bundle: Bundle, device: str | None = None) -> Builder:
@@ -139,7 +139,7 @@ def choose_builder(bundle: Bundle, device: str | None = None) -> Builder:
         here = error
     if device is None:
         if isinstance(here, EngineError):
-            devices = ", ".join(PLAN_DEVICES)
+            devices = ", ".join(DEVICES)
             raise CannotBuildHere(f"no GPU to build for ({here}); name one of --device {devices}")
         capability = here
     else:

@@ -24,7 +24,8 @@ from PIL import Image
 from pulse_edge.assets import RATE_QUESTION, REPORT_QUESTION
 from pulse_edge.bundle.manifest import TOKENIZER
 from pulse_edge.bundle.spec import ModelSpec
-from pulse_edge.errors import ExportError
+from pulse_edge.errors import ExportError, ParameterError
+from pulse_edge.evaluate.ecgbench.records import conversation_texts
 from pulse_edge.page.source import read_page
 from pulse_edge.page.tokens import token_count
 from pulse_edge.text.template import IMAGE, PromptBuilder
@@ -148,22 +149,10 @@ def _conversation(row: Any, where: str, images: Path) -> tuple[Path, Turns]:
         missing = True
     if missing:
         raise ExportError(f"{where}: there is no image {row['image']!r:.80} in {images}")
-    turns = row.get("conversations")
-    if not isinstance(turns, list) or not turns:
-        raise ExportError(f"{where}: conversations must be a list of turns")
-    texts = []
-    for at, turn in enumerate(turns):
-        speaker = "gpt" if at % 2 else "human"
-        value = turn.get("value") if isinstance(turn, dict) else None
-        if not isinstance(value, str) or turn.get("from") != speaker:
-            raise ExportError(
-                f"{where}: turn {at} must be an object with from {speaker!r} and a text as value"
-            )
-        text = value.replace("<image>", "").strip()
-        if not text:
-            raise ExportError(f"{where}: turn {at} says nothing")
-        texts.append(text)
-    return path, tuple(texts)
+    try:
+        return path, conversation_texts(row.get("conversations"), where)
+    except ParameterError as error:
+        raise ExportError(str(error)) from None
 
 
 class DataHash:

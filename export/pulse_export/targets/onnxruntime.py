@@ -45,6 +45,7 @@ class OnnxRuntimeTarget:
     signed_scales: bool = True
     calibrated: bool = False
     gathers: bool = False
+    batched: bool = False
     indexed: bool = False
     largest_head: int = 512  # numbers of a head; the largest that was tried
 
@@ -159,19 +160,20 @@ class OnnxRuntimeTarget:
     def emit_cache_inputs(self, graph: Graph, x: str, spec: TextSpec) -> CacheInputs:
         """Inputs that `GroupQueryAttention` places rows by.
 
-        `seqlens_k` int32 [1] is the cache's rows after this call, less one; `total_length` int32 []
-        is `seqlens_k` + 1.
+        `seqlens_k` int32 [batch] is each cache's rows after this call, less one; `total_length`
+        int32 [] is the largest of `seqlens_k` + 1.
         """
         cos, sin = rope_tables(spec)
+        batch: int | str = "batch" if self.batched else 1
         names = {
-            "seqlens_k": graph.input("seqlens_k", np.int32, [1]),
+            "seqlens_k": graph.input("seqlens_k", np.int32, [batch]),
             "total_length": graph.input("total_length", np.int32, []),
             "cos": graph.weight("rope.cos", cos.astype(self.io)),
             "sin": graph.weight("rope.sin", sin.astype(self.io)),
         }
         for layer in range(spec.layers):
             for part in ("key", "value"):
-                shape: list[int | str] = [1, spec.kv_heads, "capacity", spec.head_size]
+                shape = [batch, spec.kv_heads, "capacity", spec.head_size]
                 names[f"past.{layer}.{part}"] = graph.input(f"past.{layer}.{part}", self.io, shape)
                 graph.output(f"present.{layer}.{part}", self.io, shape)
         return CacheInputs(names)
@@ -269,6 +271,7 @@ CPU = OnnxRuntimeTarget(
     storages=frozenset({"fp32", "int8", "int4", "w8a8"}),
     accuracy_level=4,
     activations="int8, dynamic, per block",
+    batched=True,
     caches=frozenset({"float", "int8"}),
 )
 CUDA = OnnxRuntimeTarget(

@@ -94,6 +94,10 @@ class Target(Protocol):
         (`engines.engine.Engine`), and gives the likeliest tokens as well."""
 
     @property
+    def batched(self) -> bool:
+        """Whether the decoder takes several sequences at a time, each with a cache of its own."""
+
+    @property
     def indexed(self) -> bool:
         """Whether the bundle says where the decoder's weights lie (`pulse_edge.bundle.tensors`)."""
 

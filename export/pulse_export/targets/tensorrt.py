@@ -39,6 +39,7 @@ class TensorRTTarget:
     signed_scales: bool = False
     calibrated: bool = True
     gathers: bool = False
+    batched: bool = False
     indexed: bool = False
 
     @property

@@ -26,7 +26,7 @@ from pulse_edge.engines.native.steps import (
 )
 from pulse_edge.engines.native.tuning import Choices, Tuned, choices_of, tune_bundle
 from pulse_edge.engines.native.weights import arranged, matrices, why_not
-from pulse_edge.errors import EngineError
+from pulse_edge.errors import EngineError, UnknownDeviceError
 from pulse_edge.progress import Progress
 
 # Most shared memory of a CTA by compute capability, in KiB (CUDA C++ Programming Guide, table
@@ -192,7 +192,8 @@ def _capability(architecture: str | None) -> int:
             raise EngineError(f"no GPU here; name one with --device: {names}")
         architecture = f"sm{here}"
     if architecture not in capabilities:
-        raise EngineError(f"the kernels are not made for {architecture}; they are for {names}")
+        problem = f"the kernels are not made for {architecture}; they are for {names}"
+        raise UnknownDeviceError(problem)
     return capabilities[architecture]
 
 

@@ -40,6 +40,7 @@ from pulse_edge.engines.native.weights import SharedWeights, why_not
 from pulse_edge.engines.options import EngineOptions
 from pulse_edge.engines.registry import engine_module
 from pulse_edge.errors import EngineError
+from pulse_edge.log import LOGGER
 from pulse_edge.progress import Progress
 from pulse_edge.state import FACT
 
@@ -82,6 +83,7 @@ def open_engine(bundle: Bundle, options: EngineOptions) -> NativeEngine:
             raise
         problem = str(error)
     warn(f"ONNX Runtime decodes instead of our kernels: {problem}", stacklevel=2)
+    LOGGER.warning("ONNX Runtime decodes instead of our kernels: %s", problem)
     base = engine_module("onnxruntime").open_engine(bundle, options)
     engine = NativeEngine(base, None)
     engine.details["unused"] = problem
@@ -323,13 +325,17 @@ class NativeEngine:
         """See `Engine`. The kernels' own cache is not copied."""
         return 0
 
-    def save(self, length: int) -> SavedCache:
+    def save(self, length: int, slot: int = 0) -> SavedCache:
         """See `Engine`."""
-        return self.base.save(length)
+        return self.base.save(length, slot)
 
-    def restore(self, saved: SavedCache, length: int) -> None:
+    def restore(self, saved: SavedCache, length: int, slot: int = 0) -> None:
         """See `Engine`."""
-        self.base.restore(saved, length)
+        self.base.restore(saved, length, slot)
+
+    def copy(self, length: int, source: int, slot: int) -> None:
+        """See `Engine`."""
+        self.base.copy(length, source, slot)
 
     def describe(self) -> dict[str, Any]:
         """See `Engine`."""
