@@ -21,7 +21,7 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest tests/house/test_types.py
+	$(BIN)/python -m pytest tests/house/test_types.py tests/house/test_containers.py
 
 # What a change must pass before review.
 check: lint test
@@ -39,6 +39,7 @@ fuzz: $(VENV)/.test
 	PYTHONPATH=tests $(BIN)/python -m fuzz
 
 $(VENV)/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "error: pulse-edge needs Python 3.11 or newer, and $(PYTHON) is Python %d.%d; name another: make PYTHON=python3.12" % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: $(VENV)/bin/pip pyproject.toml

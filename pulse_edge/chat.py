@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from pulse_edge.answer import Answer, Request
@@ -117,6 +117,21 @@ class Chat:
         """Take a turn into the conversation."""
         self._ids = [*request.ids, *said]
         self._prompt = request.prompt + self._template.answer_text(said)
+
+    def ask_ids(self, ids: Sequence[int], prompt: str, **params: Any) -> Answer:
+        """The answer to a prompt of token ids about this page. It is no turn of the conversation.
+
+        Args:
+            ids: of the whole prompt, with `text.template.IMAGE` in the page's place.
+            prompt: the same as text, for provenance.
+            params: fields of `GenerationParams`.
+
+        Raises:
+            PulseEdgeError: see `Model.ask`.
+        """
+        self._settle()
+        options = GenerationParams.of(params)
+        return self._start(Request(tuple(ids), prompt, self._page, options)).answer
 
     def keep(self, said: str) -> None:
         """Take the last turn into the conversation although its stream was closed before the end.

@@ -99,6 +99,12 @@ class DeadlineError(PulseEdgeError, TimeoutError):
         self.deadline_s = deadline_s
 
 
+class PageCheckError(PulseEdgeError):
+    """A page that its checks warn of, with `--strict`. The answer was printed."""
+
+    exit_code = 15
+
+
 class CheckpointError(PulseEdgeError):
     """A checkpoint that cannot be exported; raised before any work is done."""
 
@@ -158,6 +164,7 @@ EXIT_CODES = {
     12: "not enough memory",
     13: "a deadline that was missed, or cannot be met",
     14: "a benchmark without a verdict, such as on a busy machine",
+    15: "a page that its checks warn of, with --strict",
     70: "a server whose engine was stuck; start it again",
     129: "ended by SIGHUP",
     130: "ended by Ctrl-C (SIGINT)",

@@ -46,7 +46,7 @@ def provenance(
         "precision": dict(vars(manifest.precision)),
         "target": manifest.target,
         "engine": engine.describe(),
-        "versions": dict(versions()),
+        "versions": dict(versions(*(("llguidance",) if params.schema is not None else ()))),
         "machine": platform.machine(),
         "prompt": prompt,
         "parameters": dict(vars(params)),
@@ -54,9 +54,13 @@ def provenance(
 
 
 @functools.cache
-def versions() -> dict[str, str]:
-    """Versions of this package, of Python, and of the libraries that an answer depends on."""
+def versions(*more: str) -> dict[str, str]:
+    """Versions of this package, of Python, and of the libraries that an answer depends on.
+
+    Args:
+        more: other libraries that it depends on.
+    """
     from importlib.metadata import version  # 50 ms of imports that only an answer needs
 
-    names = ("pulse-edge", "numpy", "pillow", "sentencepiece")
+    names = ("pulse-edge", "numpy", "pillow", "sentencepiece", *more)
     return {name: version(name) for name in names} | {"python": platform.python_version()}

@@ -145,7 +145,8 @@ def test_cancelled_before_the_vision_tower(bundle: Path) -> None:
 @pytest.mark.parametrize("calls", [1, 2, 4])
 def test_cancelled_between_chunks_of_a_prefill(bundle: Path, calls: int) -> None:
     stream, told = closing_at(bundle, "prefill", calls)
-    assert told == ["vision", *["prefill"] * calls]
+    assert set(told[:-calls]) == {"vision"}
+    assert told[-calls:] == ["prefill"] * calls
     assert stream.answer.usage.image_tokens == 80
     assert stream.answer.usage.prompt_tokens > 80
 
@@ -251,8 +252,8 @@ def test_a_progress_callback_cannot_ask_its_own_model(bundle: Path) -> None:
 
     model = pulse_edge.load(bundle, threads=1, progress=progress)
     assert model.ask(page(), Q1, max_new_tokens=9).finish_reason == "length"
-    assert len(errors) == 1
-    assert "progress callback" in errors[0]
+    assert errors
+    assert all("progress callback" in error for error in errors)
 
 
 # --- the thread ----------------------------------------------------------------------------------

@@ -8,6 +8,8 @@ from pulse_edge.bundle.manifest import NOTICE
 from pulse_edge.bundle.plans import available
 from pulse_edge.units import element_bytes, size
 
+TURNS_IN_WORDS = {"first": "first questions only", "several": "conversations of several turns"}
+
 
 def describe_bundle(bundle: Bundle) -> list[tuple[str, str]]:
     """Names and values, a line of `pulse-edge info` each."""
@@ -48,6 +50,7 @@ def describe_bundle(bundle: Bundle) -> list[tuple[str, str]]:
             f"{precision.kv_cache}, {size(row)} a token, "
             f"{size(row * text.context)} at full context",
         ),
+        *(() if manifest.turns is None else (("trained on", TURNS_IN_WORDS[manifest.turns]),)),
         *((f.path, f"{size(f.size)}  {f.sha256[:16]}…") for f in manifest.files),
         *(("plans", name) for name in available(bundle)),
         *(("kernels", name) for name in compiled_for(bundle)),

@@ -24,6 +24,8 @@ VISION_GRAPH, DECODER_GRAPH = "vision.onnx", "decoder.onnx"
 EMBEDDINGS, TOKENIZER = "embeddings.bin", "tokenizer.model"
 NOTICE = "Research use only: not a medical device, not for diagnosis or treatment."
 
+TURNS = ("first", "several")  # turns of a conversation that a model was trained on
+
 TargetName = Literal["cpu", "cuda", "standard"]  # what the graphs are written for
 
 
@@ -93,6 +95,7 @@ class Manifest:
     tools: dict[str, str]
     files: tuple[FileEntry, ...]
     self_test: ExpectedToken | None = None  # None is left out of the file
+    turns: str | None = None  # one of `TURNS`; None is unknown, and left out
     # SHA-256 of this manifest's canonical bytes with an empty seal. It covers every file's hash.
     seal: str = ""
 
@@ -124,6 +127,8 @@ def _problems(manifest: Manifest) -> Iterator[str]:
     if not is_digest(manifest.checkpoint.sha256):
         yield "checkpoint.sha256 is no SHA-256 in hex"
     yield from file_problems(manifest.files)
+    if manifest.turns is not None and manifest.turns not in TURNS:
+        yield f"turns is {manifest.turns!r:.40}; legal are {', '.join(TURNS)}"
     if manifest.self_test is not None:
         test = manifest.self_test
         yield from self_test_problems(test.question, test.token, manifest.model.text)

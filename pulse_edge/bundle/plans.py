@@ -32,7 +32,9 @@ INDEX = "plans.json"
 VISION_PLAN, DECODER_PLAN = "vision.plan", "decoder.plan"
 # TensorRT's Python modules, the preferred one first, and how each is installed.
 LIBRARIES: dict[Library, str] = {
-    "tensorrt": "on a Jetson it comes with JetPack 7.2, elsewhere: pip install tensorrt",
+    "tensorrt": (
+        "on a Jetson it comes with JetPack 7.2, elsewhere: pip install 'pulse-edge[tensorrt]'"
+    ),
     "tensorrt_rtx": "pip install tensorrt-rtx",
 }
 

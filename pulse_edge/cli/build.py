@@ -5,10 +5,11 @@ from __future__ import annotations
 import click
 
 from pulse_edge.bundle.bundle import open_bundle
-from pulse_edge.cli.exporter import exporter, print_build
+from pulse_edge.cli.exporter import check_plan_device, exporter, print_build
 from pulse_edge.cli.status import Status
 from pulse_edge.cli.terminal import show
 from pulse_edge.engines.registry import engine_module
+from pulse_edge.errors import ExportError
 from pulse_edge.units import size
 
 
@@ -36,7 +37,12 @@ def build_command(bundle: str, device: str | None, prefill_rows: int | None, tun
     For a BUNDLE exported with --target tensorrt these are TensorRT's plans. For one with --target
     cuda they are the kernels of --engine native, which need neither a GPU nor TensorRT.
     """
-    if open_bundle(bundle, check_hashes=False).manifest.target == "cuda":
+    target = open_bundle(bundle, check_hashes=False).manifest.target
+    if target == "cpu":
+        raise ExportError(
+            f"{bundle} was exported for a CPU and runs as it is; there is nothing to build"
+        )
+    if target == "cuda":
         if prefill_rows is not None:
             raise click.UsageError("--prefill-rows is for TensorRT's plans")
         print_kernels(bundle, device, tune)
@@ -45,7 +51,7 @@ def build_command(bundle: str, device: str | None, prefill_rows: int | None, tun
         raise click.UsageError("--tune is for the kernels of a bundle for --target cuda")
     plans = exporter("plan.builder")
     if device is not None:
-        plans.check_device(device)
+        check_plan_device(device)
     with Status() as status:
         opened = open_bundle(bundle, progress=status)
     print_build(opened, plans.choose_builder(opened, device), prefill_rows)
@@ -53,9 +59,12 @@ def build_command(bundle: str, device: str | None, prefill_rows: int | None, tun
 
 def print_kernels(bundle: str, device: str | None, tune: bool) -> None:
     """Compile a bundle's kernels, and print what was made."""
+    from pulse_edge.measure.devices import kernel_architecture
+
+    architecture = None if device is None else kernel_architecture(device)
     with Status() as status:
         opened = open_bundle(bundle, progress=status)
-        built = engine_module("native").build_kernels(opened, device, status, tune)
+        built = engine_module("native").build_kernels(opened, architecture, status, tune)
     for rows, (before, after) in built.tuned.milliseconds.items():
         show(f"  a step of {rows} rows: {before:.3f} ms, tuned {after:.3f} ms")
     show(f"  {built.count} kernels {size(built.size):>10}  by {built.compiler}")

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from pulse_edge.bundle.bundle import open_bundle
-from pulse_edge.cli.exporter import exporter, print_build_if_possible
+from pulse_edge.cli.exporter import check_plan_device, exporter, print_build_if_possible
 from pulse_edge.cli.options import field_options
 from pulse_edge.cli.terminal import show_json, show_text
 
@@ -27,6 +27,7 @@ FIELDS = (
     "tower",
     "template",
     "self_test",
+    "turns",
     "force",
 )
 
@@ -109,7 +110,7 @@ def export_command(
     if device is not None:
         if not with_plans:
             raise click.UsageError("--device goes with --target tensorrt, or --build")
-        exporter("plan.builder").check_device(device)
+        check_plan_device(device)
     recipe = {
         "images": Path(calibration) if calibration else None,
         "prompts": Path(prompts) if prompts else None,

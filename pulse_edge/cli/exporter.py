@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+import click
+
 from pulse_edge.bundle.bundle import Bundle
 from pulse_edge.cli.status import Status
 from pulse_edge.cli.terminal import show
@@ -28,6 +30,15 @@ def exporter(name: str) -> Any:
             raise  # a mistake of ours, which no pip install mends
         message = f"{error.name} is not installed; pip install 'pulse-edge[export]'"
         raise ExportError(message) from None
+
+
+def check_plan_device(name: str) -> None:
+    """Raises `click.UsageError` for a device that plans cannot be built for."""
+    plans = exporter("plan.builder")
+    try:
+        plans.check_device(name)
+    except ExportError as error:
+        raise click.UsageError(str(error)) from None
 
 
 def print_build(

@@ -13,9 +13,12 @@ import click
 
 from pulse_edge.assets import EMBEDDED
 from pulse_edge.cli.status import Status
+from pulse_edge.cli.terminal import show
 from pulse_edge.engines.options import EngineOptions
 from pulse_edge.engines.table import DEVICES, ENGINES
+from pulse_edge.known import QUANTITIES, SHORT_NAMES
 from pulse_edge.params import ALPHA_MODES, AlphaMode, GenerationParams
+from pulse_edge.system import usable_cores
 
 if TYPE_CHECKING:
     from pulse_edge.model import Model
@@ -50,6 +53,26 @@ def _one_of(values: Sequence[str]) -> str:
     return f"{', '.join(values[:-1])} or {values[-1]}."
 
 
+class CoreCount(click.IntRange):
+    """A number of threads: at most the logical cores, because more only wait for each other."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number, capped with a warning."""
+        number: int = super().convert(value, param, ctx)
+        if ctx is not None and ctx.resilient_parsing:  # a shell asks
+            return number
+        return capped_threads(number)
+
+
+def capped_threads(number: int) -> int:
+    """A number of threads, capped at the logical cores with a warning on stderr."""
+    most = usable_cores()
+    if number > most:
+        cores = "the one logical core" if most == 1 else f"the {most} logical cores"
+        show(f"warning: {number} threads are more than {cores}; {most} will run", err=True)
+    return min(number, most)
+
+
 # What --help says of a field. A field's own metadata "help" comes first.
 HELP = {
     # EngineOptions
@@ -76,6 +99,9 @@ HELP = {
     "stop": "End the answer before this text; repeatable.",
     "speculate": "Draft from earlier text and verify it.",
 }
+
+
+TYPES: dict[str, CoreCount] = {"threads": CoreCount(0)}  # of fields that need their own
 
 
 def field_options(record: type, only: Iterable[str] | None = None) -> list[click.Option]:
@@ -108,6 +134,8 @@ def _settings(field: dataclasses.Field[Any], kind: Any) -> dict[str, Any]:
         settings["type"] = next(arm for arm in get_args(kind) if arm is not type(None))
     else:
         settings |= {"type": type(field.default), "default": field.default, "show_default": True}
+    if field.name in TYPES:
+        settings["type"] = TYPES[field.name]
     if "choices" in field.metadata:
         # Choices are texts to click; a value becomes the field's type again.
         convert = settings["type"]
@@ -148,8 +176,12 @@ def _attach(option: click.Option) -> Callable[[Command], Command]:
 
 
 def engine_options(command: Command) -> Command:
-    """Options that say how to run; the command receives `options`, an `EngineOptions`."""
-    return options_from(EngineOptions, "options")(command)
+    """Options that say how to run; the command receives `options`, an `EngineOptions`.
+
+    `slots` is none of them: a command asks one question at a time. `serve` has its own setting.
+    """
+    names = [field.name for field in dataclasses.fields(EngineOptions) if field.name != "slots"]
+    return options_from(EngineOptions, "options", names)(command)
 
 
 def generation_options(command: Command) -> Command:
@@ -189,11 +221,24 @@ def model_options(command: Command) -> Command:
 
                 path = default_bundle() if bundle is None else bundle
                 keywords = dataclasses.asdict(options) | dataclasses.asdict(conditions)
-                return load(path, **keywords | {"progress": status} | more)
+                model = load(path, **keywords | {"progress": status} | more)
+                status.expect(model.runner.rates.stage)
+                return model
 
             return command(open_model=open_model, status=status, **rest)
 
     return wrapped
+
+
+def known_option(command: Command) -> Command:
+    """--known; the command receives `known`, texts for `parse_known`."""
+    units = ", ".join(f"{name} ({QUANTITIES[whole].unit})" for name, whole in SHORT_NAMES.items())
+    return click.option(
+        "--known",
+        multiple=True,
+        metavar="NAME=VALUE,...",
+        help=f"Values that you have, for the prompt, as hr=72,pr=160: {units}, or whole names.",
+    )(command)
 
 
 def default_bundle() -> Path:

@@ -11,12 +11,15 @@ from importlib import import_module
 
 import click
 
+from pulse_edge.cli.completion import VARIABLE, complete_names
+from pulse_edge.cli.terminal import show
 from pulse_edge.errors import EXIT_CODES, CommandLineError
 
 # In the order of a first use. A new command NAME is a module here that defines `NAME_command`, and
 # a row. A command imports what is slow to import when it runs.
 COMMANDS = (
     *(
+        "sample",
         "ask",
         "chat",
         "panel",
@@ -27,12 +30,14 @@ COMMANDS = (
         "verify",
         "sign",
         "eval",
+        "ecgbench",
         "bench",
         "fit",
     ),
     *("audit", "serve"),
 )
 NAME = "pulse-edge"
+LEVELS = ("debug", "info", "warning")
 CODES = "\b\nExit codes:\n" + "\n".join(
     f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES.items()
 )
@@ -43,11 +48,35 @@ CODES = "\b\nExit codes:\n" + "\n".join(
     epilog=CODES,
 )
 @click.version_option(package_name=NAME, prog_name=NAME)
-def cli() -> None:
+@click.option(
+    "--log",
+    "level",
+    type=click.Choice(LEVELS),
+    help="Show on stderr what the runtime logs, from this level on; it has no clinical text.",
+)
+def cli(level: str | None) -> None:
     """Answer questions about ECG images, on a device.
 
     Research use only: not a medical device.
     """
+    if level is not None:
+        _show_log(level)
+
+
+class StderrLog(logging.Handler):
+    """Shows log records on stderr, a line each."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show one, unless it is the server's, which shows its own."""
+        if not record.name.startswith("pulse_edge.serve"):
+            show(f"{record.levelname.lower()}: {record.getMessage()}", err=True)
+
+
+def _show_log(level: str) -> None:
+    from pulse_edge.log import LOGGER
+
+    LOGGER.handlers = [StderrLog()]
+    LOGGER.setLevel(level.upper())
 
 
 for _name in COMMANDS:
@@ -69,7 +98,8 @@ def run_command(args: Sequence[str] | None) -> int:
     """
     _silence_libraries()
     try:
-        if "_PULSE_EDGE_COMPLETE" in os.environ:  # a shell asks what could come next
+        if VARIABLE in os.environ:
+            complete_names(cli)
             cli.main(prog_name=NAME)
         with cli.make_context(NAME, list(sys.argv[1:] if args is None else args)) as context:
             cli.invoke(context)

@@ -13,6 +13,9 @@ from pulse_edge.simulation.questions import find
 Labels = frozenset[str]
 MEAN = "mean of the tasks"  # what a summary calls it
 NAN = float("nan")  # a figure of no pairs
+DRAWS = 1000  # of the bootstrap
+_STEP = np.uint64(0x9E3779B97F4A7C15)  # splitmix64 (Steele, Lea and Flood 2014)
+_MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 
 
 def named(text: str, names: tuple[str, ...]) -> Labels:
@@ -79,10 +82,58 @@ def bootstrap(
     figures = []
     for _ in range(draws if values else 0):
         figures.append(figure([values[i] for i in rng.integers(0, len(values), len(values))]))
-    if not np.isfinite(figures).any():
-        return NAN, NAN
-    low, high = np.nanpercentile(figures, [2.5, 97.5])
+    return percentiles(np.array(figures, float)) or (NAN, NAN)
+
+
+def percentiles(figures: NDArray[np.float64]) -> tuple[float, float] | None:
+    """The 95 % interval of a figure.
+
+    Args:
+        figures: of each draw.
+
+    Returns:
+        (low, high); None if no draw has the figure.
+    """
+    finite = figures[np.isfinite(figures)]
+    if not len(finite):
+        return None
+    low, high = np.percentile(finite, [2.5, 97.5])
     return float(low), float(high)
+
+
+def resamples(items: int, draws: int = DRAWS) -> NDArray[np.float32]:
+    """How often each draw has each item, float32 [1 + draws, item].
+
+    The first row is the sample itself. The others draw `items` items with replacement, by a hash of
+    the draw's and the item's number: no generator has a state that could differ.
+
+    Args:
+        items: of the sample, at least one.
+        draws: of the bootstrap.
+    """
+    weights = np.ones((draws + 1, items), np.float32)
+    places = np.arange(items, dtype=np.uint64)
+    for draw in range(draws):
+        drawn = _splitmix(places + np.uint64(1 + draw * items)) % np.uint64(items)
+        weights[draw + 1] = np.bincount(drawn.astype(np.int64), minlength=items)
+    return weights
+
+
+def _splitmix(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    value = numbers * _STEP
+    for shift, factor in _MIX:
+        value = (value ^ (value >> np.uint64(shift))) * np.uint64(factor)
+    return np.asarray(value ^ (value >> np.uint64(31)))
+
+
+def rates(right: NDArray[np.bool_], weights: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Share of right items in each draw.
+
+    Args:
+        right: [item].
+        weights: see `resamples`.
+    """
+    return np.asarray((weights @ right.astype(np.float32)).astype(np.float64) / len(right))
 
 
 def confusion(pairs: list[tuple[str, str | None]], names: tuple[str, ...]) -> NDArray[np.int64]:

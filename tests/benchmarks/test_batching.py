@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from benchmarks.batching import requests
 from benchmarks.batching.__main__ import main, points
 from benchmarks.batching.graph import batched_decoder
 from benchmarks.batching.steps import BatchedSteps
@@ -99,3 +100,19 @@ def test_the_command(tmp_path: Path, bundles: Bundles) -> None:
 @pytest.mark.parametrize("batches", ["", "0", "x", "1,-2"])
 def test_batches_that_cannot_be(batches: str, bundles: Bundles) -> None:
     assert run(bundles("int8"), "--batches", batches).exit_code == 2
+
+
+def test_requests_at_the_same_time(tmp_path: Path, bundles: Bundles) -> None:
+    file = tmp_path / "requests.jsonl"
+    words = ["--counts", "1,3", "--tokens", "5", "--threads", "1", "--repetitions", "2"]
+    arguments = [str(bundles("fp32")), *words, "--append", str(file)]
+    done = CliRunner().invoke(requests.main, arguments)
+    assert done.exit_code == 0, done.output
+    record = json.loads(file.read_text())
+    assert [p["requests"] for p in record["points"]] == [1, 3]
+    assert [p["answers"] for p in record["points"]] == [2, 6]
+    assert all(p["equal_answers"] == p["answers"] for p in record["points"])
+    assert record["engine"]["slots"] == 3
+    first = record["points"][0]
+    assert first["rate_gain_max"] == first["cpu_rate_gain_median"] == 1
+    assert "tokens/CPU s" in done.output

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 pytest.importorskip("uvicorn", reason="serving needs pulse-edge[server]")
 import httpx
 
+from pulse_edge.assets import SAMPLE_PAGE
 from pulse_edge.cli import main
 
 from support.command import SECONDS, command, ended, environment_with, started
@@ -59,6 +61,39 @@ def test_ctrl_c_ends_it(tmp_path: Path) -> None:
         client.get("/health")
         code, err = ended(process, signal.SIGINT)
     assert (code, err.splitlines()[-1]) == (130, "interrupted")
+
+
+STUCK = """
+import time
+from pulse_edge import health
+from pulse_edge.page.encoder import PageEncoder
+
+health.LEAST_S = health.UNKNOWN_S = 0.2
+health.TIMES_USUAL = 0
+PageEncoder.encode = lambda *_, **__: time.sleep(600)
+"""
+
+
+def test_a_stuck_engine_is_exit_code_70(tmp_path: Path) -> None:
+    """Though a thread hangs and another client waits."""
+    url = f"data:image/png;base64,{base64.b64encode(SAMPLE_PAGE.read_bytes()).decode()}"
+    content = [
+        {"type": "text", "text": "What is the rate?"},
+        {"type": "image_url", "image_url": {"url": url}},
+    ]
+    record = {"messages": [{"role": "user", "content": content}], "max_tokens": 3}
+    env = environment_with(tmp_path, STUCK)
+    with serving("--stuck-seconds", 0.5, env=env) as (process, client):
+        with suppress(httpx.HTTPError):  # the connection may end before a status
+            assert client.post("/v1/chat/completions", json=record).status_code == 500
+        out, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 70, err
+    lines = err.splitlines()
+    assert lines[-1].startswith("error: a call of the engine has taken ")
+    assert "restart the process" in lines[-1]
+    assert any('"event": "stuck"' in line for line in lines)
+    assert "Traceback" not in err
+    assert out == ""
 
 
 def test_a_file_of_settings(tmp_path: Path) -> None:

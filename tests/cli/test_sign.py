@@ -290,11 +290,11 @@ def test_a_question_may_ask_for_a_signature_and_a_log(
     page = tmp_path / "page.png"
     Image.new("RGB", (60, 60), "white").save(page)
     log = tmp_path / "audit.jsonl"
-    asked = ["ask", page, "-m", path, "--max-new-tokens", 2, "--json", "--alpha", "drop"]
+    asked = ["ask", page, "-m", path, "--max-new-tokens", 2, "--alpha", "drop"]
     asked += ["--trusted-keys", signer.trusted, "--audit", log]
     assert "it has no signature" in refused(capsys, 4, *asked)
     signer.sign(path)
-    code, out, _ = run(capsys, *asked)
+    code, out, _ = run(capsys, *asked, "--json")
     assert code == 0
     provenance = json.loads(out)["provenance"]
     assert provenance["verified"] == {"how": "signature", "key": signer.id}

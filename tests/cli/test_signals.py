@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from support.command import SECONDS, command, environment_with, started
+from support.fixture_types import Bundles
 from support.paths import PROGRAM, ROOT
 
 PAGE = ROOT / "pulse_edge" / "assets" / "sample.png"
@@ -122,11 +123,18 @@ def test_in_every_command_that_works_on_a_bundle(words: tuple[object, ...], tmp_
     [
         (("draw", PAGE, "page.png"), "pulse_edge.ecg.drawing"),
         (("fit", "--list"), "pulse_edge.measure.forecast"),
-        (("build", PAGE.parent / "pulse-nano"), "pulse_export.plan.builder"),
+        (("export", "checkpoint", "out"), "pulse_export.console"),
     ],
 )
 def test_in_the_other_commands(words: tuple[object, ...], module: str, tmp_path: Path) -> None:
     ends("SIGTERM", command(*words, env=at_import(tmp_path, module, "SIGTERM"), cwd=tmp_path))
+
+
+def test_in_a_build(bundles: Bundles, tmp_path: Path) -> None:
+    pytest.importorskip("onnx", reason="exporting needs pulse-edge[export]")
+    bundle = bundles("int4", 32, target="standard")
+    env = at_import(tmp_path, "pulse_export.plan.builder", "SIGTERM")
+    ends("SIGTERM", command("build", bundle, env=env))
 
 
 @pytest.mark.parametrize(

@@ -36,8 +36,12 @@ COMMANDS: dict[str, tuple[object, ...]] = {
 def refused(done: subprocess.CompletedProcess[str], why: str) -> None:
     assert done.returncode == 11, done.stderr
     assert done.stdout == ""
-    line = f"error: standard output cannot be written to ({why}); write to another place\n"
-    assert done.stderr == line
+    message = f"standard output cannot be written to ({why}); write to another place"
+    if "--json" in done.args:
+        error = {"code": 11, "type": "OutputError", "message": message}
+        assert json.loads(done.stderr) == {"error": error}
+    else:
+        assert done.stderr == f"error: {message}\n"
 
 
 @pytest.mark.parametrize("name", COMMANDS)

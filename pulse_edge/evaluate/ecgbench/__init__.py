@@ -1,0 +1,1 @@
+"""ECGBench: the benchmark that PULSE was measured on, run and scored."""
