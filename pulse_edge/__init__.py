@@ -7,6 +7,7 @@ Names are imported when they are first used: `import pulse_edge` costs no more t
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,14 @@ from pulse_edge.errors import (
     TrustError,
 )
 
+if sys.version_info < (3, 11):  # noqa: UP036 - pip refuses older ones, a clone does not
+    _PROBLEM = (
+        "pulse-edge needs Python 3.11 or newer, and this is Python "
+        f"{sys.version_info[0]}.{sys.version_info[1]}; run it with a newer one"
+    )
+    # `python -m pulse_edge` imports this before anything that could show an error in one line.
+    raise SystemExit(f"error: {_PROBLEM}") if sys.argv[:1] == ["-m"] else ImportError(_PROBLEM)
+
 if TYPE_CHECKING:
     from pulse_edge.answer import Answer, Timings, Usage
     from pulse_edge.bundle.bundle import open_bundle
@@ -35,13 +44,15 @@ if TYPE_CHECKING:
     from pulse_edge.deadline import DeadlineReport
     from pulse_edge.decode.scoring import OptionScore
     from pulse_edge.ecg.drawing import draw_page
+    from pulse_edge.ecg.drawn import DrawnRecording
     from pulse_edge.ecg.layout import PageStyle
-    from pulse_edge.ecg.readers.registry import read_recording
+    from pulse_edge.ecg.readers.registry import CsvTerms, read_recording
     from pulse_edge.ecg.recording import Recording
     from pulse_edge.engines.options import EngineOptions
     from pulse_edge.health import Health
     from pulse_edge.look import Look
     from pulse_edge.model import Model, load
+    from pulse_edge.page.numbered import FilePage
     from pulse_edge.panels.result import Result
     from pulse_edge.params import GenerationParams
     from pulse_edge.stream import Stream
@@ -55,11 +66,14 @@ __all__ = [
     "Chat",
     "CheckpointError",
     "ContextError",
+    "CsvTerms",
     "DeadlineError",
     "DeadlineReport",
+    "DrawnRecording",
     "EngineError",
     "EngineOptions",
     "ExportError",
+    "FilePage",
     "GenerationParams",
     "Health",
     "ImageError",
@@ -89,8 +103,11 @@ __all__ = [
 _HOMES = {
     "Answer": "answer",
     "Chat": "chat",
+    "CsvTerms": "ecg.readers.registry",
     "DeadlineReport": "deadline",
+    "DrawnRecording": "ecg.drawn",
     "EngineOptions": "engines.options",
+    "FilePage": "page.numbered",
     "GenerationParams": "params",
     "Health": "health",
     "Look": "look",

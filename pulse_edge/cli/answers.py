@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pulse_edge.bundle.manifest import NOTICE
 from pulse_edge.cli.status import Status
 from pulse_edge.cli.terminal import show, show_text
+from pulse_edge.page.check import PageCheck, warnings_of
 
 if TYPE_CHECKING:
     from pulse_edge.answer import Answer
@@ -31,6 +32,7 @@ def print_answer(stream: Stream, status: Status, as_it_comes: bool, brief: bool 
     image = stream.answer.provenance["image"]
     for note in image["notes"] if image else ():
         show(f"note: {note}", err=True)
+    show_warnings(stream.answer)
     late = stream.answer.deadline
     if late is not None and not late.met:
         problem = f"the deadline of {late.deadline_s:g} s passed"
@@ -38,8 +40,26 @@ def print_answer(stream: Stream, status: Status, as_it_comes: bool, brief: bool 
     if brief:
         show(f"[{_speed(stream.answer)}; research use only]", dim=True)
         return
+    if stream.answer.checks:
+        show(checks_line(stream.answer), err=True)
     show(footer(stream.answer), dim=True)
     show(NOTICE, dim=True)
+
+
+def show_warnings(answer: Answer) -> None:
+    """Print what the checks of the page warn of, to stderr."""
+    for check in warnings_of(answer.checks):
+        show(f"warning: {check.check}: {check.message}", err=True)
+
+
+def checks_line(answer: Answer) -> str:
+    """All checks of the page in a line, with number and unit."""
+    return "page: " + "; ".join(map(_check_text, answer.checks))
+
+
+def _check_text(check: PageCheck) -> str:
+    value = "" if check.value is None else f" {check.value:.3g} {check.unit}"
+    return f"{check.check} {check.status}{value}"
 
 
 def footer(answer: Answer) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import click
@@ -22,11 +22,13 @@ from pulse_edge.cli.sources import source_options
 from pulse_edge.cli.status import Status
 from pulse_edge.cli.terminal import show_json
 from pulse_edge.ecg.layout import parse_layouts
-from pulse_edge.errors import DeadlineError
+from pulse_edge.errors import DeadlineError, PageCheckError
 from pulse_edge.known import parse_known
+from pulse_edge.page.check import warnings_of
 from pulse_edge.params import GenerationParams
 
 if TYPE_CHECKING:
+    from pulse_edge.answer import Answer
     from pulse_edge.model import Model
     from pulse_edge.page.source import ImageSource
 
@@ -51,6 +53,11 @@ if TYPE_CHECKING:
     metavar="LAYOUT,...",
     help="Ask about a recording in each of these layouts, and say whether the answers agree.",
 )
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Exit with code 15 if a check of the page warns. The answer is printed all the same.",
+)
 @known_option
 @source_options
 @model_options
@@ -62,6 +69,7 @@ def ask_command(
     as_json: bool,
     stream: bool,
     layouts: str | None,
+    strict: bool,
     known: tuple[str, ...],
     source_of: Callable[[str], ImageSource],
     open_model: Callable[[], Model],
@@ -79,7 +87,8 @@ def ask_command(
     if layouts is not None:
         names = parse_layouts(layouts)
         recording = recording_for_layouts(source)
-        ask_in_layouts(open_model, recording, question, names, status, as_json, **options)
+        answers = ask_in_layouts(open_model, recording, question, names, status, as_json, **options)
+        refuse_warnings(answers.values(), strict)
         return
     pieces = open_model().stream(source, question, **options)
     if as_json:
@@ -89,3 +98,22 @@ def ask_command(
     late = pieces.answer.deadline
     if late is not None and not late.met:
         click.get_current_context().exit(DeadlineError.exit_code)
+    refuse_warnings([pieces.answer], strict)
+
+
+def refuse_warnings(answers: Iterable[Answer], strict: bool) -> None:
+    """With `--strict`, end with an error if a check of a page warns.
+
+    Args:
+        answers: that were printed.
+        strict: whether the option was given.
+
+    Raises:
+        PageCheckError: a check warns.
+    """
+    names = {check.check for answer in answers for check in warnings_of(answer.checks)}
+    if strict and names:
+        raise PageCheckError(
+            f"the page's checks warn: {', '.join(sorted(names))}; give a better picture, or ask "
+            "without --strict"
+        )

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pulse_edge.bundle.manifest import NOTICE
-from pulse_edge.cli.answers import footer
+from pulse_edge.cli.answers import footer, show_warnings
 from pulse_edge.cli.status import Status
 from pulse_edge.cli.terminal import show, show_json, show_text
 from pulse_edge.errors import DeadlineError, ImageError, ParameterError
 from pulse_edge.guarded import open_regular, reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from pulse_edge.answer import Answer
     from pulse_edge.ecg.recording import Recording
     from pulse_edge.evaluate.layouts import LayoutAgreement
     from pulse_edge.model import Model
@@ -66,7 +67,7 @@ def ask_in_layouts(
     status: Status,
     as_json: bool,
     **options: Any,
-) -> None:
+) -> Mapping[str, Answer]:
     """Ask, and print the answers and whether they agree.
 
     Args:
@@ -77,6 +78,9 @@ def ask_in_layouts(
         status: cleared before anything is printed.
         as_json: print docs/layouts.schema.json.
         options: keywords of `Model.ask`.
+
+    Returns:
+        The answers by layout.
     """
     from pulse_edge.evaluate.layouts import ask_layouts
 
@@ -89,6 +93,7 @@ def ask_in_layouts(
     late = any(answer.finish_reason == "deadline" for answer in result.answers.values())
     if result.skipped or late:
         click.get_current_context().exit(DeadlineError.exit_code)
+    return result.answers
 
 
 def _print_agreement(result: LayoutAgreement) -> None:
@@ -102,6 +107,8 @@ def _print_agreement(result: LayoutAgreement) -> None:
         show_text(f"{layout}: skipped: no time was left")
     for note in notes:
         show(f"note: {note}", err=True)
+    for answer in result.answers.values():
+        show_warnings(answer)
     if result.unanimous is None:
         show("agreement: unknown, fewer than two answers were finished")
     else:

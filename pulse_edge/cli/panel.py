@@ -84,7 +84,10 @@ def panel_command(
         show_json(result.to_dict(), indent=2)
         return
     for check in result.checks:
-        show(f"note: {check.message}", err=True)
+        if check.status is None:
+            show(f"note: {check.message}", err=True)
+        elif check.status == "warn":
+            show(f"warning: {check.check}: {check.message}", err=True)
     for line in _result_lines(result):
         show_text(line)
     show(_footer(result), dim=True)

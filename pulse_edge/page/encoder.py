@@ -74,14 +74,19 @@ class PageEncoder:
         clock: Clock,
         progress: Progress | None = None,
         cancellation: Cancellation | None = None,
+        between: Callable[[], None] | None = None,
     ) -> Features:
         """Features of a page, [views, patches, hidden]; from memory if it is a recent one.
 
         Args:
             page: ready for the tower.
             clock: times the stage `vision`; a recent page skips it.
-            progress: told ("vision", 0, views) before the tower runs. What it raises is passed on.
+            progress: told ("vision", 0, views) before the tower runs, and then of each view if they
+                run one by one, else of all. What it raises is passed on.
             cancellation: may end the tower's run.
+            between: is called between two views, which then run one by one, to the same bits. What
+                it raises is passed on. None runs all views at once, as features that stay on a
+                device always do.
 
         Raises:
             Cancelled: by the cancellation.
@@ -90,7 +95,7 @@ class PageEncoder:
         self.page = page
         features = dict(self._recent).get(page.sha256)
         if features is None:
-            features = self._run(page, clock, progress, cancellation)
+            features = self._run(page, clock, progress, cancellation, between)
         others = (pair for pair in self._recent if pair[0] != page.sha256)
         self._recent = (*others, (page.sha256, features))[-REMEMBERED:]
         return features
@@ -106,10 +111,41 @@ class PageEncoder:
         clock: Clock,
         progress: Progress | None,
         cancellation: Cancellation | None,
+        between: Callable[[], None] | None,
     ) -> Features:
         with clock("vision"):
-            if progress:
-                progress("vision", 0, len(page.pixels))
+            views = len(page.pixels)
+            told = progress or _nobody
+            told("vision", 0, views)
             # An engine may keep one page's features only, and this call overwrites them.
             self._recent = tuple(p for p in self._recent if isinstance(p[1], np.ndarray))
-            return self._engine.encode(page.pixels, cancellation)
+            if between is not None:
+                features = self._run_apart(page, told, cancellation, between)
+                if features is not None:
+                    return features
+            whole = self._engine.encode(page.pixels, cancellation)
+            told("vision", views, views)
+            return whole
+
+    def _run_apart(
+        self,
+        page: PreparedPage,
+        told: Progress,
+        cancellation: Cancellation | None,
+        between: Callable[[], None],
+    ) -> Features | None:
+        """View after view; None if the engine keeps the features of one call only."""
+        parts = []
+        for view in range(len(page.pixels)):
+            if view:
+                between()
+            features = self._engine.encode(page.pixels[view : view + 1], cancellation)
+            if not isinstance(features, np.ndarray):
+                return None
+            parts.append(features)
+            told("vision", 1, len(page.pixels))
+        return np.concatenate(parts)
+
+
+def _nobody(_stage: str, _amount: int, _total: int) -> None:
+    """Nobody is told."""

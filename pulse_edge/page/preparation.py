@@ -20,6 +20,7 @@ from pulse_edge.arrays import Floats
 from pulse_edge.bundle.spec import ModelSpec
 from pulse_edge.cancellation import Cancellation
 from pulse_edge.errors import ImageError, ParameterError
+from pulse_edge.page.pending_checks import PendingChecks
 from pulse_edge.page.source import ImageSource, PageInput, decode_page, read_input
 from pulse_edge.page.views import preprocess
 from pulse_edge.params import ALPHA_MODES, AlphaMode, Patience
@@ -64,6 +65,7 @@ class PreparedPage:
     facts: dict[str, Any]  # its part of the provenance
     size: tuple[int, int]  # width and height of the decoded page
     pixels: Floats  # float32 [views, 3, side, side]
+    checks: PendingChecks | None = None
 
 
 class PendingPage:
@@ -160,9 +162,11 @@ def _prepare(
         cancellation.check()
         if known is not None and known.sha256 == page.sha256:  # perhaps from another kind of file
             return dataclasses.replace(known, data_sha256=digest, facts=page.facts)
+        checks = PendingChecks(page.image, how.spec)
         with clock.stage("preprocess"):
             pixels = preprocess(page.image, how.spec)
-        return PreparedPage(page.sha256, digest, page.facts, page.size, pixels)
+            checks.release_page()
+        return PreparedPage(page.sha256, digest, page.facts, page.size, pixels, checks)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from pulse_edge.bundle.manifest import NOTICE
+from pulse_edge.page.check import CheckStatus
 from pulse_edge.panels.measurements import Measurement
 from pulse_edge.panels.statements import Statement
 
@@ -104,12 +105,20 @@ class InputCheck:
     """Something about the input that its reader should know.
 
     Args:
-        check: what found it.
+        check: what found it: `page` for a note of the page's reader, else a check of the page.
         message: a sentence.
+        status: of a check: `ok`, `warn` or `unknown`; None for a note.
+        value: that was measured.
+        unit: of the value.
+        cannot_see: what the check is blind to.
     """
 
     check: str
     message: str
+    status: CheckStatus | None = None
+    value: float | None = None
+    unit: str | None = None
+    cannot_see: str | None = None
 
 
 @dataclass(frozen=True)

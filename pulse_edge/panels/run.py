@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 from pulse_edge.answer import Answer
 from pulse_edge.decode.scoring import OptionScore
 from pulse_edge.errors import DeadlineError, ParameterError, QueueFullError
 from pulse_edge.known import with_known
+from pulse_edge.page.check import PageCheck
 from pulse_edge.panels.measurements import (
     Measurement,
     cart_measurements,
@@ -113,6 +114,7 @@ class _PanelRun:
     skipped: dict[str, SkipReason] = field(default_factory=dict)
     queued: float = 0.0
     provenance: dict[str, Any] | None = None
+    checks: tuple[PageCheck, ...] = ()
 
     def __post_init__(self) -> None:
         self.begun = self.clock()
@@ -157,6 +159,7 @@ class _PanelRun:
             self.skipped[question.id] = _skip_reason(error)
             return
         self.provenance = self.provenance or answer.provenance
+        self.checks = self.checks or answer.checks
         self.queued += answer.timings.queued
         if answer.finish_reason == "deadline" and question.options:  # half an option is none
             self.skipped[question.id] = "deadline"
@@ -219,7 +222,10 @@ class _PanelRun:
             tuple(self.results.values()),
             (*_statements(self.results.values()), *parse_statements(CART_BREAK.join(said), CART)),
             (*recorded, *known, *self._read_measurements()),
-            tuple(InputCheck("page", note) for note in image.get("notes", ())),
+            (
+                *(InputCheck("page", note) for note in image.get("notes", ())),
+                *(InputCheck(**asdict(check)) for check in self.checks),
+            ),
             PanelTiming(
                 self.deadline_s, self.queued, total, met, tuple(self.skipped), dict(self.skipped)
             ),

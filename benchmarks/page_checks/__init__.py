@@ -1,0 +1,1 @@
+"""The page checks on drawn pages with known distortions."""

@@ -1,0 +1,53 @@
+"""Checks of a page that run in a thread of their own, while its answer is made."""
+
+from __future__ import annotations
+
+import threading
+
+from PIL import Image
+
+from pulse_edge.bundle.spec import ModelSpec
+from pulse_edge.log import LOGGER
+from pulse_edge.page.check import PageCheck
+from pulse_edge.page.preflight import check_looks, look_over
+
+
+class PendingChecks:
+    """Checks of a page, begun at once.
+
+    Args:
+        image: RGB; nobody changes it.
+        model: that will see the page.
+    """
+
+    def __init__(self, image: Image.Image, model: ModelSpec) -> None:
+        self._image: Image.Image | None = image
+        self._model = model
+        self._released = threading.Event()
+        self._checks: tuple[PageCheck, ...] = ()
+        self._thread = threading.Thread(
+            target=self._run, name="pulse-edge page checks", daemon=True
+        )
+        self._thread.start()
+
+    def release_page(self) -> None:
+        """Wait until the page is no longer needed, which takes a third of the time."""
+        self._released.wait()
+
+    def result(self) -> tuple[PageCheck, ...]:
+        """What they found, once they are done. Nothing if memory ran out or they failed."""
+        self._thread.join()
+        return self._checks
+
+    def _run(self) -> None:
+        try:
+            image, self._image = self._image, None
+            assert image is not None, "checks run once"
+            looks = look_over(image)
+            del image
+            self._released.set()
+            self._checks = check_looks(looks, self._model)
+        except Exception as error:  # an answer is worth more than its page's checks
+            LOGGER.warning("the page checks failed (%s)", type(error).__name__)
+        finally:
+            self._released.set()
