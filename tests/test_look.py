@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,7 @@ def test_interactive_requests_go_first(
     order: list[str] = []
     answer = model.runner.answer
 
-    def recorded(run: runner.Job, *rest: Any) -> pulse_edge.Answer:
+    def recorded(run: runner.Job, *rest: Any) -> Generator[None, None, pulse_edge.Answer]:
         order.append(run.request.params.stop[0])
         return answer(run, *rest)
 

@@ -41,7 +41,7 @@ def print_answer(stream: Stream, status: Status, as_it_comes: bool, brief: bool 
         show(f"[{_speed(stream.answer)}; research use only]", dim=True)
         return
     if stream.answer.checks:
-        show(checks_line(stream.answer), err=True)
+        show(checks_line(stream.answer), dim=True)
     show(footer(stream.answer), dim=True)
     show(NOTICE, dim=True)
 
@@ -53,12 +53,14 @@ def show_warnings(answer: Answer) -> None:
 
 
 def checks_line(answer: Answer) -> str:
-    """All checks of the page in a line, with number and unit."""
-    return "page: " + "; ".join(map(_check_text, answer.checks))
+    """How the checks of the page ended: numbers of those that are not ok; `--json` has them all."""
+    sound = sum(check.status == "ok" for check in answer.checks)
+    others = [_check_text(check) for check in answer.checks if check.status != "ok"]
+    return "; ".join([f"page: {sound} of {len(answer.checks)} checks ok", *others])
 
 
 def _check_text(check: PageCheck) -> str:
-    value = "" if check.value is None else f" {check.value:.3g} {check.unit}"
+    value = "" if check.value is None else f" ({check.value:.3g} {check.unit})"
     return f"{check.check} {check.status}{value}"
 
 

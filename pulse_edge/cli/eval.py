@@ -11,6 +11,7 @@ from pulse_edge.cli.options import default_bundle, options_from
 from pulse_edge.cli.status import Status
 from pulse_edge.cli.terminal import printable, show_json, show_text
 from pulse_edge.engines.options import EngineOptions
+from pulse_edge.evaluate.registry import TASKS
 from pulse_edge.system import most_threads, usable_cores
 
 MOST_PAGES = 1_000_000  # 3 days at 4 pages a second
@@ -19,6 +20,14 @@ MOST_SEED = (1 << 63) - 1
 
 @click.command("eval")
 @click.argument("bundles", nargs=-1)
+@click.option(
+    "--task",
+    "task_name",
+    type=click.Choice(list(TASKS)),
+    default="simulated",
+    show_default=True,
+    help="simulated: the trained questions. wording: free words and later turns.",
+)
 @click.option("--pages", type=click.IntRange(1, MOST_PAGES), default=1000, show_default=True)
 @click.option(
     "--seed",
@@ -36,6 +45,7 @@ MOST_SEED = (1 << 63) - 1
 @click.option("--json", "as_json", is_flag=True, help="Print scores and confusions as JSON.")
 def eval_command(
     bundles: tuple[str, ...],
+    task_name: str,
     pages: int,
     seed: int | None,
     workers: int,
@@ -44,7 +54,8 @@ def eval_command(
 ) -> None:
     """Score BUNDLES on held-out simulated ECG pages, side by side, each against the first.
 
-    The questions are those that pulse-nano is trained on; no score says anything about patients.
+    The questions are those that pulse-nano is trained on, or others that ask for the same; no score
+    says anything about patients.
     """
     from pulse_edge.evaluate.registry import make_task
     from pulse_edge.evaluate.run import evaluate_bundles
@@ -53,7 +64,7 @@ def eval_command(
     names = [Path(path).name for path in paths]
     if len(set(names)) < len(names):
         raise click.UsageError("bundles need different names, which head the columns")
-    task = make_task("simulated", pages, seed)
+    task = make_task(task_name, pages, seed)
     with Status() as status:
         for path in paths:
             open_bundle(path, progress=status)  # a broken bundle is refused here, not in a worker

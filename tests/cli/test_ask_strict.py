@@ -39,5 +39,6 @@ def test_without_the_option_a_warning_is_no_failure() -> None:
 
 
 def test_the_line_has_number_and_unit() -> None:
-    line = checks_line(answer(check("skew", "warn"), check("blur", "unknown", None)))
-    assert line == "page: skew warn 4.25 deg; blur unknown"
+    checks = (check("skew", "warn"), check("blur", "unknown", None), check("crop", "ok"))
+    line = checks_line(answer(*checks))
+    assert line == "page: 1 of 3 checks ok; skew warn (4.25 deg); blur unknown"

@@ -200,9 +200,9 @@ def test_the_table() -> None:
 
 def test_the_roofline_knows_what_is_run_on_devices() -> None:
     """By the precision's name; fp32 is for checks."""
-    from pulse_edge.measure import roofline
+    from pulse_edge.measure.profiles import PROFILES
 
-    assert {profile.precision for profile in roofline.PROFILES} == PRECISIONS.keys() - {"fp32"}
+    assert {profile.precision for profile in PROFILES} == PRECISIONS.keys() - {"fp32"}
 
 
 # -- as the engine reads it

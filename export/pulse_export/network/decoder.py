@@ -1,8 +1,8 @@
 """The Llama decoder as one graph for prefill, steps and verification.
 
-Inputs are inputs_embeds [batch, rows, hidden], logit_rows int64 [n] and the cache; outputs are logits
-float32 [batch * n, vocab] of those rows, sequence after sequence, and the cache. The batch is 1 in
-graphs of targets that are not `batched`, and their logits are [n, vocab].
+Inputs are inputs_embeds [batch, rows, hidden], logit_rows int64 [n] and the cache; outputs are
+logits float32 [batch * n, vocab] of those rows, sequence after sequence, and the cache. The batch
+is 1 in graphs of targets that are not `batched`, and their logits are [n, vocab].
 
 Targets that gather take rows int64 [rows] and table [table_rows, hidden] instead of embeddings.
 They also give tokens int64 [n]: the likeliest of each row of logits, -1 where its logit is not
