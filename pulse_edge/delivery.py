@@ -63,6 +63,7 @@ class Delivery:
         self._error: BaseException | None = None
         self._work: Work | None = None
         self._loop: Loop | None = None  # of work that has begun
+        self._begun_work: Work | None = None  # it holds the model, until everybody knows the end
         self._deadline: Deadline | None = None
         self._alarm: Alarm | None = None
         self._at_deadline: Callable[[], Answer | None] | None = None
@@ -305,7 +306,7 @@ class Delivery:
         return self._loop is not None
 
     def run(self) -> bool:
-        """Produce the answer, or go on to the next step. Raises nothing, and keeps no work.
+        """Produce the answer, or go on to the next step. Raises nothing.
 
         Returns:
             False if it must run again: it is `decoding`, or it has given way to another request.
@@ -316,6 +317,7 @@ class Delivery:
         try:
             if self._loop is not None:
                 return self._go_on(self._loop)
+            self._begun_work = work
             if work is not None and not self.cancellation.requested:
                 result = work(self)
                 if isinstance(result, Generator):
@@ -327,7 +329,7 @@ class Delivery:
         except Paused:
             self._loop = None
             self._end_turn()
-            self._work = work
+            self._work = self._begun_work
             self._turn.release()
             if self.expired:  # before that, so the alarm could not end it
                 self._expire_waiting()
@@ -362,6 +364,7 @@ class Delivery:
         if self._alarm is not None:
             self._alarm.stop()
         self._mark_end()
+        self._begun_work = None
 
     def _mark_end(self) -> None:
         self._turns.put(None)

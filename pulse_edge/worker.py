@@ -260,9 +260,10 @@ def _end(inbox: Inbox, worker: weakref.ref[Worker]) -> None:
         inbox.closed = True
         return
     inbox.closed = True
-    for delivery in inbox.turns:
+    exiting = worker() is not None
+    for delivery in inbox.turns if exiting else ():
         delivery.cancel()
     inbox.wakes.put(False)
-    if worker() is not None and inbox.thread is not threading.current_thread():
+    if exiting and inbox.thread is not threading.current_thread():
         with suppress(KeyboardInterrupt, RuntimeError):  # Ctrl-C: exit now; or never started
             inbox.thread.join(EXIT_SECONDS)

@@ -385,3 +385,14 @@ def test_many_threads_and_readers_of_all_kinds(bundle: Path, model: pulse_edge.M
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(one, range(24))) == [expected[i % 3] for i in range(24)]
     assert all(stream.answer.token_ids in expected for stream in kept)
+
+
+def test_a_stream_outlives_its_model(bundle: Path) -> None:
+    """Nobody holds the model any more when its request ends; a late reader gets the whole text."""
+    stream = pulse_edge.load(bundle, threads=1).stream(page(), Q1, max_new_tokens=12)
+    first = next(stream)
+    stream.delivery.wait()
+    stream.delivery.worker.join(30)
+    assert not stream.delivery.worker.is_alive()
+    assert first + "".join(stream) == stream.answer.text
+    assert len(stream.answer.token_ids) == 12

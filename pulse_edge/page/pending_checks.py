@@ -25,10 +25,13 @@ class PendingChecks:
         self._model = model
         self._released = threading.Event()
         self._checks: tuple[PageCheck, ...] = ()
-        self._thread = threading.Thread(
-            target=self._run, name="pulse-edge page checks", daemon=True
-        )
-        self._thread.start()
+        self._done = threading.Event()
+        thread = threading.Thread(target=self._run, name="pulse-edge page checks", daemon=True)
+        try:
+            thread.start()
+        except (RuntimeError, MemoryError) as error:  # no thread to be had
+            self._failed(error)
+            self._end()
 
     def release_page(self) -> None:
         """Wait until the page is no longer needed, which takes a third of the time."""
@@ -36,7 +39,7 @@ class PendingChecks:
 
     def result(self) -> tuple[PageCheck, ...]:
         """What they found, once they are done. Nothing if memory ran out or they failed."""
-        self._thread.join()
+        self._done.wait()
         return self._checks
 
     def _run(self) -> None:
@@ -48,6 +51,14 @@ class PendingChecks:
             self._released.set()
             self._checks = check_looks(looks, self._model)
         except Exception as error:  # an answer is worth more than its page's checks
-            LOGGER.warning("the page checks failed (%s)", type(error).__name__)
+            self._failed(error)
         finally:
-            self._released.set()
+            self._end()
+
+    def _failed(self, error: Exception) -> None:
+        LOGGER.warning("the page checks failed (%s)", type(error).__name__)
+
+    def _end(self) -> None:
+        self._image = None
+        self._released.set()
+        self._done.set()

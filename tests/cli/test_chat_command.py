@@ -80,7 +80,9 @@ def test_a_chat_goes_on_after_every_kind_of_line() -> None:
     assert "context" in errors[-2]
 
     def answers(text: bytes) -> list[str]:
-        return [x for x in text.decode().splitlines() if not x.startswith(("[", "Research"))]
+        return [
+            x for x in text.decode().splitlines() if not x.startswith(("[", "Research", "page:"))
+        ]
 
     assert answers(done.stdout) == answers(plain.stdout)
     assert len(answers(done.stdout)) == 2

@@ -94,7 +94,7 @@ def test_an_engine_can_be_named(bundle: Path, page: Path) -> None:
 def test_answer_on_the_terminal(bundle: Path, page: Path) -> None:
     streamed = run("ask", page, "-m", bundle, "-q", "Is it regular?", "--max-new-tokens", 12)
     assert streamed.returncode == 0
-    assert streamed.stderr == ""
+    assert all(line.startswith("warning: ") for line in streamed.stderr.splitlines())
     text, _, footer = streamed.stdout.rpartition("\n[")
     assert "fp32" in footer
     assert "onnxruntime" in footer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import weakref
 from pathlib import Path
 
@@ -43,6 +44,18 @@ def test_an_answer_survives_checks_that_fail(
         raise MemoryError
 
     monkeypatch.setattr(pending_checks, "look_over", fail)
+    checks = PendingChecks(Image.new("RGB", (30, 20)), spec)
+    checks.release_page()
+    assert checks.result() == ()
+
+
+def test_a_thread_that_cannot_start_leaves_no_checks(
+    spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
     checks = PendingChecks(Image.new("RGB", (30, 20)), spec)
     checks.release_page()
     assert checks.result() == ()

@@ -258,9 +258,10 @@ def test_other_leads_are_listed(read: Read, name: str) -> None:
     extra = signals | {name: signals["I"]}
     unit = {"unit": "mm[Hg]"} if name == "ART" else {}
     channels = [channel(lead) for lead in LEADS] + [channel(name, **unit)]
-    assert read(dataset(group(extra, channels))).notes == (f"Found but not drawn: {name}.",)
+    said = f"Found but not drawn: {name}."  # of -aVR it is said too what it is
+    assert read(dataset(group(extra, channels))).notes[:1] == (said,)
     alone = group({name: signals["I"]}, [channel(name, **unit)], rate=100)
-    assert read(dataset(group(signals), alone)).notes == (f"Found but not drawn: {name}.",)
+    assert read(dataset(group(signals), alone)).notes[:1] == (said,)
 
 
 def test_nothing_to_draw_lists_what_there_is(read: Read) -> None:
