@@ -2,7 +2,8 @@
 curves.
 
     pulse-edge eval bundle-fp32 bundle-int8 bundle-int4 --json > scores.json
-    python -m pulse_nano.card scores.json
+    pulse-edge eval --task wording bundle-fp32 bundle-int8 bundle-int4 --json > wording.json
+    python -m pulse_nano.card scores.json wording.json
 
 Rewrites what lies between `<!-- NAME -->` and `<!-- /NAME -->` in docs/results.md and
 pulse_nano/MODEL_CARD.md, and draws pulse_nano/curves.png from the training logs in pulse_nano/logs/
@@ -122,10 +123,17 @@ def draw_curves(out: Path) -> None:
 
 @click.command()
 @click.argument("scores", type=click.Path(path_type=Path, exists=True))
-def main(scores: Path) -> None:
-    """Fill in the documents from SCORES, the output of `pulse-edge eval --json`."""
+@click.argument("wording", type=click.Path(path_type=Path, exists=True), required=False)
+def main(scores: Path, wording: Path | None) -> None:
+    """Fill in the documents from SCORES, the output of `pulse-edge eval --json`, and WORDING, that
+    of `pulse-edge eval --task wording --json`.
+    """
     report = json.loads(scores.read_text())
     table = make_task("simulated", report["pages"], report["seed"]).table(report)
+    if wording is not None:
+        spoken = json.loads(wording.read_text())
+        rows = make_task("wording", spoken["pages"], spoken["seed"]).table(spoken)
+        fill(ROOT / "pulse_nano" / "MODEL_CARD.md", "wording", rows)
     fill(ROOT / "docs" / "results.md", "scores", table)
     fill(ROOT / "pulse_nano" / "MODEL_CARD.md", "scores", table)
     fill(ROOT / "pulse_nano" / "MODEL_CARD.md", "confusion", confusions(report))

@@ -23,9 +23,9 @@ NUMBERS = range(
 )  # rates and durations are one token each, so that their loss can know what is near
 
 
-START = (
-    Path(__file__).parent / "start.safetensors"
-)  # tower and heads after stage A, decoder after stage L, fp16
+# Where a training starts, fp16: tower, projector and decoder of the checkpoint before it, and the
+# heads that were trained beside an earlier tower.
+START = Path(__file__).parent / "start.safetensors"
 
 
 def _trained(state: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -44,13 +44,18 @@ def _trained(state: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return weights, sizes
 
 
-def save_start(state: Path, size: Size, path: Path = START) -> None:
-    """Keep the weights of STATE's tower.pt and language.pt, so that stage B can be run again
-    without the others. What STATE has not stays as `START` has it.
+def save_start(folder: Path, size: Size, path: Path = START) -> None:
+    """Keep a published checkpoint as a start, with the heads that `START` has.
+
+    Args:
+        folder: the checkpoint.
+        size: its shapes.
+        path: to write.
     """
     from safetensors.numpy import save_file
 
-    weights = load_start(state, size)
+    heads = {k: v for k, v in _start_weights()[0].items() if k.startswith("heads.")}
+    weights = heads | load_published(folder, size)
     sizes = {"tower": size.of_tower, "size": size.asdict()}
     save_file(
         {k: v.half().numpy() for k, v in weights.items()},
@@ -59,16 +64,64 @@ def save_start(state: Path, size: Size, path: Path = START) -> None:
     )
 
 
-def load_start(state: Path, size: Size) -> dict[str, Any]:
-    """Weights of tower, heads and decoder, from STATE or else from `START`.
-
-    Raises `ValueError` for another size.
-    """
+def _start_weights() -> tuple[dict[str, Any], dict[str, Any]]:
+    """Weights and sizes of `START`."""
     from safetensors import safe_open
 
     with safe_open(START, "pt") as file:
         sizes = {k: json.loads(v) for k, v in file.metadata().items()}
         weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (no dict)
+    return weights, sizes
+
+
+def load_published(folder: Path, size: Size) -> dict[str, Any]:
+    """Weights of a published checkpoint by the names of `Nano`: what `save` wrote, but for the
+    rounding to fp16.
+
+    Args:
+        folder: the checkpoint.
+        size: its shapes.
+    """
+    import torch
+    from safetensors import safe_open
+
+    nano = Nano(size)
+    names = {name for name, _ in nano.named_parameters() if not name.startswith("heads.")}
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        out: dict[str, Any] = {
+            _own_name(published): file.get_tensor(published).float()
+            for published in file.keys()  # noqa: SIM118 (no dict)
+        }
+    if set(out) != names:
+        raise ValueError(f"{folder} has other tensors than pulse-nano: {sorted(set(out) ^ names)}")
+    filters = out["tower.patch_embedding.weight"].flatten(1)
+    out["tower.patch_embedding.weight"] = filters
+    with torch.no_grad():  # the inverse of `Tower.folded_positions`
+        out["tower.position_embedding"][1:] += nano.tower.sheet[0, 0] @ filters.T
+    return out
+
+
+def _own_name(published: str) -> str:
+    """The name in `Nano` of a published tensor: the inverse of what `tensors` does."""
+    vision = "model.vision_tower.vision_tower.vision_model."
+    if published.startswith(vision):
+        name = published.removeprefix(vision).removeprefix("embeddings.").removeprefix("encoder.")
+        name = name.replace("self_attn.", "").replace("mlp.", "")
+        if name == "position_embedding.weight":
+            name = "position_embedding"
+        return f"tower.{name}"
+    name = published.removeprefix("model.")
+    if name.startswith("mm_projector."):
+        return name.replace("mm_projector.", "projector.")
+    return "decoder." + name.replace("self_attn.", "").replace("mlp.", "")
+
+
+def load_start(state: Path, size: Size) -> dict[str, Any]:
+    """Weights of tower, heads, projector and decoder, from STATE or else from `START`.
+
+    Raises `ValueError` for another size.
+    """
+    weights, sizes = _start_weights()
     own, own_sizes = _trained(state)
     weights, sizes = weights | own, sizes | own_sizes
     for had, wanted in ((sizes["tower"], size.of_tower), (sizes["size"], size.asdict())):

@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -22,8 +22,10 @@ from torch import Tensor
 
 from pulse_edge.simulation.pages import no_ecg, sample_look
 from pulse_nano.model import DENSE, LOCAL, VIEWS
-from pulse_nano.shards import F32, SIDE, Page, Shard, compose, views_of
+from pulse_nano.photos import move_events, sample_photo
+from pulse_nano.shards import F32, SIDE, Page, Shard
 from pulse_nano.targets import attribute_targets, dense_target
+from pulse_nano.views import compose, views_of
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -63,6 +65,7 @@ class Pages:
     stride: int = 1  # between the numbers of batches: the workers' batches are interleaved
     empty: float = 0.05  # share of images without an ECG
     backwards: bool = False  # the first epoch begins with the last shards
+    photos: float = 0.0  # share of pages that are distorted as by a scanner or a phone
 
     def __post_init__(self) -> None:
         self._open: dict[int, Shard] = {}
@@ -114,7 +117,12 @@ class Pages:
                 dense.append(None)  # zeros below, once the shape is known
             else:
                 page = self.page(number * self.batch + slot)
-                views[slot] = compose(page, sample_look(rng), rng)
+                look, photo = sample_look(rng), sample_photo(rng, self.photos)
+                views[slot] = compose(page, look, rng, photo)
+                if photo is not None:
+                    height, width = page.ink.shape
+                    moved = move_events(page.events, photo, width, height, page.top)
+                    page = replace(page, events=moved)
                 dense.append(dense_target(page, self.patch))
                 labels.append(page.labels)
             heads.append(attribute_targets(labels[-1]))

@@ -23,7 +23,9 @@ SETS = {"pages": 20261123, "valid": 5}  # folder -> seed; `evaluate.SEED` is a t
 @click.argument("state", type=click.Path(path_type=Path))
 @click.option("--shards", default=300, show_default=True)
 @click.option("--workers", default=2, show_default=True)
-def main(state: Path, shards: int, workers: int) -> None:
+@click.option("--varied", default=0.0, show_default=True, help="Share of pages of other programs.")
+@click.option("--seed", default=SETS["pages"], show_default=True, help="Of the training pages.")
+def main(state: Path, shards: int, workers: int, varied: float, seed: int) -> None:
     """Fill STATE/pages and STATE/valid."""
     with ProcessPoolExecutor(workers) as pool:
         jobs = []
@@ -32,11 +34,9 @@ def main(state: Path, shards: int, workers: int) -> None:
             for number in range(count):
                 path = state / name / f"{number:04d}.shard"
                 if not path.exists():
-                    jobs.append(
-                        pool.submit(
-                            write_shard, path, SETS[name], number * SHARD_PAGES, SHARD_PAGES
-                        )
-                    )
+                    of_set = seed if name == "pages" else SETS[name]
+                    start = number * SHARD_PAGES
+                    jobs.append(pool.submit(write_shard, path, of_set, start, SHARD_PAGES, varied))
         for job in jobs:
             job.result()
 

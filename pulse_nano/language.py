@@ -23,9 +23,9 @@ from pulse_nano.loop import Loop, Loss, launch, prepare  # isort: skip (before t
 import torch
 from torch import Tensor, nn
 
-from pulse_edge.simulation.questions import Findings, Item
+from pulse_edge.simulation.questions import Findings
 from pulse_edge.simulation.simulator import AXES, CONDUCTION, ECTOPY, RHYTHMS, ST_CHANGES
-from pulse_nano.lessons import random_findings, training_items
+from pulse_nano.lessons import Talk, random_findings, training_talks
 from pulse_nano.model import VIEWS, Decoder, Size
 from pulse_nano.optim import make_optimizers
 from pulse_nano.train import Packed, Prompts, make_tokenizer, pack, text_loss
@@ -107,15 +107,15 @@ class Texts:
 
     def make(self, number: int, _: None = None) -> Text:
         findings: list[Findings | None] = []
-        items: list[list[Item]] = []
+        talks: list[list[Talk]] = []
         places = []
         for slot in range(self.batch):
             rng = np.random.default_rng([self.seed, number, slot, 5])
             findings.append(None if rng.random() < EMPTY else random_findings(rng))
-            items.append(training_items(findings[-1], rng))
+            talks.append(training_talks(findings[-1], rng))
             places.append(rng.permutation(self.image_tokens)[:9])
         return Text(
-            findings, torch.tensor(np.stack(places)), pack(self.prompts, items, self.image_tokens)
+            findings, torch.tensor(np.stack(places)), pack(self.prompts, talks, self.image_tokens)
         )
 
 

@@ -72,8 +72,8 @@ def prepare(seed: int) -> None:
 
 
 def rate_at(step: int, steps: int, peak: float, restarts: tuple[int, ...] = ()) -> float:
-    """Cosine from `peak` to 2 %, after 150 steps of warm-up; from each step of `restarts` on again,
-    from half of it.
+    """Cosine from `peak` to 2 %, after 150 steps of warm-up, or an eighth of fewer than 1,200; from
+    each step of `restarts` on again, from half of it.
 
     SGDR (Loshchilov & Hutter, arXiv 1608.03983): a finished run can be made longer. At the full
     rate a restart undoes what the decay had gained (conduction's loss 0.09 -> 0.31 in 200 steps).
@@ -81,7 +81,7 @@ def rate_at(step: int, steps: int, peak: float, restarts: tuple[int, ...] = ()) 
     begin = max(at for at in (0, *restarts) if at <= step)
     end = min(at for at in (*restarts, steps) if at > step)
     progress = (step - begin) / (end - begin)
-    warm = min(1.0, (step - begin + 1) / 150)
+    warm = min(1.0, (step - begin + 1) / max(1, min(150, (end - begin) // 8)))
     return (
         peak
         * (0.5 if begin else 1.0)

@@ -88,7 +88,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
     scores.
     """
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-    weights: Tensor = torch.softmax(scores if mask is None else scores + mask, dim=-1)
+    if mask is not None:  # in the scores' type: bfloat16 takes half of the time
+        scores = scores + mask.to(scores.dtype)
+    weights: Tensor = torch.softmax(scores, dim=-1)
     return weights @ v
 
 
@@ -294,7 +296,8 @@ class DecoderLayer(nn.Module):
         q, k, v = (
             F.linear(y, weight).view(b, n, 3, self.heads, w // self.heads).permute(2, 0, 3, 1, 4)
         )
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        # One type for all: autocast would convert the keys again for each strip of queries.
+        q, k = rotate(q, cos, sin).to(v.dtype), rotate(k, cos, sin).to(v.dtype)
         if cache is not None:
             if cache:
                 k, v = torch.cat([cache[0], k], dim=2), torch.cat([cache[1], v], dim=2)
@@ -305,7 +308,10 @@ class DecoderLayer(nn.Module):
                 q[:, :, first:],
                 None if mask is None else mask[..., first:, :],
             )
-        y = attend(q, k, v) if mask is None else attend_causal(q, k, v, mask)
+        if mask is None:
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=n > 1)
+        else:
+            y = attend_causal(q, k, v, mask)
         x = x + self.o_proj(y.transpose(1, 2).reshape(b, n - first, w))
         y = self.post_attention_layernorm(x)
         out: Tensor = x + self.down_proj(F.silu(self.gate_proj(y)) * self.up_proj(y))
@@ -340,7 +346,7 @@ class Decoder(nn.Module):
         first: int = 0,
     ) -> Tensor:
         """x (b, n, width), positions (b or 1, n) int64, mask broadcast to (b, heads, n, m), added
-        to the scores.
+        to the scores; None: causal, for the first n positions or for a single later one.
 
         Hidden states (b, n - first, width) of the positions from `first` on.
         """

@@ -21,12 +21,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pulse_edge.simulation.simulator import CONDUCTION, ECTOPY, RHYTHMS, ST_CHANGES
+from pulse_nano.checkpoint import load_start
 from pulse_nano.cpu import autocast
 from pulse_nano.data import Batch, Pages, shard_path
 from pulse_nano.model import SHEET, Heads, Seen, Size, Tower
 from pulse_nano.optim import make_optimizers
 from pulse_nano.targets import losses
 
+VALID_BATCHES = 5  # of 20 pages: the other worker waits meanwhile
 HARD = (
     "sinus arrhythmia",
     "premature atrial contractions",
@@ -124,6 +126,10 @@ class Seeing(nn.Module):
 @click.option("--batch", default=12, show_default=True, help="Pages a step, of all workers.")
 @click.option("--peak", default=3e-3, show_default=True, help="Learning rate.")
 @click.option("--seed", default=20261123)
+@click.option(
+    "--begin", is_flag=True, help="Begin with start.safetensors, not with random weights."
+)
+@click.option("--photos", default=0.0, show_default=True, help="Share of distorted pages.")
 @click.option("--workers", default=2, show_default=True, help="Processes of one thread.")
 def main(workers: int, **settings: Any) -> None:
     """Train the tower in STATE, resuming what is there."""
@@ -135,6 +141,9 @@ def train(rank: int, workers: int, settings: dict[str, Any]) -> None:
     prepare(seed)
     size = Size()
     seeing = Seeing(size)
+    if settings["begin"]:
+        start = load_start(state, size)
+        seeing.load_state_dict({k: v for k, v in start.items() if k in seeing.state_dict()})
     optimizers = make_optimizers([(seeing.tower, 1.0), (seeing.heads, 1.0)], settings["peak"])
     header = {"tower": size.of_tower, "sheet": list(SHEET), "workers": workers}
     loop = Loop(
@@ -151,7 +160,7 @@ def train(rank: int, workers: int, settings: dict[str, Any]) -> None:
         settings["restarts"],
     )
     loop.resume()
-    valid = Pages(state / "valid", 2, 20, size.patch, 5)
+    valid = Pages(state / "valid", 2, 20, size.patch, 5, photos=settings["photos"])
 
     def loss(data: Batch) -> Loss:
         terms = losses(seeing(data.views), data.dense, data.heads)
@@ -160,10 +169,22 @@ def train(rank: int, workers: int, settings: dict[str, Any]) -> None:
     def validate() -> None:
         if shard_path(state / "valid", 1).exists():
             loop.note(
-                {"valid": {k: round(v, 4) for k, v in score_heads(seeing, valid, 20).items()}}
+                {
+                    "valid": {
+                        k: round(v, 4) for k, v in score_heads(seeing, valid, VALID_BATCHES).items()
+                    }
+                }
             )
 
-    loop.run(Pages(state / "pages", settings["shards"], batch, size.patch, seed), loss, validate)
+    pages = Pages(
+        state / "pages",
+        settings["shards"],
+        batch,
+        size.patch,
+        seed,
+        photos=settings["photos"],
+    )
+    loop.run(pages, loss, validate)
 
 
 if __name__ == "__main__":

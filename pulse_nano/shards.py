@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,16 +24,26 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pulse_edge.ecg.drawing import draw_ink, grid_cover
-from pulse_edge.ecg.layout import Cell, PageStyle, page_cells
+from pulse_edge.ecg.layout import Cell, PageStyle
 from pulse_edge.ecg.recording import LEADS, Recording
+from pulse_edge.ecg.spacing import Arrangement, arrange
 from pulse_edge.simulation.pages import (
-    PaperLook,
     make_ecg,
     sample_header,
     sample_style,
     shown_ectopy,
 )
-from pulse_edge.simulation.simulator import LBBB, Ecg, sample_spec, vary_repolarization
+from pulse_edge.simulation.simulator import (
+    LBBB,
+    Ecg,
+    Noise,
+    add_noise,
+    sample_spec,
+    simulate,
+    vary_repolarization,
+)
+from pulse_nano.hearts import VariedHeart, sample_varied_spec
+from pulse_nano.sheets import draw_sheet, sample_sheet, sheet_profiles
 
 SIDE = 336
 CANVAS = 2 * SIDE
@@ -56,7 +67,8 @@ class Page:
 
     `grid`: float32 vectors of uncovered share, named (axis, lines, size): "x" or "y"; "all" lines
     or only "major" ones; "canvas" or "base". `events`: float32 (n, 7), see EVENT_COLUMNS. `labels`:
-    EcgSpec's fields and the measured rate.
+    EcgSpec's fields and the measured rate. `plot` (left, top, right, bottom): what the grid covers,
+    in pixels of the canvas from the page's top; None: all of it.
     """
 
     ink: U8
@@ -64,6 +76,7 @@ class Page:
     grid: dict[str, F32]
     events: F32
     labels: dict[str, Any]
+    plot: tuple[int, int, int, int] | None = None
 
     @property
     def top(self) -> int:
@@ -89,9 +102,26 @@ def grid_profiles(style: PageStyle, height: int) -> dict[str, F32]:
     return out
 
 
-def find_events(ecg: Ecg, style: PageStyle, top: int) -> F32:
-    """Where every beat and P wave lies on the canvas, float32 (n, 7), see EVENT_COLUMNS."""
+def style_events(ecg: Ecg, page: Arrangement, top: int) -> F32:
+    """`find_events` for a page of `pulse_edge.ecg.layout`."""
+    style = page.style
     scale = CANVAS / style.size[0]
+    cells = [cell._replace(x=cell.x * scale, y=cell.y * scale) for cell in page.cells]
+    return find_events(ecg, cells, style.px_per_second * scale, style.gain, top)
+
+
+def find_events(
+    ecg: Ecg, cells: Sequence[Cell], px_per_second: float, gain: float, top: int
+) -> F32:
+    """Where every beat and P wave lies on the canvas, float32 (n, 7), see EVENT_COLUMNS.
+
+    Args:
+        ecg: the recording.
+        cells: in pixels of the canvas.
+        px_per_second: of the canvas.
+        gain: mm a millivolt.
+        top: canvas row where the page begins.
+    """
     rows: list[tuple[float, ...]] = []
     nan = float("nan")
     measurable_st = LBBB not in ecg.spec.conduction
@@ -100,19 +130,19 @@ def find_events(ecg: Ecg, style: PageStyle, top: int) -> F32:
         for onset, pr in zip(ecg.qrs, ecg.pr, strict=True)
         if np.isfinite(pr)
     }
-    for cell in page_cells(style):
+    for cell in cells:
         lead = LEADS.index(cell.lead)
-        y = cell.y * scale + top
+        y = cell.y + top
 
         def x(time: float, cell: Cell = cell) -> float:
-            return (cell.x + (time - cell.start) * style.px_per_second) * scale
+            return cell.x + (time - cell.start) * px_per_second
 
         previous = nan
         for onset, width, kind, pr in zip(ecg.qrs, ecg.qrs_s, ecg.kind, ecg.pr, strict=True):
             if not cell.start <= onset < cell.stop - 0.06:
                 continue
             seen_pr = pr if onset - pr >= cell.start else nan
-            st = ecg.st_mv[lead] * style.gain if kind in (0, 2, 4) and measurable_st else nan
+            st = ecg.st_mv[lead] * gain if kind in (0, 2, 4) and measurable_st else nan
             rows.append((x(onset + 0.45 * width), y, kind, seen_pr, st, onset - previous, width))
             previous = onset
         for p in ecg.p:
@@ -134,19 +164,42 @@ def draw_training_page(ecg: Ecg, style: PageStyle, header: str | None = None) ->
     image = draw_ink(recording, small, header)
     height = math.ceil(style.size[1] * CANVAS / style.size[0])
     ink = np.asarray(image.resize((CANVAS, height)))
-    labels = asdict(ecg.spec) | {
-        "axis": ecg.spec.axis,
-        "rate_bpm": ecg.rate_bpm,
-        "layout": style.layout,
-        "conduction": list(ecg.spec.conduction),
-        "ectopy": shown_ectopy(ecg),
-    }
     return Page(
         ink,
         np.asarray(image.resize((SIDE, SIDE))),
         grid_profiles(style, height),
-        find_events(ecg, style, (CANVAS - height) // 2),
-        labels,
+        style_events(ecg, arrange(recording, small, bool(header)), (CANVAS - height) // 2),
+        labels_of(ecg, style.layout),
+    )
+
+
+def labels_of(ecg: Ecg, layout: str) -> dict[str, Any]:
+    """`Page.labels`."""
+    return asdict(ecg.spec) | {
+        "axis": ecg.spec.axis,
+        "rate_bpm": ecg.rate_bpm,
+        "layout": layout,
+        "conduction": list(ecg.spec.conduction),
+        "ectopy": shown_ectopy(ecg),
+    }
+
+
+def varied_page(seed: int, index: int) -> Page:
+    """A training page of another program: other beats, on a sheet of another geometry."""
+    spec = sample_varied_spec(np.random.default_rng([seed, index, 0]), RARE)
+    number = int(np.random.default_rng([seed, index, 1]).integers(2**31))
+    rng = np.random.default_rng([seed, index, 2])
+    noise = Noise(*(rng.uniform(0.3, 1.8) * v for v in (0.12, 0.03, 0.015, 0.12)))
+    ecg = add_noise(simulate(spec, number, 250, VariedHeart), number, noise)
+    sheet = sample_sheet(rng)
+    image = draw_sheet(ecg, sheet, rng)
+    return Page(
+        np.asarray(image.resize((CANVAS, sheet.height))),
+        np.asarray(image.resize((SIDE, SIDE))),
+        sheet_profiles(sheet, SIDE),
+        find_events(ecg, sheet.cells, sheet.second, sheet.gain, (CANVAS - sheet.height) // 2),
+        labels_of(ecg, sheet.layout),
+        sheet.plot,
     )
 
 
@@ -160,16 +213,22 @@ def make_page(seed: int, index: int) -> Page:
     )
 
 
-# ---- shards -------------------------------------------------------------------------------------
-
-
-def write_shard(path: Path, seed: int, start: int, count: int) -> None:
+def write_shard(path: Path, seed: int, start: int, count: int, varied: float = 0.0) -> None:
     """Pages start .. start + count - 1 of the set `seed` as one file; renamed into place when
-    complete."""
+    complete.
+
+    Args:
+        path: of the file.
+        seed: of the set.
+        start: number of its first page.
+        count: of pages.
+        varied: share of pages that are `varied_page`s.
+    """
     blobs: list[bytes] = []
     index: list[dict[str, Any]] = []
     for number in range(start, start + count):
-        page = make_page(seed, number)
+        other = np.random.default_rng([seed, number, 7]).random() < varied
+        page = varied_page(seed, number) if other else make_page(seed, number)
         parts = [
             zlib.compress(page.ink.tobytes(), 1),
             zlib.compress(page.base.tobytes(), 1),
@@ -177,7 +236,12 @@ def write_shard(path: Path, seed: int, start: int, count: int) -> None:
             page.events.tobytes(),
         ]
         index.append(
-            {"height": page.ink.shape[0], "sizes": [len(p) for p in parts], "labels": page.labels}
+            {
+                "height": page.ink.shape[0],
+                "sizes": [len(p) for p in parts],
+                "labels": page.labels,
+                "plot": page.plot,
+            }
         )
         blobs += parts
     head = json.dumps(index).encode()
@@ -220,93 +284,5 @@ class Shard:
                     grid[f"{axis} {lines} {where}"] = flat[start : start + length]
                     start += length
         events = np.frombuffer(parts[3], np.float32).reshape(-1, len(EVENT_COLUMNS))
-        return Page(ink, base, grid, events, entry["labels"])
-
-
-# ---- views --------------------------------------------------------------------------------------
-
-MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIPImageProcessor's, see `pulse_edge.page.views`
-STD = (0.26862954, 0.26130258, 0.27577711)
-BLACK = tuple(-m / s for m, s in zip(MEAN, STD, strict=True))
-
-
-def _paint(
-    ink: U8, grid: dict[str, F32], where: str, look: PaperLook, rng: np.random.Generator | None
-) -> F32:
-    """float32 (3, height, width), normalised for the tower.
-
-    With the sheet's share s = 1 - ink, the grid's separable line masks and the normalisation folded
-    in, a channel is a weighted sum of the same few planes, so all three are one matrix product.
-    """
-    height, width = ink.shape
-    planes = np.empty((5, height, width), np.float32)
-    sheet, all_lines, major_lines, ones, grain = planes
-    np.multiply(ink, np.float32(-1 / 255), out=sheet)
-    sheet += np.float32(1)
-    np.multiply(sheet, grid[f"x all {where}"], out=all_lines)
-    all_lines *= grid[f"y all {where}"][:, None]
-    np.multiply(sheet, grid[f"x major {where}"], out=major_lines)
-    major_lines *= grid[f"y major {where}"][:, None]
-    ones[:] = 1
-    noisy = bool(look.noise) and rng is not None
-    if look.shade:
-        angle = np.deg2rad(look.tilt)
-        down = np.linspace(-0.5, 0.5, height, dtype=np.float32)[:, None] * np.float32(np.sin(angle))
-        across = np.linspace(-0.5, 0.5, width, dtype=np.float32) * np.float32(np.cos(angle))
-        planes[:4] *= 1 - np.float32(look.shade) * (down + across + np.float32(0.5))
-    if noisy and rng is not None:
-        rng.standard_normal(dtype=np.float32, out=grain)
-    paper, minor, major, pen = (
-        np.array(color) for color in (look.paper, look.minor, look.major, look.ink)
-    )
-    weights = np.stack(
-        [major - pen, paper - minor, minor - major, pen, np.full(3, look.noise)], axis=1
-    )
-    used = 5 if noisy else 4
-    out = (weights[:, :used].astype(np.float32) @ planes[:used].reshape(used, -1)).reshape(
-        3, height, width
-    )
-    if noisy:
-        np.clip(out, 0, 1, out=out)
-    out -= np.array(MEAN, np.float32)[:, None, None]
-    out *= 1 / np.array(STD, np.float32)[:, None, None]
-    return out
-
-
-def compose(
-    page: Page,
-    look: PaperLook = PaperLook(),  # noqa: B008
-    rng: np.random.Generator | None = None,
-) -> F32:
-    """Normalised views float32 (5, 3, 336, 336): base view, then the tiles row by row, as
-    `image.preprocess` has them.
-
-    Without `rng` the look's noise is left out.
-    """
-    tiles = tile(_paint(page.ink, page.grid, "canvas", look, rng))
-    return np.concatenate([_paint(page.base, page.grid, "base", look, rng)[None], tiles])
-
-
-def tile(page: F32) -> F32:
-    """Normalised page (3, height <= 672, 672) -> tiles (4, 3, 336, 336), letterboxed on black."""
-    canvas = np.empty((3, CANVAS, CANVAS), np.float32)
-    canvas[:] = np.array(BLACK, np.float32)[:, None, None]
-    top = (CANVAS - page.shape[1]) // 2
-    canvas[:, top : top + page.shape[1]] = page
-    return canvas.reshape(3, 2, SIDE, 2, SIDE).transpose(1, 3, 0, 2, 4).reshape(4, 3, SIDE, SIDE)
-
-
-def normalise(rgb: U8) -> F32:
-    """uint8 (height, width, 3) -> float32 (3, height, width)."""
-    scaled = rgb.astype(np.float32).transpose(2, 0, 1) * np.float32(1 / 255)
-    return (scaled - np.array(MEAN, np.float32)[:, None, None]) / np.array(STD, np.float32)[
-        :, None, None
-    ]
-
-
-def views_of(image: Image.Image) -> F32:
-    """Any landscape image whose grid is 672 x 672 -> normalised views, as `compose` returns
-    them."""
-    height = min(CANVAS, math.ceil(image.height * CANVAS / image.width))
-    tiles = tile(normalise(np.asarray(image.resize((CANVAS, height)))))
-    return np.concatenate([normalise(np.asarray(image.resize((SIDE, SIDE))))[None], tiles])
+        plot = entry.get("plot")
+        return Page(ink, base, grid, events, entry["labels"], None if plot is None else tuple(plot))

@@ -3,14 +3,15 @@
     python -m pulse_nano.train STATE_DIR OUT_DIR
 
 Starts from STATE_DIR/tower.pt (stage A, pretrain.py) and STATE_DIR/language.pt (stage L,
-language.py), or from start.safetensors for what is absent. Keeps joint.pt and joint.jsonl there,
-continues what it finds, and writes the checkpoint to OUT_DIR. One page gives one sequence: the
-image, then a report and nine questions, each of which attends to the image and itself only and has
-the positions that single-turn inference gives it.
+language.py), and from start.safetensors for what they do not have. Keeps joint.pt and joint.jsonl
+there, continues what it finds, and writes the checkpoint to OUT_DIR. One page gives one sequence:
+the image, then questions and conversations, each of which attends to the image and itself only and
+has the positions that inference gives it.
 """
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,17 +29,19 @@ from pulse_edge.simulation.questions import Findings, Item
 from pulse_nano.checkpoint import NUMBERS, SYSTEM, load_start, save, train_tokenizer
 from pulse_nano.cpu import autocast
 from pulse_nano.data import Batch, Pages
-from pulse_nano.lessons import random_findings, training_items
+from pulse_nano.lessons import Talk, random_findings, training_items, training_talks
 from pulse_nano.model import Decoder, Nano, Size
 from pulse_nano.optim import make_optimizers
 from pulse_nano.targets import losses
 
+TOKENIZER = Path(__file__).parent / "pulse-nano" / "tokenizer.model"
 BOS, EOS = 1, 2
 IGNORE = -100
-TEXT_TOKENS = 512  # of one page's packed questions; what does not fit is left out
-# weight of the letter that answers a multiple choice, of one for all other tokens: its words only
-# copy
+TEXT_TOKENS = 704  # of one page's packed questions; what does not fit is left out
+# Weights of single tokens that decide an answer, of one for all others: the letter of a multiple
+# choice, whose words only copy, and "Yes" or "No".
 LETTER = 8.0
+VERDICT = 4.0
 
 
 class Prompts:
@@ -58,6 +61,12 @@ class Prompts:
             EOS,
         ]
 
+    def later(self, item: Item) -> tuple[list[int], list[int]]:
+        """Ids of a later turn, which follow the end of an answer, and of its answer with its
+        end."""
+        turn = self.sp.encode(f"USER: {item.question} ASSISTANT:")
+        return list(turn), [*self.sp.encode(item.answer), EOS]
+
     def _near(self) -> Tensor:
         """(vocab, vocab) target distributions: numbers spread over their neighbours, everything
         else is one-hot.
@@ -75,8 +84,8 @@ class Packed:
     """A batch of packed text: `ids` (b, n), `positions` (b, n), `block` (b, n), `labels` (b, n),
     IGNORE: no loss.
 
-    block 0 is the template before the image, blocks 1.. the questions; -1 is padding. `letters` (b,
-    n) bool: where the label is the letter of a multiple choice.
+    block 0 is the template before the image, blocks 1.. the conversations; -1 is padding. `letters`
+    and `verdicts` (b, n) bool: where the label is the letter of a multiple choice, or Yes or No.
     """
 
     ids: Tensor
@@ -84,36 +93,60 @@ class Packed:
     block: Tensor
     labels: Tensor
     letters: Tensor
+    verdicts: Tensor
 
 
-def pack(prompts: Prompts, items: list[list[Item]], image_tokens: int) -> Packed:
-    """Questions after the image slot; label i is the token that should follow position i."""
+FILLS = (0, 0, -1, IGNORE, False, False)  # what pads each tensor of `Packed`
+
+
+def pack(prompts: Prompts, pages: list[list[Talk]], image_tokens: int) -> Packed:
+    """Conversations after the image slot; label i is the token that should follow position i.
+
+    Args:
+        prompts: makes the ids.
+        pages: the conversations about each page.
+        image_tokens: length of the slot.
+    """
     start = len(prompts.head) + image_tokens
-    rows: list[tuple[list[int], list[int], list[int], list[int], list[bool]]] = []
-    for page in items:
-        ids: list[int] = []
-        positions: list[int] = []
-        block: list[int] = []
-        labels: list[int] = []
-        letters: list[bool] = []
-        for number, item in enumerate(page, 1):
-            question, answer = prompts.question(item)
-            whole = question + answer[:-1]
-            if ids and len(ids) + len(whole) > TEXT_TOKENS:
+    rows: list[list[list[Any]]] = []
+    for talks in pages:
+        row: list[list[Any]] = [[] for _ in FILLS]
+        for number, talk in enumerate(talks, 1):
+            ids, labels, letters, verdicts = _talk_columns(prompts, talk)
+            if row[0] and len(row[0]) + len(ids) > TEXT_TOKENS:
                 continue
-            ids += whole
-            positions += range(start, start + len(whole))
-            block += [number] * len(whole)
-            labels += [IGNORE] * (len(question) - 1) + answer
-            letters += [False] * (len(question) - 1) + [item.answer.startswith(f"{item.key}. ")]
-            letters += [False] * (len(answer) - 1)
-        rows.append((ids, positions, block, labels, letters))
+            positions = list(range(start, start + len(ids)))
+            block = [number] * len(ids)
+            columns: tuple[list[Any], ...] = (ids, positions, block, labels, letters, verdicts)
+            for column, values in zip(row, columns, strict=True):
+                column += values
+        rows.append(row)
     n = max(len(row[0]) for row in rows)
-    fills = (0, 0, -1, IGNORE, False)
     padded = [
-        [[*row[k], *[fill] * (n - len(row[0]))] for row in rows] for k, fill in enumerate(fills)
+        [[*row[k], *[fill] * (n - len(row[k]))] for row in rows] for k, fill in enumerate(FILLS)
     ]
     return Packed(*(torch.tensor(value) for value in padded))
+
+
+def _talk_columns(
+    prompts: Prompts, talk: Talk
+) -> tuple[list[int], list[int], list[bool], list[bool]]:
+    """Ids of a conversation without its last token, and for each the label, whether that is a
+    letter, and whether it is a verdict."""
+    tokens: list[int] = []
+    labels: list[int] = []  # of the token itself: shifted below
+    letters: list[bool] = []
+    verdicts: list[bool] = []
+    for turn, item in enumerate(talk):
+        question, answer = prompts.later(item) if turn else prompts.question(item)
+        tokens += question + answer
+        labels += [IGNORE] * len(question) + answer
+        is_letter = item.task == "choice" and item.answer.startswith(f"{item.key}. ")
+        is_verdict = item.answer.startswith(("Yes,", "No,", "No "))
+        rest = len(answer) - 1
+        letters += [False] * len(question) + [is_letter] + [False] * rest
+        verdicts += [False] * len(question) + [is_verdict] + [False] * rest
+    return tokens[:-1], labels[1:], letters[1:], verdicts[1:]
 
 
 def packed_mask(block: Tensor, prefix: int) -> Tensor:
@@ -128,14 +161,20 @@ def packed_mask(block: Tensor, prefix: int) -> Tensor:
 
 
 def text_loss(
-    decoder: Decoder, prompts: Prompts, image: Tensor, packed: Packed, places: Tensor | None = None
+    decoder: Decoder,
+    prompts: Prompts,
+    image: Tensor,
+    packed: Packed,
+    places: Tensor | None = None,
+    prefix_learns: bool = True,
 ) -> Loss:
-    """Soft cross-entropy over the answers, letters weighted by LETTER. To log: the same without
-    weights, and the share of answer tokens, and of letters alone, whose greedy choice is right (of
-    all tokens, in a batch without letters).
+    """Soft cross-entropy over the answers, weighted by LETTER and VERDICT. To log: the same
+    without weights, and the share of answer tokens, of letters and of verdicts alone, whose greedy
+    choice is right (of all tokens, in a batch without such).
 
     `image` (b, n, width) is what the projector gives; `places` (b, n) int64, in the image's slot:
-    0, 1, .. by default.
+    0, 1, .. by default. Without `prefix_learns` no gradient passes the template and the image,
+    which takes a third of the time.
     """
     b, n, _ = image.shape
     head = torch.tensor(prompts.head).expand(b, -1)
@@ -144,25 +183,39 @@ def text_loss(
     prefix = head.shape[1]
     slot = prefix + (torch.arange(n).expand(b, -1) if places is None else places)
     positions = torch.cat([torch.arange(prefix).expand(b, -1), slot, packed.positions], dim=1)
+    mask = packed_mask(packed.block, prefix + n)
     with autocast():
-        hidden = decoder(
-            x, positions, packed_mask(packed.block, prefix + n), first=prefix + n
-        ).float()
+        if prefix_learns:
+            hidden = decoder(x, positions, mask, first=prefix + n).float()
+        else:
+            hidden = _after_prefix(decoder, x, positions, mask, prefix + n).float()
     known = packed.labels != IGNORE
     logits, target = decoder.lm_head(hidden[known]), packed.labels[known]
     each = F.cross_entropy(logits, prompts.near[target], reduction="none")
-    letters = packed.letters[known]
-    weights = torch.where(letters, LETTER, 1.0)
+    letters, verdicts = packed.letters[known], packed.verdicts[known]
+    weights = torch.where(letters, LETTER, torch.where(verdicts, VERDICT, 1.0))
     right = (logits.argmax(-1) == target).float()
-    chosen = right[letters] if letters.any() else right
-    shown = {"text": each.mean(), "tokens right": right.mean(), "letters right": chosen.mean()}
+    shown = {"text": each.mean(), "tokens right": right.mean()}
+    for name, which in (("letters right", letters), ("verdicts right", verdicts)):
+        shown[name] = right[which].mean() if which.any() else right.mean()
     return (each * weights).sum() / weights.sum(), shown
 
 
-def items_of(batch: Batch, seed: int) -> list[list[Item]]:
+def _after_prefix(
+    decoder: Decoder, x: Tensor, positions: Tensor, mask: Tensor, prefix: int
+) -> Tensor:
+    """Hidden states after the prefix, whose keys and values are constants."""
+    caches: list[list[Tensor]] = [[] for _ in decoder.layers]
+    with torch.no_grad():
+        decoder(x[:, :prefix], positions[:, :prefix], None, caches)
+    hidden: Tensor = decoder(x[:, prefix:], positions[:, prefix:], mask[..., prefix:, :], caches)
+    return hidden
+
+
+def talks_of(batch: Batch, seed: int) -> list[list[Talk]]:
     """The questions of a batch; they depend on the seed, the batch's number and the slot."""
     return [
-        training_items(
+        training_talks(
             None if labels is None else Findings.of(labels),
             np.random.default_rng([seed, batch.number, slot, 3]),
         )
@@ -203,9 +256,13 @@ def make_tokenizer(path: Path, vocab: int) -> None:
 )
 @click.option("--seed", default=20261124)
 @click.option("--workers", default=2, show_default=True, help="Processes of one thread.")
+@click.option("--photos", default=0.0, show_default=True, help="Share of distorted pages.")
+@click.option("--decoder-only", is_flag=True, help="Teach words; what reads the page stays.")
 def main(workers: int, **settings: Any) -> None:
     """Train everything in STATE, resuming what is there; write the checkpoint to OUT."""
-    make_tokenizer(settings["state"] / "tokenizer.model", Size.vocab)
+    tokenizer = settings["state"] / "tokenizer.model"
+    if not tokenizer.exists():  # the one of the checkpoint that start.safetensors comes from
+        shutil.copyfile(TOKENIZER, tokenizer)
     launch(workers, train, settings)
 
 
@@ -214,13 +271,14 @@ def train(rank: int, workers: int, settings: dict[str, Any]) -> None:
     prepare(seed)
     size = Size()
     nano = Nano(size)
-    nano.load_state_dict(load_start(state, size), strict=False)  # all but the projector
+    nano.load_state_dict(load_start(state, size))
     tokenizer = state / "tokenizer.model"
     prompts = Prompts(tokenizer)
-    optimizers = make_optimizers(
-        [(nano.tower, 0.3), (nano.heads, 0.5), (nano.projector, 1.0), (nano.decoder, 0.5)],
-        settings["peak"],
-    )
+    decoder_only = bool(settings["decoder_only"])
+    parts = [(nano.tower, 0.3), (nano.heads, 0.5), (nano.projector, 1.0), (nano.decoder, 0.5)]
+    for module in (nano.tower, nano.heads, nano.projector):
+        module.requires_grad_(not decoder_only)
+    optimizers = make_optimizers(parts[-1:] if decoder_only else parts, settings["peak"])
     header = {"size": size.asdict(), "workers": workers}
     loop = Loop(
         "joint",
@@ -238,23 +296,32 @@ def train(rank: int, workers: int, settings: dict[str, Any]) -> None:
     )
     loop.resume()
 
+    def words(data: Batch) -> Loss:
+        with torch.no_grad(), autocast():
+            image = nano.projector(nano.see(data.views).float())
+        packed = pack(prompts, talks_of(data, seed), image.shape[1])
+        return text_loss(nano.decoder, prompts, image.float(), packed, prefix_learns=False)
+
     def loss(data: Batch) -> Loss:
+        if decoder_only:
+            return words(data)
         with autocast():
             features = nano.see(data.views).float()
-        packed = pack(prompts, items_of(data, seed), features.shape[1])
+        packed = pack(prompts, talks_of(data, seed), features.shape[1])
         text, shown = text_loss(nano.decoder, prompts, nano.projector(features), packed)
         terms = losses(nano.heads(features), data.dense, data.heads)
         aside = torch.stack(list(terms.values())).sum()
         return 3 * text + 0.25 * aside, {**shown, "aside": aside}
 
-    # From the last shard on: the tower knows those best that it began with.
+    # From the last shard on, if the tower learns: it knows those best that it began with.
     pages = Pages(
         state / "pages",
         settings["shards"],
         settings["batch"] // workers,
         size.patch,
         seed,
-        backwards=True,
+        backwards=not decoder_only,
+        photos=settings["photos"],
     )
     loop.run(pages, loss, lambda: None)
 

@@ -9,7 +9,10 @@ from pulse_edge.errors import ParameterError
 from pulse_edge.evaluate.task import Task
 
 # name -> (module, class). A class takes the number of pages, and optionally a seed.
-TASKS = {"simulated": ("simulated", "SimulatedPages")}
+TASKS = {
+    "simulated": ("simulated", "SimulatedPages"),
+    "wording": ("wording", "FreeWording"),
+}
 
 
 def make_task(name: str, pages: int, seed: int | None = None) -> Task[Any, Any]:

@@ -131,7 +131,11 @@ def _ask(task: Task[ReplyT, ScoresT], case: int) -> ReplyT:
 
 
 def _answers_of(model: Any, max_new_tokens: int) -> Ask:
-    def ask(image: Any, question: str) -> str:
-        return str(model.ask(image, question, max_new_tokens=max_new_tokens).text)
+    def ask(image: Any, question: str, turns: Sequence[tuple[str, str]] = ()) -> str:
+        if turns:
+            answer = model.chat(image, turns).ask(question, max_new_tokens=max_new_tokens)
+        else:
+            answer = model.ask(image, question, max_new_tokens=max_new_tokens)
+        return str(answer.text)
 
     return ask

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, TypeVar
-
-# A model as a function: an image, as `Model.ask` takes it, and a question -> the answer's text.
-Ask = Callable[[Any, str], str]
 
 ReplyT = TypeVar("ReplyT")
 ScoresT = TypeVar("ScoresT")
+
+
+class Ask(Protocol):
+    """A model as a function."""
+
+    def __call__(self, image: Any, question: str, turns: Sequence[tuple[str, str]] = ()) -> str:
+        """The answer's text.
+
+        Args:
+            image: as `Model.ask` takes it.
+            question: about it.
+            turns: questions and answers that went before.
+        """
+        ...
 
 
 class Task(Protocol[ReplyT, ScoresT]):

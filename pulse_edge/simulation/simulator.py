@@ -12,6 +12,7 @@ their frequencies are not those of a clinic.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -116,7 +117,7 @@ _TO_12[5, :2] = -0.5, 1
 _TO_12[6:, 2:] = np.eye(6)
 
 
-def _vector(magnitude: float, degrees: float, chest: tuple[float, ...] | Floats) -> Floats:
+def lead_vector(magnitude: float, degrees: float, chest: tuple[float, ...] | Floats) -> Floats:
     """(8,) amplitudes in mV on I, II, V1..V6 of a wave with this frontal vector and these
     precordial amplitudes."""
     angle = np.deg2rad(degrees)
@@ -126,9 +127,9 @@ def _vector(magnitude: float, degrees: float, chest: tuple[float, ...] | Floats)
 
 
 @dataclass(frozen=True)
-class _Beat:
+class Beat:
     """Waves of one beat, times relative to QRS onset: centres and sigmas (k,), amplitudes (k, 8);
-    ST level (8,)."""
+    ST level (8,). `skew` (k,) is the sigma after a wave's centre over that before it."""
 
     centre: Floats
     sigma: Floats
@@ -136,10 +137,15 @@ class _Beat:
     st: Floats
     j: float  # end of QRS
     t_peak: float
+    skew: Floats | None = None  # None: all waves are symmetric
 
     def render(self, time: Floats) -> Floats:
         """(n,) times relative to QRS onset -> (8, n) mV."""
-        bumps = np.exp(-0.5 * ((time[None] - self.centre[:, None]) / self.sigma[:, None]) ** 2)
+        after = time[None] - self.centre[:, None]
+        sigma = self.sigma[:, None]
+        if self.skew is not None:
+            sigma = np.where(after > 0, sigma * self.skew[:, None], sigma)
+        bumps = np.exp(-0.5 * (after / sigma) ** 2)
         out = self.amplitude.T @ bumps
         if self.st.any():  # a plateau from the J point that fades into the T wave
             rise = 1 / (1 + np.exp(-np.clip((time - self.j) / 0.006, -60, 60)))
@@ -166,21 +172,21 @@ _T = np.array([-0.02, 0.32, 0.38, 0.38, 0.32, 0.24])
 def _st_vector(kind: str, mv: float, rng: np.random.Generator) -> Floats:
     """(8,) ST levels in mV; reciprocal changes follow from the frontal vector."""
     if kind == "anterior ST elevation":
-        return _vector(
+        return lead_vector(
             0.1 * mv,
             -60,
             mv * np.array([0.7, 1.0, 1.0, 0.8, 0.25, 0.05]) * rng.uniform(0.85, 1.15, 6),
         )
     if kind == "inferior ST elevation":
-        return _vector(
+        return lead_vector(
             1.1 * mv, rng.uniform(90, 105), mv * np.array([-0.1, -0.3, -0.25, -0.1, 0, 0.05])
         )
     if kind == "lateral ST elevation":
-        return _vector(
+        return lead_vector(
             1.0 * mv, rng.uniform(-25, 0), mv * np.array([-0.15, -0.1, 0, 0.35, 0.9, 1.0])
         )
     if kind == "ST depression":
-        return -_vector(
+        return -lead_vector(
             0.8 * mv, rng.uniform(35, 60), mv * np.array([-0.1, 0.1, 0.5, 1.0, 1.0, 0.85])
         )
     return np.zeros(8)
@@ -190,9 +196,16 @@ def _st_vector(kind: str, mv: float, rng: np.random.Generator) -> Floats:
 HEALTHY_ST_MV = 0.1
 
 
-class _Heart:
+class Heart:
     """The beat shapes of one simulated person; every call with the same generator state gives the
-    same heart."""
+    same heart.
+
+    A subclass may draw other shapes: `simulate` takes the class.
+    """
+
+    jitter = 0.012  # standard deviation of a regular RR interval, as a share of it
+    breath_depth = (0.16, 0.26)  # of sinus arrhythmia: its swing as a share of the RR interval
+    fibrillation_cv = (0.17, 0.28)  # coefficient of variation of RR intervals
 
     def __init__(self, spec: EcgSpec, rng: np.random.Generator) -> None:
         self.spec = spec
@@ -218,7 +231,7 @@ class _Heart:
         self.t_mag *= spec.t_scale
         self.chest = (*self.chest[:3], self.chest[3] * spec.t_scale)
         if spec.st == "none":
-            sloped = spec.st_of_t * _vector(self.t_mag, self.t_axis, self.chest[3])
+            sloped = spec.st_of_t * lead_vector(self.t_mag, self.t_axis, self.chest[3])
             self.st = sloped * min(1.0, HEALTHY_ST_MV / max(1e-9, float(np.abs(sloped).max())))
         self.spike = rng.uniform(0.4, 0.9)
         self.pvc_axis = rng.uniform(-120, 150)
@@ -237,13 +250,24 @@ class _Heart:
 
     def p_wave(self) -> Floats:
         """(8,) amplitudes of the P wave in mV."""
-        return _vector(
+        return lead_vector(
             self.p_mag,
             self.p_axis,
             self.p_mag * np.array([0.35, 0.5, 0.5, 0.45, 0.4, 0.35]),
         )
 
-    def normal(self, rr: float) -> _Beat:
+    def p_shape(self, from_middle: Floats, seconds: float, amplitude: Floats) -> Floats:
+        """A P wave (8, n) in mV.
+
+        Args:
+            from_middle: (n,) times from its middle.
+            seconds: its length.
+            amplitude: (8,) in mV.
+        """
+        return amplitude[:, None] * np.exp(-0.5 * (from_middle / (seconds / 5)) ** 2)
+
+    def normal(self, rr: float) -> Beat:
+        """A conducted beat at an RR interval in seconds."""
         d, spec = self.spec.qrs_ms / 1000, self.spec
         t, r_mag, axis = self.t_peak(rr, d), self.r_mag, spec.axis_deg
         q, r, s, tw = self.chest
@@ -251,56 +275,82 @@ class _Heart:
         limb_t, t_axis = self.t_mag, self.t_axis
         if LBBB in spec.conduction:
             chest_a = np.array([-0.9, -1.2, -1.1, -0.2, 0.7, 0.8]) * self.chest[1].mean()
-            first = _vector(0.62 * r_mag, axis, chest_a)
-            second = _vector(
+            first = lead_vector(0.62 * r_mag, axis, chest_a)
+            second = lead_vector(
                 0.66 * r_mag, axis, chest_a * np.array([1.1, 1.1, 0.9, 0.5, 0.95, 1.0])
             )
-            tee = _vector(-0.3 * r_mag, axis, -0.36 * chest_a)
+            tee = lead_vector(-0.3 * r_mag, axis, -0.36 * chest_a)
             waves = _waves(
                 (0.30 * d, 0.12 * d, first), (0.68 * d, 0.13 * d, second), (t, t_sigma, tee)
             )
-            return _Beat(*waves, _vector(-0.12 * r_mag, axis, -0.13 * chest_a), d, t)
+            return Beat(*waves, lead_vector(-0.12 * r_mag, axis, -0.13 * chest_a), d, t)
         if RBBB in spec.conduction:
-            late = _vector(
+            late = lead_vector(
                 0.45 * r_mag, axis + 150, np.array([0.95, 0.55, 0.1, -0.35, -0.45, -0.5]) * r[3]
             )
             early = np.array([0.25, 0.35, 0.6, 1.0, 1.1, 0.9]) * r[3] * 0.9
             down = np.array([-0.45, -0.8, -0.7, -0.4, -0.15, 0]) * r[3] * 0.8
             waves = _waves(
-                (0.22 * d, 0.075 * d, _vector(r_mag, axis, early)),
-                (0.42 * d, 0.075 * d, _vector(0.15 * r_mag, axis + 180, down)),
+                (0.22 * d, 0.075 * d, lead_vector(r_mag, axis, early)),
+                (0.42 * d, 0.075 * d, lead_vector(0.15 * r_mag, axis + 180, down)),
                 (0.70 * d, 0.12 * d, late),
                 (
                     t,
                     t_sigma,
-                    _vector(
+                    lead_vector(
                         limb_t,
                         t_axis,
                         tw * np.array([-6, -0.7, 0.3, 0.9, 1, 1]) + [-0.1, 0, 0, 0, 0, 0],
                     ),
                 ),
             )
-            return _Beat(*waves, self.st, d, t)
+            return Beat(*waves, self.st, d, t)
         waves = _waves(
-            (0.20 * d, 0.08 * d, _vector(0.08 * r_mag, axis + 190, q)),
-            (0.45 * d, 0.12 * d, _vector(r_mag, axis, r)),
-            (0.75 * d, 0.10 * d, _vector(0.18 * r_mag, axis + 160, s)),
-            (t, t_sigma, _vector(limb_t, t_axis, tw)),
+            (0.20 * d, 0.08 * d, lead_vector(0.08 * r_mag, axis + 190, q)),
+            (0.45 * d, 0.12 * d, lead_vector(r_mag, axis, r)),
+            (0.75 * d, 0.10 * d, lead_vector(0.18 * r_mag, axis + 160, s)),
+            (t, t_sigma, lead_vector(limb_t, t_axis, tw)),
         )
-        return _Beat(*waves, self.st, d, t)
+        return Beat(*waves, self.st, d, t)
 
-    def wide(self, rr: float, duration: float, axis: float, sign: float) -> _Beat:
+    def wide(self, rr: float, duration: float, axis: float, sign: float) -> Beat:
         """A broad ventricular beat with a discordant T wave: ectopic (either sign in V1), paced or
         escape."""
         d, t = duration, self.t_peak(max(rr, 0.7), duration)
         chest = np.array([1.0, 1.3, 1.1, 0.6, -0.2, -0.6]) * sign * 1.1
-        vector = _vector(1.2 * self.r_mag, axis, chest)
+        vector = lead_vector(1.2 * self.r_mag, axis, chest)
         waves = _waves(
             (0.36 * d, 0.14 * d, vector),
             (0.68 * d, 0.12 * d, 0.55 * vector),
             (t, 0.17 * t, -0.45 * vector),
         )
-        return _Beat(*waves, -0.1 * vector, d, t)
+        return Beat(*waves, -0.1 * vector, d, t)
+
+    def fibrillation(self, time: Floats, rng: np.random.Generator) -> Floats:
+        """(8, n) fibrillatory waves, 5-8 Hz with a wandering phase, largest in V1."""
+        out = np.zeros((8, time.size))
+        leads = np.array([0.6, 1, 1.6, 1.0, 0.6, 0.4, 0.4, 0.4])
+        for _ in range(3):
+            carrier = rng.uniform(5, 8) * time
+            wobble = 0.35 * np.sin(2 * np.pi * rng.uniform(0.3, 1.1) * time + rng.uniform(0, 6.3))
+            scale = rng.uniform(0.012, 0.035) * leads
+            phase = 2 * np.pi * (carrier + wobble)
+            out += scale[:, None] * np.sin(phase + rng.uniform(0, 6.3))
+        return out
+
+    def flutter(self, time: Floats, onsets: Floats, rng: np.random.Generator) -> Floats:
+        """(8, n) saw-tooth at a whole multiple of the ventricular rate, phase-locked to the QRS
+        complexes, which begin at `onsets`."""
+        ratio = min((2, 3, 4), key=lambda k: abs(self.spec.rate_bpm * k - 290))
+        cycles = np.interp(time, onsets, np.arange(onsets.size) * ratio) + rng.uniform(0, 1)
+        wave = self.saw(cycles % 1.0)
+        magnitude = rng.uniform(0.2, 0.32)
+        chest = rng.uniform(0.12, 0.2) * np.array([-1, -0.5, 0.2, 0.3, 0.4, 0.4])
+        return lead_vector(magnitude, 85, chest)[:, None] * wave
+
+    def saw(self, phase: Floats) -> Floats:
+        """A flutter wave at phases 0..1: a slow down-slope, a fast up-stroke."""
+        return np.where(phase < 0.7, -phase / 0.7, (phase - 1) / 0.3) + 0.5
 
 
 @dataclass
@@ -320,21 +370,23 @@ class _Timeline:
             (self.ectopic_p if ectopic else self.p).append(time - pr)
 
 
-def _irregular(rng: np.random.Generator, rr: float, start: float) -> list[float]:
-    """QRS onsets of atrial fibrillation: log-normal intervals with a coefficient of variation of
-    0.17-0.28."""
-    cv, times = rng.uniform(0.17, 0.28), [start]
+def _irregular(
+    rng: np.random.Generator, rr: float, start: float, spread: tuple[float, float]
+) -> list[float]:
+    """QRS onsets of atrial fibrillation: log-normal intervals with a coefficient of variation in
+    the range `spread`."""
+    cv, times = rng.uniform(*spread), [start]
     while times[-1] < SECONDS + 1:
         times.append(times[-1] + max(0.3, rr * float(np.exp(rng.normal(0, cv) - cv * cv / 2))))
     return times
 
 
-def _timeline(spec: EcgSpec, rng: np.random.Generator) -> _Timeline:
+def _timeline(spec: EcgSpec, heart: Heart, rng: np.random.Generator) -> _Timeline:
     line, rr = _Timeline(), 60 / spec.rate_bpm
     pr = float("nan") if spec.pr_ms is None else spec.pr_ms / 1000
     time = -rng.uniform(0.2, 1.0) * rr
     if spec.rhythm == "atrial fibrillation":
-        for t in _irregular(rng, rr, time):
+        for t in _irregular(rng, rr, time, heart.fibrillation_cv):
             line.beat(t)
     elif THIRD in spec.conduction:
         atrial = 60 / rng.uniform(70, 105)
@@ -367,7 +419,7 @@ def _timeline(spec: EcgSpec, rng: np.random.Generator) -> _Timeline:
             time += rr * rng.normal(1, 0.003)
     elif spec.rhythm == "sinus arrhythmia":
         depth, breath, phase = (
-            rng.uniform(0.16, 0.26),
+            rng.uniform(*heart.breath_depth),
             rng.uniform(0.18, 0.28),
             rng.uniform(0, 2 * np.pi),
         )
@@ -383,7 +435,7 @@ def _timeline(spec: EcgSpec, rng: np.random.Generator) -> _Timeline:
     else:
         while time < SECONDS + 1:
             line.beat(time, 0, pr)
-            time += rr * rng.normal(1, 0.012)
+            time += rr * rng.normal(1, heart.jitter)
     return _with_ectopy(line, spec, rr, rng)
 
 
@@ -437,19 +489,25 @@ class _Signal:
         first = max(0, int(start * self._hz))
         return slice(first, max(first, min(len(self.time), int(stop * self._hz))))
 
-    def add_beat(self, beat: _Beat, at: float) -> None:
+    def add_beat(self, beat: Beat, at: float) -> None:
         """Add a beat with its QRS onset at a time."""
         part = self._samples(at - 0.06, at + (beat.t_peak + 0.3))
         if part.start < part.stop:
             self.mv[:, part] += beat.render(self.time[part] - at)
 
-    def add_wave(self, at: float, seconds: float, amplitude: Floats) -> None:
-        """Add a P wave of some length with these amplitudes (8,) in mV."""
+    def add_wave(
+        self,
+        at: float,
+        seconds: float,
+        amplitude: Floats,
+        shape: Callable[[Floats, float, Floats], Floats],
+    ) -> None:
+        """Add a P wave of some length with these amplitudes (8,) in mV; `shape` as
+        `Heart.p_shape`."""
         part = self._samples(at - 0.05, at + seconds + 0.05)
         if part.start < part.stop:
             from_middle = self.time[part] - at - seconds / 2
-            shape = np.exp(-0.5 * (from_middle / (seconds / 5)) ** 2)
-            self.mv[:, part] += amplitude[:, None] * shape
+            self.mv[:, part] += shape(from_middle, seconds, amplitude)
 
     def add_spike(self, at: float, amplitude: Floats) -> None:
         """Add a pacing spike, 4 ms wide, with these amplitudes (8,) in mV."""
@@ -458,17 +516,23 @@ class _Signal:
         self.mv[:, max(0, first) : max(0, stop)] += amplitude[:, None]
 
 
-def simulate(spec: EcgSpec, seed: int, hz: int = 500) -> Ecg:
+def simulate(
+    spec: EcgSpec,
+    seed: int,
+    hz: int = 500,
+    make_heart: Callable[[EcgSpec, np.random.Generator], Heart] = Heart,
+) -> Ecg:
     """One noise-free recording of ten seconds. The same arguments give the same samples.
 
     Args:
         spec: the findings.
         seed: of the heart and its rhythm.
         hz: samples per second.
+        make_heart: gives the shapes of beats.
     """
     rng = np.random.default_rng([seed, 1])
-    heart = _Heart(spec, rng)
-    line = _timeline(spec, rng)
+    heart = make_heart(spec, rng)
+    line = _timeline(spec, heart, rng)
     signal = _Signal(hz)
     widths = []
     for onset, kind, _ in line.beats:
@@ -476,22 +540,23 @@ def simulate(spec: EcgSpec, seed: int, hz: int = 500) -> Ecg:
         widths.append(width)
         signal.add_beat(beat, onset)
     for at in line.p:
-        signal.add_wave(at, heart.p_s, heart.p_wave())
+        signal.add_wave(at, heart.p_s, heart.p_wave(), heart.p_shape)
     ectopic = heart.p_wave() * np.array([1, -0.4, 1.4, 1, 1, 1, 1, 1])
     for at in line.ectopic_p:
-        signal.add_wave(at, heart.p_s * 0.85, ectopic)
+        signal.add_wave(at, heart.p_s * 0.85, ectopic, heart.p_shape)
     chest = heart.spike * np.array([-0.8, -1, -0.9, -0.7, -0.5, -0.4])
-    spike = _vector(heart.spike, spec.axis_deg, chest)
+    spike = lead_vector(heart.spike, spec.axis_deg, chest)
     for at in line.spikes:
         signal.add_spike(at, spike)
     if spec.rhythm == "atrial fibrillation":
-        signal.mv += _fibrillation(signal.time, rng)
+        signal.mv += heart.fibrillation(signal.time, rng)
     if spec.rhythm == "atrial flutter":
-        signal.mv += _flutter(signal.time, spec, line, rng)
+        onsets = np.array([onset for onset, _, _ in line.beats])
+        signal.mv += heart.flutter(signal.time, onsets, rng)
     return _with_truth(_TO_12 @ signal.mv, hz, spec, heart, line, np.array(widths))
 
 
-def _beat(heart: _Heart, spec: EcgSpec, kind: int) -> tuple[_Beat, float]:
+def _beat(heart: Heart, spec: EcgSpec, kind: int) -> tuple[Beat, float]:
     """A beat of a kind (see `Ecg.kind`), and the seconds of its QRS complex."""
     rr = 60 / spec.rate_bpm
     seconds = spec.qrs_ms / 1000
@@ -505,7 +570,7 @@ def _beat(heart: _Heart, spec: EcgSpec, kind: int) -> tuple[_Beat, float]:
 
 
 def _with_truth(
-    signal: Floats, hz: int, spec: EcgSpec, heart: _Heart, line: _Timeline, widths: Floats
+    signal: Floats, hz: int, spec: EcgSpec, heart: Heart, line: _Timeline, widths: Floats
 ) -> Ecg:
     """The signal (12, samples) with its ground truth: the events that lie inside the recording."""
     onsets = np.array([onset for onset, _, _ in line.beats])
@@ -526,41 +591,6 @@ def _with_truth(
         p=p[(p >= 0) & (p < SECONDS)],
         spikes=np.array([at for at in line.spikes if 0 <= at < SECONDS]),
         st_mv=np.zeros(12) if wide_or_special else _TO_12 @ heart.st,
-    )
-
-
-def _fibrillation(time: Floats, rng: np.random.Generator) -> Floats:
-    """(8, n) fibrillatory waves, 5-8 Hz with a wandering phase, largest in V1."""
-    out = np.zeros((8, time.size))
-    for _ in range(3):
-        phase = (
-            2
-            * np.pi
-            * (
-                rng.uniform(5, 8) * time
-                + 0.35 * np.sin(2 * np.pi * rng.uniform(0.3, 1.1) * time + rng.uniform(0, 6.3))
-            )
-        )
-        scale = rng.uniform(0.012, 0.035) * np.array([0.6, 1, 1.6, 1.0, 0.6, 0.4, 0.4, 0.4])
-        out += scale[:, None] * np.sin(phase + rng.uniform(0, 6.3))
-    return out
-
-
-def _flutter(time: Floats, spec: EcgSpec, line: _Timeline, rng: np.random.Generator) -> Floats:
-    """(8, n) saw-tooth at a whole multiple of the ventricular rate, phase-locked to the QRS
-    complexes."""
-    ratio = min((2, 3, 4), key=lambda k: abs(spec.rate_bpm * k - 290))
-    onsets = np.array([b[0] for b in line.beats])
-    cycles = np.interp(time, onsets, np.arange(onsets.size) * ratio) + rng.uniform(0, 1)
-    saw = cycles % 1.0
-    wave = np.where(saw < 0.7, -saw / 0.7, (saw - 1) / 0.3) + 0.5  # slow down-slope, fast up-stroke
-    return (
-        _vector(
-            rng.uniform(0.2, 0.32),
-            85,
-            rng.uniform(0.12, 0.2) * np.array([-1, -0.5, 0.2, 0.3, 0.4, 0.4]),
-        )[:, None]
-        * wave
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -54,11 +55,12 @@ def test_a_perfect_model_scores_one_and_a_mute_one_does_not() -> None:
         (id(case.image), item.question): item.answer for case in cases for item in case.items
     }
 
-    def perfect(image: Image.Image, question: str) -> str:
+    def perfect(image: Image.Image, question: str, turns: Sequence[tuple[str, str]] = ()) -> str:
+        assert not turns
         return answers[id(image), question]
 
     best = summary(evaluate(perfect, cases), draws=5)
-    mute = summary(evaluate(lambda image, question: "", cases), draws=5)
+    mute = summary(evaluate(lambda image, question, turns=(): "", cases), draws=5)
     for name, cell in best.items():
         if not np.isnan(cell["value"]):
             assert cell["value"] == (0.0 if "wrongly" in name else 1.0), name

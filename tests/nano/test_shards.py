@@ -13,12 +13,11 @@ from pulse_edge.simulation.pages import make_ecg, no_ecg
 from pulse_nano.shards import (
     CANVAS,
     Shard,
-    compose,
     draw_training_page,
     make_page,
-    views_of,
     write_shard,
 )
+from pulse_nano.views import compose, views_of
 
 
 def test_composed_page_is_close_to_the_real_path() -> None:

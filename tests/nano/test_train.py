@@ -14,17 +14,21 @@ import pytest
 pytestmark = pytest.mark.parity
 torch = pytest.importorskip("torch")
 CliRunner = pytest.importorskip("click.testing").CliRunner
+safetensors_numpy = pytest.importorskip("safetensors.numpy")
 
 from pulse_edge.simulation.pages import make_ecg  # noqa: E402
-from pulse_edge.simulation.questions import (  # noqa: E402
-    Findings,
-    Item,
-)
+from pulse_edge.simulation.questions import Findings  # noqa: E402
 from pulse_edge.simulation.simulator import EcgSpec  # noqa: E402
-from pulse_nano import data, language, loop, pretrain, train  # noqa: E402
-from pulse_nano.checkpoint import SYSTEM, load_start, save_start  # noqa: E402
+from pulse_nano import checkpoint, data, language, loop, pretrain, train  # noqa: E402
+from pulse_nano.checkpoint import (  # noqa: E402
+    SYSTEM,
+    load_published,
+    load_start,
+    save_start,
+    tensors,
+)
 from pulse_nano.data import Pages  # noqa: E402
-from pulse_nano.lessons import random_findings, training_items  # noqa: E402
+from pulse_nano.lessons import Talk, random_findings, training_talks  # noqa: E402
 from pulse_nano.model import CLASSES, Nano, Size  # noqa: E402
 from pulse_nano.optim import make_optimizers, set_rate  # noqa: E402
 from pulse_nano.shards import CANVAS, EVENT_COLUMNS, SIDE, Page, draw_training_page, write_shard  # noqa: E402
@@ -170,14 +174,42 @@ def test_the_start_of_stage_b_is_at_hand(trained: tuple[Path, Path], tmp_path: P
     assert {k: v.shape for k, v in kept.items()} == {k: v.shape for k, v in own.items()}
     for name in ("tower.class_embedding", "decoder.norm.weight"):
         assert not torch.equal(kept[name], own[name])
-    missing, surplus = Nano(Size()).load_state_dict(own, strict=False)
-    assert not surplus
-    assert {name.split(".")[0] for name in missing} == {"projector"}
-    save_start(trained[0], Size(), tmp_path / "start.safetensors")
-    assert (tmp_path / "start.safetensors").stat().st_size < 7e6
+    Nano(Size()).load_state_dict(own)
     for other in (Size(vision_mlp=640), Size(ffn=512)):
         with pytest.raises(ValueError, match="the stages before this one trained"):
             load_start(tmp_path, other)
+
+
+def test_a_published_checkpoint_is_read_back(
+    trained: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the names and shapes of training, and the same weights when it is written again."""
+    weights = load_published(trained[1], Size())
+    joint = torch.load(trained[0] / "joint.pt", weights_only=True)["module"]
+    assert set(weights) == {name for name in joint if not name.startswith("heads.")}
+    for name, value in weights.items():
+        torch.testing.assert_close(value, joint[name], atol=2e-3, rtol=1e-3)
+    again = Nano(Size())
+    again.load_state_dict(weights, strict=False)
+    file = safetensors_numpy.load_file(trained[1] / "model.safetensors")
+    for name, value in tensors(again).items():
+        np.testing.assert_allclose(value.astype(np.float32), file[name], atol=2e-3, err_msg=name)
+    save_start(trained[1], Size(), tmp_path / "start.safetensors")
+    assert (tmp_path / "start.safetensors").stat().st_size < 7e6
+    monkeypatch.setattr(checkpoint, "START", tmp_path / "start.safetensors")
+    start = load_start(tmp_path / "none", Size())
+    torch.testing.assert_close(start["decoder.norm.weight"], weights["decoder.norm.weight"])
+
+
+def test_a_training_can_begin_with_the_start(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "pages").symlink_to(trained[0] / "pages")
+    options = [*COMMON, "1", "--steps", "1", "--peak", "1e-9", "--photos", "0.5"]
+    result = CliRunner().invoke(pretrain.main, [str(tmp_path), *options, "--begin"])
+    assert result.exit_code == 0, result.exception
+    module = torch.load(tmp_path / "tower.pt", weights_only=True)["module"]
+    start = load_start(tmp_path / "none", Size())
+    for name, value in module.items():
+        torch.testing.assert_close(value, start[name], atol=1e-5, rtol=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -293,23 +325,29 @@ def test_prompt_is_the_runtimes(trained: tuple[Path, Path]) -> None:
     builder = PromptBuilder(
         PromptSpec("llava_v1", SYSTEM, "USER", "ASSISTANT", True), Tokenizer(path, True), 1, 2
     )
-    for item in training_items(random_findings(np.random.default_rng(0)), np.random.default_rng(0)):
-        assert builder.first_turn(item.question) == [
-            *prompts.head,
-            IMAGE,
-            *prompts.question(item)[0],
-        ]
+    rng = np.random.default_rng(0)
+    for talk in [t for _ in range(8) for t in training_talks(random_findings(rng), rng)]:
+        runtime = builder.first_turn(talk[0].question)
+        ids = [*prompts.head, IMAGE]
+        for turn, item in enumerate(talk):
+            question, answer = prompts.later(item) if turn else prompts.question(item)
+            if turn:
+                runtime += builder.next_turn(item.question)
+            runtime += builder.given_answer(item.answer)
+            ids += question + answer
+        assert ids[:-1] == runtime  # an answer's end belongs to the next turn
 
 
 def test_packing_equals_single_turns(trained: tuple[Path, Path]) -> None:
-    """Each question of a packed sequence gets the logits that it gets alone."""
+    """Each conversation of a packed sequence gets the logits that it gets alone."""
     torch.manual_seed(0)
     prompts = train.Prompts(trained[1] / "tokenizer.model")
     nano, size = Nano(Size()).eval(), Size()
-    items = training_items(random_findings(np.random.default_rng(1)), np.random.default_rng(1))
+    rng = np.random.default_rng(1)
+    talks = training_talks(random_findings(rng), rng)[:8]
     features = torch.randn(1, 5, size.vision_width)
 
-    def hidden(page: list[Item]) -> Any:
+    def hidden(page: list[Talk]) -> Any:
         packed = train.pack(prompts, [page], 5)
         head = torch.tensor(prompts.head)[None]
         x = torch.cat(
@@ -325,7 +363,7 @@ def test_packing_equals_single_turns(trained: tuple[Path, Path]) -> None:
         return nano.decoder(x, positions, train.packed_mask(packed.block, prefix))[0, prefix:]
 
     with torch.no_grad():
-        together, alone = hidden(items), torch.cat([hidden([item]) for item in items])
+        together, alone = hidden(talks), torch.cat([hidden([talk]) for talk in talks])
     torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
 
 
@@ -336,7 +374,7 @@ def test_letters_weigh_more(trained: tuple[Path, Path], monkeypatch: pytest.Monk
     torch.manual_seed(0)
     prompts, size = train.Prompts(trained[1] / "tokenizer.model"), Size()
     rng = np.random.default_rng(3)
-    pages = [training_items(random_findings(rng) if n % 4 else None, rng) for n in range(8)]
+    pages = [training_talks(random_findings(rng) if n % 4 else None, rng) for n in range(8)]
     packed = train.pack(prompts, pages, 5)
     spoken = [
         [
@@ -347,12 +385,13 @@ def test_letters_weigh_more(trained: tuple[Path, Path], monkeypatch: pytest.Monk
     ]
     seen = [set(row.tolist()) for row in packed.block]
     wanted = [
-        [i.key for n, i in enumerate(p, 1) if i.task == "choice" and n in seen[r]]
+        [i.key for n, t in enumerate(p, 1) if n in seen[r] for i in t if i.task == "choice"]
         for r, p in enumerate(pages)
     ]
     assert spoken == [letters if n % 4 else [] for n, letters in enumerate(wanted)]
-    assert sum(map(len, spoken)) > 8
+    assert sum(map(len, spoken)) > 5
 
+    monkeypatch.setattr(train, "VERDICT", 1.0)
     decoder, image = Nano(size).decoder, torch.randn(8, 5, size.width)
     with torch.no_grad():
         plain, weighted = [], []
@@ -368,6 +407,19 @@ def test_letters_weigh_more(trained: tuple[Path, Path], monkeypatch: pytest.Monk
     )  # their mean loss, out of the weighted one
     assert 0.5 < letters / np.log(size.vocab) < 2
     assert letters != pytest.approx(plain[0], rel=1e-3)
+
+
+def test_what_is_marked_as_a_verdict_is_yes_or_no(trained: tuple[Path, Path]) -> None:
+    """The first token of each such answer, in every turn."""
+    prompts, rng = train.Prompts(trained[1] / "tokenizer.model"), np.random.default_rng(3)
+    talks = training_talks(random_findings(rng), rng)
+    packed = train.pack(prompts, [talks], 5)
+    seen = set(packed.block[0].tolist())
+    answers = [i.answer for n, talk in enumerate(talks, 1) if n in seen for i in talk]
+    verdicts = [text for text in answers if text.startswith(("Yes,", "No,", "No "))]
+    assert len(verdicts) > 5
+    first = [prompts.sp.encode(text)[0] for text in verdicts]
+    assert packed.labels[packed.verdicts].tolist() == first
 
 
 def test_positions_take_the_sheet() -> None:
