@@ -16,13 +16,16 @@ ENDING = 10.0  # seconds that a server gets to end
 
 
 @contextmanager
-def spawned_server(bundle: str | None, threads: int, queue: int) -> Iterator[str]:
+def spawned_server(
+    bundle: str | None, threads: int, queue: int, kept_mib: int = 1024
+) -> Iterator[str]:
     """Start `pulse-edge serve` on a free port of loopback, and end it after the block.
 
     Args:
         bundle: a directory; None for the embedded model.
         threads: of the engine.
         queue: requests that may wait.
+        kept_mib: most memory for pages that left the cache.
 
     Returns:
         The server's address.
@@ -32,6 +35,7 @@ def spawned_server(bundle: str | None, threads: int, queue: int) -> Iterator[str
     """
     command = [sys.executable, "-c", COMMAND, "serve", "--port", "0"]
     command += ["--threads", str(threads), "--queue", str(queue)]
+    command += ["--kept-mib", str(kept_mib)]
     if bundle is not None:
         command += ["--model", bundle]
     with subprocess.Popen(

@@ -108,7 +108,12 @@ def serve_command(config: ServeConfig, open_model: Callable[..., Model], status:
     read_keys(config.key_path)  # before the bundle takes seconds
     listener = open_listener(config)
     stages = Stages()
-    model = open_model(progress=stages, queue_limit=config.queue + config.pages, slots=config.slots)
+    model = open_model(
+        progress=stages,
+        queue_limit=config.queue + config.pages,
+        kept_bytes=config.kept_bytes,
+        slots=config.slots,
+    )
     status.clear()
     LOGGER.setLevel(logging.INFO)
     LOGGER.addHandler(LogHandler())

@@ -32,7 +32,7 @@ class KeptCaches:
 
     def __init__(self, engine: Engine, budget: int) -> None:
         self._engine = engine
-        self._budget = budget
+        self.budget = budget
         self.kept: tuple[Kept, ...] = ()
 
     @property
@@ -66,10 +66,10 @@ class KeptCaches:
                 return True
         engine = engine or self._engine
         size = engine.saved_size(len(keys))
-        if not size or size > self._budget or SPARE * size > available_memory():
+        if not size or size > self.budget or SPARE * size > available_memory():
             return False
         rest = [kept for kept in self.kept if keys[: len(kept.keys)] != kept.keys]
-        while sum(kept.saved.nbytes for kept in rest) + size > self._budget:
+        while sum(kept.saved.nbytes for kept in rest) + size > self.budget:
             del rest[0]
         self.kept = tuple(rest)  # their memory is free before more is taken
         self.kept = (*rest, Kept(list(keys), engine.save(len(keys))))

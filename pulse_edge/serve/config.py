@@ -28,6 +28,7 @@ class ServeConfig:
         name: what clients call the model; None takes the checkpoint's name.
         slots: requests that decode at the same time, each with a KV cache of its own.
         queue: most requests that wait for their turn; further ones are refused.
+        kept_mib: most memory for pages that had to leave the cache, in MiB (`load`, `kept_bytes`).
         pages: most pages that `POST /v1/pages` keeps.
         page_seconds: after which a kept page is dropped.
         max_body_mib: largest body of a request, in MiB.
@@ -51,6 +52,7 @@ class ServeConfig:
     name: str | None = _setting(None, "What clients call the model [default: its checkpoint].")
     slots: int = _setting(1, "Requests that decode at the same time, each in its own cache.")
     queue: int = _setting(8, "Most requests that wait; further ones are refused.")
+    kept_mib: int = _setting(1024, "Most memory for pages that left the cache, in MiB.")
     pages: int = _setting(8, "Most pages that carts have sent ahead.")
     page_seconds: float = _setting(900.0, "Seconds after which such a page is dropped.")
     max_body_mib: int = _setting(32, "Largest body of a request, in MiB.")
@@ -68,6 +70,7 @@ class ServeConfig:
             ("port", 0, 65_535),
             ("slots", 1, MOST_SLOTS),
             ("queue", 0, 4_096),
+            ("kept_mib", 0, 1 << 20),
             ("pages", 1, 1_024),
             ("page_seconds", 1, 86_400),
             ("max_body_mib", 1, 1_024),
@@ -91,6 +94,10 @@ class ServeConfig:
     @property
     def max_body_bytes(self) -> int:
         return self.max_body_mib * MIB
+
+    @property
+    def kept_bytes(self) -> int:
+        return self.kept_mib * MIB
 
     @property
     def key_path(self) -> Path | None:

@@ -65,3 +65,18 @@ def test_a_bundle_for_another_device_says_so(bundles: Bundles, served_with: list
     done = serve("--model", bundles("fp16", None, "cuda"), "--device", "cpu", "--slots", 2)
     assert isinstance(done.exception, EngineError)
     assert "2 slots, but engine onnxruntime has one" in str(done.exception)
+
+
+@pytest.mark.parametrize(("arguments", "kept"), [((), 1 << 30), (("--kept-mib", 3), 3 << 20)])
+def test_memory_of_kept_pages(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[Any, ...], kept: int
+) -> None:
+    limits: list[int] = []
+
+    def run_server(model: Any, _config: Any, listener: Any, *_: Any) -> None:
+        listener.close()
+        limits.append(model.runner.lanes.kept.budget)
+
+    monkeypatch.setattr(server, "run_server", run_server)
+    serve("--model", bundle, *arguments)
+    assert limits == [kept]

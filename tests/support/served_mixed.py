@@ -365,7 +365,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         bundle = options.bundle or tiny_bundle(Path(folder))
         model = pulse_edge.load(bundle, threads=1)
-        with spawned_server(str(bundle), 1, options.queue) as url:
+        # Damage may leave a page that can be read, and each such page would be kept.
+        with spawned_server(str(bundle), 1, options.queue, kept_mib=1) as url:
             mixed = ServedMixed(url, model)
             samples = soak(mixed, options.minutes, options.threads, options.operations)
     grown = growth(samples, 6 * options.minutes)  # a tenth of the time is warm-up
