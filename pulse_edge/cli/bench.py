@@ -105,7 +105,7 @@ def bench_command(
     threads: tuple[int, ...],
     options: EngineOptions,
     goodputs: tuple[str, ...],
-    output: str,
+    output: str | None,
     append: str | None,
     compare: str | None,
     fail_over: str,
@@ -130,6 +130,7 @@ def bench_command(
         for bundle in bundles or (str(default_bundle()),)
         for count in dict.fromkeys(map(capped_threads, threads or (0,)))
     ]
+    output = output or "text"  # click 8.2 takes None from the flags that name the same parameter
     against = None if compare is None else baseline.Baseline(compare, fail_over)
     if append is not None:
         baseline.append(append)
