@@ -90,6 +90,8 @@ def test_the_embedded_model_understands_free_words() -> None:
     """0.9 of all turns on many pages (pulse_nano/MODEL_CARD.md), and never a letter; here on four
     pages, with room for chance."""
     with pulse_edge.load(threads=1) as model:
+        if model.bundle.manifest.turns != "several":
+            pytest.skip("the embedded model was trained on first turns only")
 
         def ask(image: Any, question: str, turns: Sequence[tuple[str, str]] = ()) -> str:
             return str(model.chat(image, turns).ask(question, max_new_tokens=120).text)
