@@ -120,8 +120,10 @@ def test_an_answer_that_is_stopped_is_kept_as_far_as_it_was_shown(tmp_path: Path
         ask(terminal, "What is the heart rate?")
         terminal.type(f"/save {tmp_path}/c.json\r")
         terminal.until("was saved")
+        terminal.until(PROMPT)
         terminal.type(f"/save {tmp_path}/c.txt\r")
         terminal.until("was saved")
+        terminal.until(PROMPT)
         terminal.type(CTRL_D)
         assert terminal.wait() == 0
     first, second = json.loads((tmp_path / "c.json").read_text())["turns"]
