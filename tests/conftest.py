@@ -33,12 +33,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 # What takes most of the suite's time: kernels in emulation, and processes started by the dozen.
 # `make test` leaves it out; `make coverage`, which CI runs, does not. Files, or tests of files.
 SLOW = (
-    "engines/native/test_attention_kernel.py",
-    "engines/native/test_gemv_kernel.py",
-    "engines/native/test_kernel_mutations.py",
-    "engines/native/test_native_check.py",
-    "engines/native/test_native_engine.py",
-    "engines/native/test_native_steps.py",
     "benchmarks/gpu/",
     "benchmarks/test_accuracy.py",
     "benchmarks/test_compare.py",
@@ -46,17 +40,30 @@ SLOW = (
     "benchmarks/test_report.py",
     "cli/test_bench_command.py::test_a_bundle_of_a_list",
     "cli/test_bench_command.py::test_lists",
+    "cli/test_chat_terminal.py",
     "cli/test_signals.py",
     "cli/test_streams.py",
+    "engines/native/test_attention_kernel.py",
+    "engines/native/test_gemv_kernel.py",
+    "engines/native/test_kernel_mutations.py",
+    "engines/native/test_native_check.py",
+    "engines/native/test_native_engine.py",
+    "engines/native/test_native_steps.py",
+    "engines/native/test_native_trust.py",
+    "evaluate/ecgbench/",
     "evaluate/test_run.py::test_eval_scores_a_bundle",
     "export/test_transaction.py::test_killed",
     "export/test_transaction.py::test_stopped",
+    "fuzz/test_campaigns.py",
+    "house/test_examples.py",
     "house/test_first_minutes.py::test_every_command",
     "house/test_readme.py::test_commands_run_in_order",
     "page/test_pdf.py::test_a_page_whose_operators_inflate_too_far_is_refused",
+    "page/test_preflight.py",
     "test_model_slots.py::test_two_hundred_random_schedules",
     "test_model_soak.py",
     "test_soak_mixed.py",
+    "test_worker_exit.py",
 )
 
 
