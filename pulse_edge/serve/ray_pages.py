@@ -6,7 +6,6 @@ costs its whole prefill again, so every request about a page goes to the same re
 
 from __future__ import annotations
 
-import base64
 import binascii
 import hashlib
 import json
@@ -15,6 +14,8 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from typing import Any
+
+import pybase64
 
 # The first image of an OpenAI conversation, as JSON has it.
 IMAGE = re.compile(rb'"data:[^",]{1,400};base64,([^"]*)"', re.IGNORECASE)
@@ -156,7 +157,7 @@ def _header(scope: MutableMapping[str, Any], name: bytes) -> bytes:
 def _decoded(data: bytes) -> bytes:
     """base64 in JSON as bytes; or as it is, and the replica will refuse it."""
     try:
-        return base64.b64decode(ESCAPED_SPACE.sub(b"", data))
+        return pybase64.b64decode(ESCAPED_SPACE.sub(b"", data))
     except binascii.Error:
         return data
 
