@@ -43,7 +43,7 @@ def provenance(
         "verified": {"how": "checksum", "key": None} if verified is None else dict(verified),
         "checkpoint": dict(vars(manifest.checkpoint)),
         "image": copy.deepcopy(image),  # its owner may change it
-        "precision": dict(vars(manifest.precision)),
+        "precision": {n: v for n, v in vars(manifest.precision).items() if v is not None},
         "target": manifest.target,
         "engine": engine.describe(),
         "versions": dict(versions(*(("llguidance",) if params.schema is not None else ()))),

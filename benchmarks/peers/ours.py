@@ -1,9 +1,9 @@
 """pulse-edge itself, as one of the peers.
 
 A variant is a precision of the export, followed by any of these, with colons between: a block size,
-`kv8` for an int8 cache, `head4` for a head of 4 bits, `cuda` for a GPU, and there `tower8` for an
-int8 tower (fp16 otherwise) and `native` for that engine. Examples: `int4:128:head4:kv8`,
-`int4:128:cuda:tower8`, `int4:128:cuda:native`.
+`kv8` for an int8 cache, `head4` for a head of 4 bits, `prefill8` for w8a8 weights for prompts,
+`cuda` for a GPU, and there `tower8` for an int8 tower (fp16 otherwise) and `native` for that
+engine. Examples: `int4:128:head4:kv8:prefill8`, `int4:128:cuda:tower8`, `int4:128:cuda:native`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class Ours:
         self._vision = manifest.model.vision
         self._pixels: NDArray[np.float32] | None = None
         self.engine = self._engine.describe() | {
-            "weights": manifest.precision.decoder, "head": manifest.precision.head,
+            "weights": manifest.precision.decoder, "prefill": manifest.precision.prefill,
+            "head": manifest.precision.head,
             "activations": manifest.precision.activations, "cache": manifest.precision.kv_cache,
         }  # fmt: skip
 
@@ -64,6 +65,7 @@ def convert(checkpoint: Path, out: Path, variant: str) -> None:
         block_size=next((int(part) for part in parts if part.isdigit()), None),
         cache="int8" if "kv8" in parts else "float",
         head="int4" if "head4" in parts else None,
+        prefill="w8a8" if "prefill8" in parts else None,
         tower="int8" if "tower8" in parts else None,
     )
     export(checkpoint, out, options)

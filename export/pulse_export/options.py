@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from pulse_edge.bundle.manifest import TURNS
+from pulse_edge.bundle.manifest import PREFILLS, TURNS
 from pulse_edge.errors import ExportError
 from pulse_export.chat_template import TEMPLATES
 from pulse_export.quantize.precision import (
@@ -50,6 +50,8 @@ class ExportOptions:
         head: storage of the output matrix, of `HEADS`; None is the precision's own.
         tower: storage of vision tower and projector, of `TOWERS`; None is the precision's own, but
             fp16 for int8 and int4 on cuda.
+        prefill: storage of a second set of decoder weights, for prompts, of `PREFILLS`; None uses
+            one set for prompts and steps. It takes the disk and memory of both.
         template: conversation format of the prompts, of `TEMPLATES`; None is llava_v1, and refuses
             a checkpoint whose own chat template is of another format.
         calibration: how the scales of 8-bit activations are found, for precisions that have them;
@@ -92,6 +94,14 @@ class ExportOptions:
             "Vision tower and projector "
             "[default: the precision's; fp16 for int8 and int4 on cuda].",
             TOWERS,
+        ),
+    )
+    prefill: str | None = field(
+        default=None,
+        metadata=_about(
+            "A second set of decoder weights, for prompts: whole bytes are faster there, "
+            "4 bits in steps [default: one set for both].",
+            PREFILLS,
         ),
     )
     template: str | None = field(
@@ -142,6 +152,7 @@ class ExportOptions:
         if self.cache not in target.caches:
             raise ExportError(_illegal_cache(self.cache))
         adapted = adapt(target, precision, self.tower)
+        prefill = _prefill(target, adapted, self.prefill)
         recipe = self.calibration
         quantized = bool(adapted.parts_that_round_inputs())
         block = self._block(target, adapted)
@@ -154,7 +165,7 @@ class ExportOptions:
             raise ExportError(f"context {self.context} must be a whole number from 1")
         if recipe is None and quantized and target.calibrated:
             recipe = Recipe()
-        return Resolved(target, adapted, block, recipe)
+        return Resolved(target, adapted, block, recipe, prefill)
 
     def _block(self, target: Target, precision: Precision) -> int:
         blocked = bool(target.blocked & precision.storages)
@@ -184,6 +195,7 @@ class OptionValues(TypedDict, total=False):
     cache: str
     head: str | None
     tower: str | None
+    prefill: str | None
     template: str | None
     calibration: Recipe | None
     self_test: bool
@@ -199,12 +211,14 @@ class Resolved:
         precision: the row as the target runs it, with the head and tower that were asked for.
         block: inputs that share a scale; 0 if no storage has blocks.
         recipe: the calibration to make, None for none.
+        prefill: of the decoder that prompts run through; None if it is the same one.
     """
 
     target: Target
     precision: Precision
     block: int
     recipe: Recipe | None
+    prefill: Precision | None = None
 
 
 def options_from_keywords(options: ExportOptions | None, values: OptionValues) -> ExportOptions:
@@ -243,6 +257,21 @@ def _with_head(precision: Precision, head: str) -> Precision:
             f"or {precision.name} quantizes no weights"
         )
     return replace(precision, head=head)
+
+
+def _prefill(target: Target, precision: Precision, storage: str | None) -> Precision | None:
+    """The row of the decoder that prompts run through. It has no head."""
+    if storage is None:
+        return None
+    if storage not in PREFILLS:
+        raise ExportError(f"prefill {storage!r:.60} is not one of {', '.join(PREFILLS)}")
+    bits = STORAGES[precision.decoder]
+    if target.name != "cpu" or not bits.quantized or bits.rounds_inputs:
+        raise ExportError(
+            f"prefill {storage} needs target cpu and precision int4 or int8, "
+            f"not {precision.name} on {target.name}"
+        )
+    return replace(precision, decoder=storage)
 
 
 def _illegal_cache(cache: str) -> str:

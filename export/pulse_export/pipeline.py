@@ -26,6 +26,7 @@ from pulse_edge.bundle.manifest import (
     DECODER_GRAPH,
     EMBEDDINGS,
     NOTICE,
+    PREFILL_GRAPH,
     SCHEMA_VERSION,
     TOKENIZER,
     VISION_GRAPH,
@@ -40,7 +41,7 @@ from pulse_edge.system import peak_memory
 from pulse_edge.units import size
 from pulse_export.checkpoint import Checkpoint, Floats, Tensors
 from pulse_export.graph import Graph
-from pulse_export.network.decoder import write_decoder
+from pulse_export.network.decoder import write_decoder, write_prefill
 from pulse_export.network.vision import write_vision
 from pulse_export.network.writer import NetworkWriter
 from pulse_export.options import ExportOptions, OptionValues, Resolved, options_from_keywords
@@ -49,8 +50,9 @@ from pulse_export.quantize.calibrate import Calibration, calibrate
 from pulse_export.quantize.precision import STORAGES, Precision
 from pulse_export.quantize.smooth import Smoothed
 from pulse_export.self_test import expected_token
+from pulse_export.targets.onnxruntime_prompts import for_prompts
 from pulse_export.targets.registry import check_target
-from pulse_export.targets.target import Target
+from pulse_export.targets.target import CacheScales, Target
 from pulse_export.threads import WORKERS
 from pulse_export.transaction import check_output, publish_bundle, staging_directory
 
@@ -124,9 +126,10 @@ def export(
     check_target(resolved.target, source.path, spec)
     home = Path(os.path.abspath(out))
     check_output(home, options.force)
-    _check_space(home.parent, source, resolved.precision)
+    _check_space(home.parent, source, resolved)
     recipe = resolved.recipe
-    step = progress(source.size * (2 if recipe else 1)) if progress else lambda _: None
+    passes = 1 + bool(recipe) + bool(resolved.prefill)
+    step = progress(source.size * passes) if progress else lambda _: None
     with staging_directory(home) as staging:
         record = None
         if recipe:
@@ -162,8 +165,9 @@ def write_files(
     parts = row.parts_that_round_inputs()
     smoothed = Smoothed(tensors, source.spec, record, parts) if record else None
 
+    read = smoothed or tensors
+
     def writer(graph: Graph) -> NetworkWriter:
-        read = smoothed or tensors
         return NetworkWriter(graph, target, row, resolved.block, read, smoothed)
 
     with closing(Graph(staging / VISION_GRAPH, target.opsets)) as vision:
@@ -179,12 +183,22 @@ def write_files(
     write_embeddings(staging / EMBEDDINGS, source, rows, embeddings)
     shutil.copyfile(source.path / TOKENIZER, staging / TOKENIZER)
     manifest = _manifest(source, spec, resolved, record)
+    scales: CacheScales | None = None
     if cache == "int8":
         assert target.quantize_cache, "`ExportOptions` refuses this cache for other targets"
-        target.quantize_cache(decoder, cache_scales(unsealed_bundle(staging, manifest), source))
+        scales = cache_scales(unsealed_bundle(staging, manifest), source)
+        target.quantize_cache(decoder, scales)
         decoder.save()
         manifest = replace(manifest, precision=replace(manifest.precision, kv_cache="int8"))
-    return manifest
+    if resolved.prefill is None:
+        return manifest
+    prompts = for_prompts(target, scales)
+    with closing(Graph(staging / PREFILL_GRAPH, target.opsets)) as graph:
+        # The same tensors, or the two decoders would not agree about what the cache holds.
+        write_prefill(NetworkWriter(graph, prompts, resolved.prefill, resolved.block, read), spec)
+        graph.save()
+    storage = resolved.prefill.decoder
+    return replace(manifest, precision=replace(manifest.precision, prefill=storage))
 
 
 def _manifest(
@@ -291,7 +305,8 @@ def write_embeddings(
                 file.write(rows[at : at + 4096].astype(dtype).data)
 
 
-def _check_space(parent: Path, source: Checkpoint, row: Precision) -> None:
+def _check_space(parent: Path, source: Checkpoint, resolved: Resolved) -> None:
+    row = resolved.precision
     parts = {"vision": row.vision, "projector": row.vision, "lm_head": row.head}
 
     def stored(name: str) -> float:
@@ -299,6 +314,9 @@ def _check_space(parent: Path, source: Checkpoint, row: Precision) -> None:
         return source.elements(name) * storage.bytes_per_weight
 
     needed = sum(map(stored, source.names)) + 2 * source.elements("embed_tokens.weight")
+    if resolved.prefill:
+        each = STORAGES[resolved.prefill.decoder].bytes_per_weight
+        needed += each * sum(source.elements(n) for n in source.names if n.startswith("layers."))
     free = shutil.disk_usage(parent).free
     if free < needed:
         raise ExportError(

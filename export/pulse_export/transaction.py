@@ -19,11 +19,11 @@ from pathlib import Path
 
 from pulse_edge.bundle.limits import LARGEST_MANIFEST
 from pulse_edge.bundle.manifest import (
-    DECODER_GRAPH,
     EMBEDDINGS,
+    GRAPHS,
     MANIFEST,
+    PREFILL_GRAPH,
     TOKENIZER,
-    VISION_GRAPH,
     Manifest,
 )
 from pulse_edge.bundle.sealed_folder import PLANS
@@ -34,10 +34,9 @@ from pulse_edge.errors import ExportError
 from pulse_export.folder_lock import FolderLock
 
 PENDING = f"{MANIFEST}.pending"  # the manifest's name until everything else is in place
-GRAPHS = {VISION_GRAPH, DECODER_GRAPH}
 FILES = {
-    *GRAPHS,
-    *(f"{graph}.data" for graph in GRAPHS),
+    *(*GRAPHS, PREFILL_GRAPH),
+    *(f"{graph}.data" for graph in (*GRAPHS, PREFILL_GRAPH)),
     *(EMBEDDINGS, TOKENIZER, TENSORS, MANIFEST, PENDING),
 }
 FOLDERS = {PLANS, SIGNATURES}
@@ -83,7 +82,7 @@ def _why_to_stay(out: Path) -> str | None:
     foreign = sorted(name for name, folder in entries.items() if legal.get(name) is not folder)
     if foreign:
         return f"holds {foreign[0]}, which is no part of one"
-    ours = entries.keys() >= GRAPHS or any(_is_manifest(out / n) for n in (MANIFEST, PENDING))
+    ours = entries.keys() >= set(GRAPHS) or any(_is_manifest(out / n) for n in (MANIFEST, PENDING))
     return None if ours or not entries else "is not one"
 
 

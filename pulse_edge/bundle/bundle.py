@@ -22,11 +22,9 @@ from pathlib import Path
 from pulse_edge.bundle.external_data import GraphTensor, graph_tensors
 from pulse_edge.bundle.limits import LARGEST_MANIFEST, WEIGHTS
 from pulse_edge.bundle.manifest import (
-    DECODER_GRAPH,
     EMBEDDINGS,
     MANIFEST,
     TOKENIZER,
-    VISION_GRAPH,
     FileEntry,
     Manifest,
     loads,
@@ -38,7 +36,6 @@ from pulse_edge.progress import Progress
 # Folders of a bundle that the manifest does not list, because a device or a signer adds to them.
 # What lies there has seals or signatures of its own.
 ADDED = ("plans", "signatures")
-GRAPHS = (VISION_GRAPH, DECODER_GRAPH)
 AGAIN = "copy or export the bundle again"
 
 
@@ -205,7 +202,7 @@ def open_while_hashing(
         ]
         try:
             _raise_first(problem for entry, problem in hashed if not entry.path.endswith(WEIGHTS))
-            for graph in GRAPHS:
+            for graph in bundle.manifest.graphs:
                 bundle.tensors(graph)
             yield bundle
         except Exception:
@@ -285,7 +282,7 @@ def _check_files(bundle: Bundle) -> None:
     for entry in listed:
         check_size(bundle.files, entry, MANIFEST)
     names = {f.path for f in listed}
-    for name in (VISION_GRAPH, DECODER_GRAPH, EMBEDDINGS, TOKENIZER):
+    for name in (*bundle.manifest.graphs, EMBEDDINGS, TOKENIZER):
         if name not in names:
             raise BundleError(f"{path / MANIFEST}: lists no {name}; export the bundle again")
     for name in bundle.files.folder.names():

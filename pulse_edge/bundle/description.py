@@ -20,6 +20,7 @@ def describe_bundle(bundle: Bundle) -> list[tuple[str, str]]:
     precision = manifest.precision
     row = 2 * text.layers * text.kv_heads * text.head_size * element_bytes(precision.kv_cache)
     block = f", blocks of {precision.block_size}" if precision.block_size else ""
+    prompts = f" ({precision.prefill} for prompts)" if precision.prefill else ""
     return [
         ("bundle", f"{bundle.path}, {size(bundle.size)}, target {manifest.target}"),
         ("seal", bundle.digest),
@@ -41,7 +42,7 @@ def describe_bundle(bundle: Bundle) -> list[tuple[str, str]]:
         ),
         (
             "precision",
-            f"{precision.name}: decoder {precision.decoder}, head {precision.head}, "
+            f"{precision.name}: decoder {precision.decoder}{prompts}, head {precision.head}, "
             f"vision {precision.vision}{block}; activations {precision.activations}; "
             f"{precision.recipe}",
         ),

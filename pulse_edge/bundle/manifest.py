@@ -21,9 +21,12 @@ from pulse_edge.errors import BundleError
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 VISION_GRAPH, DECODER_GRAPH = "vision.onnx", "decoder.onnx"
+PREFILL_GRAPH = "prefill.onnx"  # the decoder of a bundle with weights of their own for prompts
 EMBEDDINGS, TOKENIZER = "embeddings.bin", "tokenizer.model"
 NOTICE = "Research use only: not a medical device, not for diagnosis or treatment."
 
+GRAPHS = (VISION_GRAPH, DECODER_GRAPH)  # of every bundle
+PREFILLS = ("w8a8",)  # storages of such weights
 TURNS = ("first", "several")  # turns of a conversation that a model was trained on
 
 TargetName = Literal["cpu", "cuda", "standard"]  # what the graphs are written for
@@ -35,6 +38,10 @@ class PrecisionInfo:
 
     Weight entries read `fp32`, `fp16`, `int8`, `int4` or `w8a8` (8-bit weights that are multiplied
     with 8-bit activations). `io` is the graphs' float type.
+
+    Attributes:
+        prefill: of a second set of decoder weights, which prompts run through, one of `PREFILLS`.
+            None, and left out of the file, where prompts and steps share one set.
     """
 
     name: str
@@ -47,6 +54,7 @@ class PrecisionInfo:
     activations: str
     block_size: int
     recipe: str
+    prefill: str | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +107,11 @@ class Manifest:
     # SHA-256 of this manifest's canonical bytes with an empty seal. It covers every file's hash.
     seal: str = ""
 
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """Names of the graphs' files."""
+        return GRAPHS if self.precision.prefill is None else (*GRAPHS, PREFILL_GRAPH)
+
     def sealed(self) -> Manifest:
         return sealed(self)
 
@@ -122,6 +135,11 @@ def _problems(manifest: Manifest) -> Iterator[str]:
     if manifest.precision.block_size not in BLOCK_SIZES:
         legal = ", ".join(map(str, BLOCK_SIZES))
         yield f"precision.block_size is {manifest.precision.block_size}; legal are {legal}"
+    prefill = manifest.precision.prefill
+    if prefill is not None and prefill not in PREFILLS:
+        yield f"precision.prefill is {prefill!r:.40}; legal are {', '.join(PREFILLS)}"
+    if prefill is not None and manifest.target != "cpu":
+        yield f"precision.prefill is {prefill}, but the target is {manifest.target}, not cpu"
     if not 0 <= manifest.checkpoint.parameters < 1 << 50:
         yield f"checkpoint.parameters is {manifest.checkpoint.parameters}"
     if not is_digest(manifest.checkpoint.sha256):

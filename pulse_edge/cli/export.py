@@ -25,6 +25,7 @@ FIELDS = (
     "cache",
     "head",
     "tower",
+    "prefill",
     "template",
     "self_test",
     "turns",

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from pulse_edge.arrays import Floats, Numbers
 from pulse_edge.bundle.bundle import Bundle
 from pulse_edge.bundle.embeddings import Embeddings
-from pulse_edge.bundle.manifest import VISION_GRAPH
+from pulse_edge.bundle.manifest import PREFILL_GRAPH, VISION_GRAPH
 from pulse_edge.bundle.spec import TextSpec
 from pulse_edge.cancellation import Cancellation
 from pulse_edge.engines import cuda_driver
@@ -28,6 +29,7 @@ from pulse_edge.engines.chunk import prefill_chunk
 from pulse_edge.engines.cursor import GRAPH_ROWS, Slots
 from pulse_edge.engines.engine import Features, Rows, SavedCache, likeliest
 from pulse_edge.engines.onnxruntime_library import first_line, load_onnxruntime
+from pulse_edge.engines.onnxruntime_prompts import FEW_ROWS, PromptDecoder
 from pulse_edge.engines.onnxruntime_providers import HOST, PROVIDERS, Provider, prepare_provider
 from pulse_edge.engines.onnxruntime_runs import (
     NO_GRAPH,
@@ -139,6 +141,9 @@ class OnnxRuntimeEngine(Slots):
                 on_host = pool.submit(Embeddings, bundle, dtype)
             if initializers:
                 sessions.initializers = initializers(vision.result())
+            prompts = None
+            if manifest.precision.prefill is not None:
+                prompts = pool.submit(sessions.open, PREFILL_GRAPH)
             self.session, captures = sessions.open_decoder()
             self._vision = vision.result()
         self._check_slots(bundle)
@@ -169,6 +174,10 @@ class OnnxRuntimeEngine(Slots):
             standard=standard,
             captures=captures,
         )
+        self._prompts: PromptDecoder | None = None
+        if prompts is not None:
+            decoder = replace(self._decoder, session=prompts.result())
+            self._prompts = PromptDecoder(decoder, manifest.precision.kv_cache == "int8")
         packed = manifest.precision.decoder not in ("fp32", "fp16")
         self.row_cost = provider.packed_row_cost if packed else provider.row_cost
         self._chunk = _prefill_chunk(options, provider, text, self.capacity)
@@ -247,8 +256,8 @@ class OnnxRuntimeEngine(Slots):
         """See `Engine`."""
         cursor = self.cursor(slot)
 
-        def append(part: Rows) -> DecoderRun:
-            run = DecoderRun(self._decoder, len(part), 1, slot=slot)
+        def append(make: Callable[[int], DecoderRun], part: Rows) -> DecoderRun:
+            run = make(len(part))
             with (
                 cursor.appending(len(part)) as position,
                 self._interruptible(run.options, cancellation),
@@ -257,7 +266,12 @@ class OnnxRuntimeEngine(Slots):
             return run
 
         with cursor.unchanged_on_failure():
-            run = cursor.prefill(rows, self._chunk, append, progress, cancellation)
+            if self._prompts is not None and len(rows) > FEW_ROWS:
+                most = partial(append, partial(self._prompts.run, slot=slot))
+                cursor.prefill(rows[:-1], self._chunk, most, progress, cancellation)
+                rows, progress = rows[-1:], None
+            whole = partial(append, lambda count: DecoderRun(self._decoder, count, 1, slot=slot))
+            run = cursor.prefill(rows, self._chunk, whole, progress, cancellation)
             last: Floats = run.logits()[0]
         return last
 

@@ -61,7 +61,7 @@ class DecoderRun:
     Args:
         decoder: what all runs share.
         rows: new positions of each slot.
-        logit_rows: of each slot, the last ones.
+        logit_rows: of each slot, the last ones; 0 for a decoder that gives no logits.
         graph: id of a graph to capture; `NO_GRAPH` for none.
         slot: the first that it appends to.
         count: of neighbouring slots.
@@ -112,8 +112,12 @@ class DecoderRun:
         else:
             self._binding.bind_ortvalue_input("seqlens_k", self._seqlens.value)
             self._binding.bind_ortvalue_input("total_length", self._total.value)
-        self._binding.bind_ortvalue_input("logit_rows", self._logit_rows.value)
-        self._binding.bind_ortvalue_output("logits", self._logits.value)
+        if logit_rows:
+            self._binding.bind_ortvalue_input("logit_rows", self._logit_rows.value)
+            self._binding.bind_ortvalue_output("logits", self._logits.value)
+        self._bind_cache(cache)
+
+    def _bind_cache(self, cache: dict[str, Any]) -> None:
         for name, value in cache.items():  # one buffer, so the update is in place
             self._binding.bind_ortvalue_input(f"past.{name}", value)
             self._binding.bind_ortvalue_output(f"present.{name}", value)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import mmap
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -125,6 +126,11 @@ class DeviceCache:
         """The first `length` positions, [1, kv heads, length, head size] by name."""
         one = slice(slot, slot + 1)
         return {name: value.numpy()[one, :, :length] for name, value in self.values.items()}
+
+    def put(self, rows: Mapping[str, NDArray[Any]], position: int, slot: int) -> None:
+        """Write rows [1, kv heads, rows, head size] of every tensor, in a host's memory."""
+        for name, part in rows.items():
+            self._arrays[name][slot, :, position : position + part.shape[2]] = part[0]
 
     def saved_size(self, length: int) -> int:
         """Bytes of `save`; 0 from memory of a device."""

@@ -7,6 +7,9 @@ is 1 in graphs of targets that are not `batched`, and their logits are [n, vocab
 Targets that gather take rows int64 [rows] and table [table_rows, hidden] instead of embeddings.
 They also give tokens int64 [n]: the likeliest of each row of logits, -1 where its logit is not
 finite. Source: transformers modeling_llama.py.
+
+`write_prefill` writes one for prompts alone. It fills the cache and gives no logits, so it has no
+logit_rows and ends with the last layer's keys and values.
 """
 
 from __future__ import annotations
@@ -22,6 +25,27 @@ def write_decoder(net: NetworkWriter, spec: ModelSpec) -> None:
     text, target = spec.text, net.target
     x = _embeddings(net, text.hidden)
     logit_rows = net.graph.input("logit_rows", np.int64, ["logit_rows"])
+    normed = _layers(net, spec, x, logit_rows)
+    logits = net.linear(normed, "lm_head", part="head")
+    if target.batched:
+        logits = net.node("Reshape", logits, net.ints(-1, text.vocab), name="logits.rows")
+    else:
+        logits = net.node("Squeeze", logits, net.ints(0), name="logits.rows")
+    net.node("Cast", logits, name="logits", to=onnx_type(np.float32))
+    count = "batch_logit_rows" if target.batched else "logit_rows"
+    net.graph.output("logits", np.float32, [count, text.vocab])
+    if target.gathers:
+        _likeliest(net)
+
+
+def write_prefill(net: NetworkWriter, spec: ModelSpec) -> None:
+    """The decoder without logits."""
+    _layers(net, spec, _embeddings(net, spec.text.hidden), None)
+
+
+def _layers(net: NetworkWriter, spec: ModelSpec, x: str, logit_rows: str | None) -> str:
+    """The normed rows that the head reads. Without `logit_rows` it ends with the last attention."""
+    text, target = spec.text, net.target
     cache = target.emit_cache_inputs(net.graph, x, text)
     weight = net.parameter("layers.0.input_layernorm.weight")
     normed = target.emit_rms_norm(net.graph, x, weight, text.eps, "layers.0.norm")
@@ -36,6 +60,8 @@ def write_decoder(net: NetworkWriter, spec: ModelSpec) -> None:
         )
         h = target.emit_cached_attention(net.graph, qkv, cache, text, i, f"{name}.attention")
         if last:  # from here on only rows with logits matter
+            if logit_rows is None:
+                break
             h = net.node("Gather", h, logit_rows, name="rows.attention", axis=1)
             x = net.node("Gather", x, logit_rows, name="rows.residual", axis=1)
         h = net.linear(h, f"{name}.self_attn.o_proj", part="decoder")
@@ -45,16 +71,7 @@ def write_decoder(net: NetworkWriter, spec: ModelSpec) -> None:
         weight = net.parameter("norm.weight" if last else f"layers.{i + 1}.input_layernorm.weight")
         name = "norm" if last else f"layers.{i + 1}.norm"
         normed, x = target.emit_add_rms_norm(net.graph, h, x, weight, text.eps, name)
-    logits = net.linear(normed, "lm_head", part="head")
-    if target.batched:
-        logits = net.node("Reshape", logits, net.ints(-1, text.vocab), name="logits.rows")
-    else:
-        logits = net.node("Squeeze", logits, net.ints(0), name="logits.rows")
-    net.node("Cast", logits, name="logits", to=onnx_type(np.float32))
-    count = "batch_logit_rows" if target.batched else "logit_rows"
-    net.graph.output("logits", np.float32, [count, text.vocab])
-    if target.gathers:
-        _likeliest(net)
+    return normed
 
 
 def _embeddings(net: NetworkWriter, hidden: int) -> str:
