@@ -29,7 +29,7 @@ from pulse_edge.engines.chunk import prefill_chunk
 from pulse_edge.engines.cursor import GRAPH_ROWS, Slots
 from pulse_edge.engines.engine import Features, Rows, SavedCache, likeliest
 from pulse_edge.engines.onnxruntime_library import first_line, load_onnxruntime
-from pulse_edge.engines.onnxruntime_prompts import FEW_ROWS, PromptDecoder
+from pulse_edge.engines.onnxruntime_prompts import PromptDecoder
 from pulse_edge.engines.onnxruntime_providers import HOST, PROVIDERS, Provider, prepare_provider
 from pulse_edge.engines.onnxruntime_runs import (
     NO_GRAPH,
@@ -40,7 +40,7 @@ from pulse_edge.engines.onnxruntime_runs import (
 from pulse_edge.engines.onnxruntime_sessions import SessionFactory
 from pulse_edge.engines.onnxruntime_shared import SharedSteps
 from pulse_edge.engines.onnxruntime_tensors import DeviceCache, DevicePage, DeviceTable
-from pulse_edge.engines.options import EngineOptions
+from pulse_edge.engines.options import FEW_ROWS, EngineOptions
 from pulse_edge.errors import EngineError
 from pulse_edge.progress import Progress
 

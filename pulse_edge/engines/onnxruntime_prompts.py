@@ -15,8 +15,6 @@ from pulse_edge.engines.engine import Rows
 from pulse_edge.engines.onnxruntime_runs import Decoder, DecoderRun
 from pulse_edge.engines.onnxruntime_tensors import DeviceTensor
 
-FEW_ROWS = 8  # of a prompt that the second set of weights does not pay for
-
 
 @dataclass(frozen=True)
 class PromptDecoder:

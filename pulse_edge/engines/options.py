@@ -13,6 +13,9 @@ from pulse_edge.system import most_threads
 # against 237 tokens/s on two layers), and the attention's scores 0.2 GB instead of 1.1 GB.
 # TensorRT's plans for small devices are built for as many.
 PREFILL_CHUNK = 512
+# Rows of a prompt up to which weights of its own do not pay: a pass reads all of them, and its last
+# row reads the others as well.
+FEW_ROWS = 32
 MOST_SLOTS = 64
 MOST_TOKENS = (1 << 31) - 1  # positions are 32-bit numbers in the graphs and kernels
 

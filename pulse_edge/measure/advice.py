@@ -83,6 +83,7 @@ def _advice(best: Prediction, device: Device, context: int) -> Advice:
     target = "standard" if best.engine == "tensorrt" else TARGETS[device.kind]
     words = ["pulse-edge export", CHECKPOINT, bundle, f"--precision {best.precision}"]
     words += ["--block-size 128"] if best.precision == "int4" else []
+    words += [f"--prefill {best.prompts}"] if best.prompts else []
     words += [f"--context {context}", f"--target {target}"]
     words += ["--cache int8"] if best.cache == "int8" else []
     words += ["--tower int8"] if best.needs_int8_tower else []

@@ -153,6 +153,7 @@ def _recommended(advice: Advice) -> dict[str, Any]:
         "export": advice.export,
         "build": advice.build,
         "precision": p.precision,
+        "prefill": p.prompts,
         "cache": p.cache,
         "context": advice.context,
         "int8_tower": advice.int8_tower,
@@ -191,7 +192,7 @@ def _row(p: Prediction) -> tuple[str, ...]:
         fits += "; all with --tower int8"
     latencies = (p.vision, p.ttft_cold, p.ttft_warm)
     return (
-        f"{p.precision}, {p.cache}",
+        f"{p.name}, {p.cache}",
         *(number(part, "bytes") for part in parts),
         "-" if p.build_peak is None else number(p.build_peak, "bytes"),
         fits,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from pulse_edge.bundle.bundle import Bundle
-from pulse_edge.bundle.manifest import DECODER_GRAPH, VISION_GRAPH
+from pulse_edge.bundle.manifest import DECODER_GRAPH, PREFILL_GRAPH, VISION_GRAPH
 from pulse_edge.bundle.spec import TextSpec, VisionSpec
 from pulse_edge.engines.chunk import FP16
 from pulse_edge.errors import ParameterError
@@ -64,6 +64,9 @@ class KernelProfile:
         decoder: bytes per weight of the decoder's layers, scales in blocks of 128 included.
         head: likewise, of the output matrix.
         vision: likewise, of the tower and the projector.
+        prefill: the export's `--prefill`; None if prompts and steps share one set of weights.
+        prompts: bytes per weight of the set for prompts; 0 if there is none.
+        prompt_share: fraction of `gemm`'s peak that the layers of that set reach.
         gemm: type that linear layers multiply.
         gemm_share: fraction of that type's peak that the decoder's linear layers reach.
         attention: type that attention multiplies.
@@ -96,6 +99,9 @@ class KernelProfile:
     tower: str = "int8"
     plan_memory: float = 2.0
     engine: str = "onnxruntime"
+    prefill: str | None = None
+    prompts: float = 0
+    prompt_share: float = 0
 
 
 # Bytes of a scale for each weight, in blocks of 128: fp32 scales on CPUs, fp16 on GPUs.
@@ -140,10 +146,13 @@ _GPU = KernelProfile(
     step_overhead=20e-6,
     tower="fp16",
 )
+_CPU_INT4 = replace(_CPU, precision="int4", decoder=0.5 + _CPU_SCALE)
+_CPU_W8A8 = replace(_CPU, precision="w8a8", decoder=1, gemm_share=0.85, read_share=0.66)
 PROFILES: tuple[KernelProfile, ...] = (
-    replace(_CPU, precision="int4", decoder=0.5 + _CPU_SCALE),
+    _CPU_INT4,
+    replace(_CPU_INT4, prefill="w8a8", prompts=1, prompt_share=_CPU_W8A8.gemm_share),
     _CPU,
-    replace(_CPU, precision="w8a8", decoder=1, gemm_share=0.85, read_share=0.66),
+    _CPU_W8A8,
     replace(
         _GPU, precision="fp16", decoder=2, head=2, gemm_share=0.6, read_share=0.75, plan_memory=3.0
     ),
@@ -167,7 +176,8 @@ class StoredWeights:
     """Bytes of each part that stay in the device's memory.
 
     Attributes:
-        decoder: its layers.
+        decoder: its layers, as steps read them.
+        prompts: its layers once more, as prompts read them; 0 if they read the same.
         head: the output matrix.
         vision: tower and projector.
         table: embeddings; with ONNX Runtime on a GPU also a page's features. 0 with TensorRT: it
@@ -175,6 +185,7 @@ class StoredWeights:
     """
 
     decoder: float
+    prompts: float
     head: float
     vision: float
     table: float
@@ -182,7 +193,7 @@ class StoredWeights:
     @property
     def total(self) -> float:
         """Bytes of all parts."""
-        return self.decoder + self.head + self.vision + self.table
+        return self.decoder + self.prompts + self.head + self.vision + self.table
 
 
 def stored_weights(geometry: Geometry, profile: KernelProfile) -> StoredWeights:
@@ -193,6 +204,7 @@ def stored_weights(geometry: Geometry, profile: KernelProfile) -> StoredWeights:
     tower = cost.vision_weights(geometry.vision, text.hidden, geometry.projector_depth)
     return StoredWeights(
         decoder=text.layers * cost.layer_weights(text) * profile.decoder,
+        prompts=text.layers * cost.layer_weights(text) * profile.prompts,
         head=text.hidden * text.vocab * profile.head,
         vision=tower * profile.vision,
         table=0 if profile.engine == "tensorrt" else (text.vocab + page) * text.hidden * FP16,
@@ -237,7 +249,8 @@ def profile_of_bundle(bundle: Bundle, geometry: Geometry) -> KernelProfile:
     stored = bundle.manifest.precision
     kind = "cpu" if target == "cpu" else "gpu"
     for profile in PROFILES:
-        if (profile.precision, profile.kind) == (stored.name, kind):
+        own = (profile.precision, profile.prefill, profile.kind)
+        if own == (stored.name, stored.prefill, kind):
             break
     else:
         raise ParameterError(
@@ -248,10 +261,12 @@ def profile_of_bundle(bundle: Bundle, geometry: Geometry) -> KernelProfile:
         return sum(f.size for f in bundle.manifest.files if f.path.startswith(graph))
 
     counted = stored_weights(geometry, profile)
+    text = geometry.text
     return replace(
         profile,
         cache=stored.kv_cache,
         decoder=profile.decoder * (bytes_of(DECODER_GRAPH) - counted.head) / counted.decoder,
+        prompts=bytes_of(PREFILL_GRAPH) / (text.layers * cost.layer_weights(text)),
         vision=profile.vision * bytes_of(VISION_GRAPH) / counted.vision,
         tower=stored.vision,
         engine="tensorrt" if target == "standard" else "onnxruntime",

@@ -6,11 +6,11 @@ see `FORMULA`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pulse_edge.bundle.spec import TextSpec
 from pulse_edge.engines.chunk import FP16, plan_rows, prefill_chunk, scratch
-from pulse_edge.engines.options import PREFILL_CHUNK
+from pulse_edge.engines.options import FEW_ROWS, PREFILL_CHUNK
 from pulse_edge.errors import ParameterError
 from pulse_edge.measure import cost
 from pulse_edge.measure.devices import GB, Device
@@ -18,6 +18,7 @@ from pulse_edge.measure.profiles import (
     INT8_TOWER,
     Geometry,
     KernelProfile,
+    StoredWeights,
     profile_on,
     stored_weights,
 )
@@ -43,6 +44,7 @@ class Prediction:
 
     Attributes:
         precision: the export's `--precision`.
+        prompts: the export's `--prefill`; None if prompts and steps share one set of weights.
         cache: type of the KV cache's elements.
         weights: bytes, the embedding table included if it lies in the device's memory.
         cache_bytes: of the whole context.
@@ -65,6 +67,7 @@ class Prediction:
     """
 
     precision: str
+    prompts: str | None
     cache: str
     weights: int
     cache_bytes: int
@@ -83,6 +86,11 @@ class Prediction:
     ttft_cold: float
     ttft_warm: float
     step: float
+
+    @property
+    def name(self) -> str:
+        """The precision, and that of the second set."""
+        return self.precision + (f" + {self.prompts}" if self.prompts else "")
 
     @property
     def total(self) -> int:
@@ -119,6 +127,34 @@ def prefill_seconds(
         products = cost.linear(text, rows) / gemm + cost.attention(text, at, rows) / attention
         seconds += max(products, reads) + overhead
     return seconds
+
+
+def prompt_seconds(
+    text: TextSpec,
+    profile: KernelProfile,
+    device: Device,
+    weights: StoredWeights,
+    tokens: int,
+    before: int = 0,
+    chunk: int = PREFILL_CHUNK,
+) -> float:
+    """Seconds of a prompt through the weights that the engine takes for one of its length.
+
+    Args:
+        text: see `prefill_seconds`.
+        profile: see `prefill_seconds`.
+        device: see `prefill_seconds`.
+        weights: of all parts.
+        tokens: see `prefill_seconds`.
+        before: see `prefill_seconds`.
+        chunk: see `prefill_seconds`.
+    """
+    read = weights.decoder + weights.head
+    if not weights.prompts or tokens <= FEW_ROWS:
+        return prefill_seconds(text, profile, device, read, tokens, before, chunk)
+    second = replace(profile, gemm_share=profile.prompt_share)
+    last = step_seconds(text, profile, device, read, before + tokens)
+    return prefill_seconds(text, second, device, weights.prompts, tokens, before, chunk) + last
 
 
 def vision_seconds(geometry: Geometry, profile: KernelProfile, device: Device) -> float:
@@ -246,10 +282,11 @@ def predict(
     fits = left - busy >= row * context
     tokens = min(geometry.tokens, context)
     vision = vision_seconds(geometry, profile, device)
-    prefill = prefill_seconds(text, profile, device, read, tokens, chunk=rows)
-    second = prefill_seconds(text, profile, device, read, SECOND_TOKENS, tokens, chunk=rows)
+    prefill = prompt_seconds(text, profile, device, weights, tokens, chunk=rows)
+    second = prompt_seconds(text, profile, device, weights, SECOND_TOKENS, tokens, chunk=rows)
     return Prediction(
         precision=profile.precision,
+        prompts=profile.prefill,
         cache=profile.cache,
         weights=round(weights.total),
         cache_bytes=row * context,

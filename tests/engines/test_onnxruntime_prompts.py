@@ -17,8 +17,7 @@ from pulse_edge.bundle.manifest import PREFILL_GRAPH
 from pulse_edge.bundle.sealed_json import dumps
 from pulse_edge.cancellation import Cancellation, Cancelled
 from pulse_edge.engines.onnxruntime import OnnxRuntimeEngine
-from pulse_edge.engines.onnxruntime_prompts import FEW_ROWS
-from pulse_edge.engines.options import EngineOptions
+from pulse_edge.engines.options import FEW_ROWS, EngineOptions
 from pulse_edge.engines.registry import open_engine
 from pulse_edge.errors import BundleError, ExportError
 

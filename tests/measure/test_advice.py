@@ -21,7 +21,7 @@ from support.paths import DOCS
 
 ALL = with_int8_caches(PROFILES)
 HOST = Device("host", "a host", "cpu", 32e9, 1e9, read=20e9, gemm={"int8": 4e11, "fp32": 2e11})
-BY_NAME = {(p.precision, p.kind): p for p in PROFILES}
+BY_NAME = {(p.precision, p.kind): p for p in PROFILES if p.prefill is None}
 
 
 def advice_for(device: Device, context: int | None = None) -> Advice:
@@ -97,8 +97,8 @@ def test_nothing_fits() -> None:
 
 
 def test_int8_caches_are_rows_of_cpus() -> None:
-    rows = [(p.precision, p.cache) for p in predictions(PULSE_7B, HOST, ALL, None)]
-    expected = [(p, c) for p in ("int4", "int8", "w8a8") for c in ("fp32", "int8")]
+    rows = [(p.name, p.cache) for p in predictions(PULSE_7B, HOST, ALL, None)]
+    expected = [(p, c) for p in ("int4", "int4 + w8a8", "int8", "w8a8") for c in ("fp32", "int8")]
     assert rows == expected
     float_cache, int8_cache = predictions(PULSE_7B, HOST, ALL, None)[:2]
     assert int8_cache.cache_bytes * 4 == float_cache.cache_bytes

@@ -21,7 +21,7 @@ from pulse_edge.measure.profiles import PROFILES, PULSE_7B
 
 from support.fixture_types import Bundles
 
-BY_NAME = {(p.precision, p.kind): p for p in PROFILES}
+BY_NAME = {(p.precision, p.kind): p for p in PROFILES if p.prefill is None}
 # A device whose peaks are 1, so that seconds are FLOP and bytes; and a profile that reaches all of
 # them.
 UNIT = Device("unit", "unit", "gpu", 1e12, 0, read=1.0, gemm={"fp16": 1.0, "int8": 1.0})

@@ -10,7 +10,7 @@ from pulse_edge.measure.devices import DEVICES, Device
 from pulse_edge.measure.profiles import PROFILES, PULSE_7B
 from pulse_edge.measure.roofline import Prediction, predict, predictions
 
-BY_NAME = {(p.precision, p.kind): p for p in PROFILES}
+BY_NAME = {(p.precision, p.kind): p for p in PROFILES if p.prefill is None}
 
 TOWER = 310_378_496  # elements; see test_cost.py
 TABLE = 262_144_000  # bytes: 32000 x 4096 embeddings of 2
@@ -139,6 +139,18 @@ def test_latencies_of_int4_on_a_cpu() -> None:
     assert p.vision == pytest.approx(vision, rel=1e-12)
 
 
+def test_latencies_of_two_sets_on_a_cpu() -> None:
+    """All rows of a prompt at w8a8's 85 % of the peak, then a step; a short one by int4 alone."""
+    single = predict(PULSE_7B, HOST, BY_NAME["int4", "cpu"])
+    both = predict(PULSE_7B, HOST, next(p for p in PROFILES if p.prefill == "w8a8"))
+    assert both.weights - single.weights == 6_476_005_376  # a byte for each weight of the layers
+    linear = 2 * (2933 * 6_323_961_856 + 6 * 283_115_520)
+    attention = ROW * 2933 * 2934 / 2
+    prefill = linear / 3.4e11 + attention / 1.2e11 + 6 * 32 * 60e-6 + single.step
+    assert both.prefill == pytest.approx(prefill, rel=1e-12)
+    assert (both.step, both.ttft_warm) == (single.step, single.ttft_warm)
+
+
 def test_the_prompt_is_cut_to_the_context() -> None:
     p: Prediction = predict(PULSE_7B, HOST, BY_NAME["int4", "cpu"], 100)
     products = 2 * (100 * 6_323_961_856 + 283_115_520) / 2.16e11 + ROW * 5050 / 1.2e11
@@ -147,8 +159,8 @@ def test_the_prompt_is_cut_to_the_context() -> None:
 
 
 def test_each_precision_of_a_kind_is_predicted_once() -> None:
-    names = [p.precision for p in predictions(PULSE_7B, HOST, PROFILES, None)]
-    assert names == ["int4", "int8", "w8a8"]
+    names = [p.name for p in predictions(PULSE_7B, HOST, PROFILES, None)]
+    assert names == ["int4", "int4 + w8a8", "int8", "w8a8"]
     without_int8 = dataclasses.replace(DEVICES["h100"], gemm={"fp16": 1e12})
     names = [p.precision for p in predictions(PULSE_7B, without_int8, PROFILES, None)]
     assert names == ["fp16", "int8", "int4"]
