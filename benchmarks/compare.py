@@ -1,7 +1,7 @@
 """Runs peers and ours alternately, on the same geometry, threads and prompts; one JSON line and a
 table a run.
 
-    python -m benchmarks.compare work --threads 2    # two layers and the head, at 7B's full width
+    python -m benchmarks.compare work --threads 2    # four layers and the head, at 7B's full width
     python -m benchmarks.compare work --threads 2 --layers 32 --one-at-a-time
     python -m benchmarks.compare work --run ours:int4:128,llama.cpp:q4_0 --repetitions 3
 
@@ -429,7 +429,7 @@ def checkpoint_of(work: Path, sizes: synthetic.Sizes) -> Path:
     type=click.Path(path_type=Path),
     help="[default: benchmarks/results/compare.jsonl]",
 )
-@synthetic.size_options
+@synthetic.size_options(layers=4)
 def main(
     work: Path,
     wanted: str,
@@ -448,7 +448,11 @@ def main(
     out: Path | None,
     **sizes: int,
 ) -> None:
-    """Compare; WORK keeps environments and models. The slice has --layers decoder layers."""
+    """Compare ours with its peers, the recommended bundle first.
+
+    WORK keeps environments and models. The slice has --layers of PULSE-7B's 32 decoder layers, at
+    full width.
+    """
     entries, shape = parse(wanted), synthetic.Sizes(**sizes)
     points = cases(prompt_lengths, depths, steps, views)
     longest = max((c.tokens + c.depth for c in points), default=0)

@@ -317,19 +317,22 @@ def _json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n")
 
 
-def size_options(command: Callable[..., None]) -> Callable[..., None]:
-    """One option for each field of `Sizes`."""
-    for field in reversed(dataclasses.fields(Sizes)):
-        option = click.option(
-            "--" + field.name.replace("_", "-"), default=field.default, show_default=True
-        )
-        command = option(command)
-    return command
+def size_options(**defaults: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """One option for each field of `Sizes`; `defaults` are other ones than its own."""
+
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        for field in reversed(dataclasses.fields(Sizes)):
+            name, default = field.name, defaults.get(field.name, field.default)
+            option = click.option("--" + name.replace("_", "-"), default=default, show_default=True)
+            command = option(command)
+        return command
+
+    return add
 
 
 @click.command(context_settings={"show_default": True})
 @click.argument("out", type=click.Path(path_type=Path))
-@size_options
+@size_options()
 @click.option("--dtype", type=click.Choice(list(DTYPES)), default="bfloat16")
 @click.option("--seed", default=0)
 @click.option("--shard-size", default=SHARD, help="Bytes a file holds at most.")

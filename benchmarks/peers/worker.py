@@ -40,7 +40,9 @@ class Kind:
 
 
 PEERS = {
-    "ours": Kind("ours", ("int4:128", "int4:128:kv8", "int8", "w8a8:kv8"), None),
+    "ours": Kind(
+        "ours", ("int4:128:head4:kv8:prefill8", "int4:128:head4:kv8", "int4:128", "w8a8:kv8"), None
+    ),
     "llama.cpp": Kind(
         "llama_cpp", ("q4_0", "q8_0"), (("llama-cpp-python", "gguf", "ml_dtypes", "numpy"),)
     ),

@@ -1,0 +1,1 @@
+"""What pulse-nano says of recordings that are no simulation."""
