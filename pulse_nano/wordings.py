@@ -32,7 +32,7 @@ SINGLE: tuple[tuple[tuple[str, ...], float], ...] = (
 @lru_cache(maxsize=1)
 def grammar() -> dict[str, Any]:
     """wordings.toml: lines as tuples, by name and by intent."""
-    tables = tomllib.loads((Path(__file__).parent / "wordings.toml").read_text())
+    tables = tomllib.loads((Path(__file__).parent / "wordings.toml").read_text("utf-8"))
     return {
         name: {intent: _lines(text) for intent, text in value.items()}
         if isinstance(value, dict)
@@ -76,7 +76,7 @@ def _typed(text: str, rng: np.random.Generator) -> str:
     if rng.random() < UNOPENED:
         text = text[:1].upper() + text[1:]
     else:
-        abbreviation = text[1:2].isupper()
+        abbreviation = text[1:2].isupper() or text[1:2] == "-"
         rest = text if abbreviation else text[:1].lower() + text[1:]
         text = f"{_pick(grammar()['openings'], rng)} {rest}"
     if rng.random() < 0.1:
