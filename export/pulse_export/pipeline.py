@@ -47,11 +47,13 @@ from pulse_export.network.writer import NetworkWriter
 from pulse_export.options import ExportOptions, OptionValues, Resolved, options_from_keywords
 from pulse_export.quantize.cache import cache_scales
 from pulse_export.quantize.calibrate import Calibration, calibrate
-from pulse_export.quantize.precision import STORAGES, Precision
+from pulse_export.quantize.precision import RECIPE_STORAGE, STORAGES, Precision
+from pulse_export.quantize.prepare import PreparedCodes, prepare_codes
+from pulse_export.quantize.rounding import ROWS
+from pulse_export.quantize.search import BlockFormat
 from pulse_export.quantize.smooth import Smoothed
 from pulse_export.self_test import expected_token
-from pulse_export.targets.onnxruntime_prompts import for_prompts
-from pulse_export.targets.registry import check_target
+from pulse_export.targets.registry import check_target, target_for_prompts
 from pulse_export.targets.target import CacheScales, Target
 from pulse_export.threads import WORKERS
 from pulse_export.transaction import check_output, publish_bundle, staging_directory
@@ -128,8 +130,7 @@ def export(
     check_output(home, options.force)
     _check_space(home.parent, source, resolved)
     recipe = resolved.recipe
-    passes = 1 + bool(recipe) + bool(resolved.prefill)
-    step = progress(source.size * passes) if progress else lambda _: None
+    step = progress(_bytes_to_read(source, resolved)) if progress else lambda _: None
     with staging_directory(home) as staging:
         record = None
         if recipe:
@@ -164,11 +165,12 @@ def write_files(
     tensors: Tensors = _reporting(source, step, target.io)
     parts = row.parts_that_round_inputs()
     smoothed = Smoothed(tensors, source.spec, record, parts) if record else None
-
-    read = smoothed or tensors
+    prepared = _prepared(source, spec, tensors, resolved)
+    codes = prepared.codes if prepared else None
+    read = codes or smoothed or tensors
 
     def writer(graph: Graph) -> NetworkWriter:
-        return NetworkWriter(graph, target, row, resolved.block, read, smoothed)
+        return NetworkWriter(graph, target, row, resolved.block, read, smoothed, codes)
 
     with closing(Graph(staging / VISION_GRAPH, target.opsets)) as vision:
         write_vision(writer(vision), spec)
@@ -182,7 +184,7 @@ def write_files(
     rows = _reporting(source, step, embeddings)
     write_embeddings(staging / EMBEDDINGS, source, rows, embeddings)
     shutil.copyfile(source.path / TOKENIZER, staging / TOKENIZER)
-    manifest = _manifest(source, spec, resolved, record)
+    manifest = _manifest(source, spec, resolved, record, prepared)
     scales: CacheScales | None = None
     if cache == "int8":
         assert target.quantize_cache, "`ExportOptions` refuses this cache for other targets"
@@ -192,7 +194,7 @@ def write_files(
         manifest = replace(manifest, precision=replace(manifest.precision, kv_cache="int8"))
     if resolved.prefill is None:
         return manifest
-    prompts = for_prompts(target, scales)
+    prompts = target_for_prompts(target, scales)
     with closing(Graph(staging / PREFILL_GRAPH, target.opsets)) as graph:
         # The same tensors, or the two decoders would not agree about what the cache holds.
         write_prefill(NetworkWriter(graph, prompts, resolved.prefill, resolved.block, read), spec)
@@ -201,8 +203,39 @@ def write_files(
     return replace(manifest, precision=replace(manifest.precision, prefill=storage))
 
 
+def _bytes_to_read(source: Checkpoint, resolved: Resolved) -> int:
+    """Bytes of the checkpoint that an export reads, each as often as it is read."""
+    total = source.size * (1 + bool(resolved.recipe) + bool(resolved.prefill))
+    rounding = resolved.rounding
+    if rounding is not None and rounding.data is not None:
+        decoder = sum(source.stored_size(n) for n in source.names if n.startswith("layers."))
+        unread = sum(map(source.stored_size, ("norm.weight", "lm_head.weight")))
+        total += source.size - decoder - unread + (rounding.passes - 1) * decoder
+    return total
+
+
+def _prepared(
+    source: Checkpoint, spec: ModelSpec, tensors: Tensors, resolved: Resolved
+) -> PreparedCodes | None:
+    """The recipe of the decoder's weights, ready for the graph; None rounds them to nearest."""
+    target, block = resolved.target, resolved.block
+    if resolved.rounding is None:
+        return None
+
+    def layouts(bits: int, columns: int) -> BlockFormat:
+        storage = {4: "int4", 8: "int8"}[bits]
+        length = block if storage in target.blocked else columns
+        return BlockFormat(bits, length, target.signed_scales, target.io)
+
+    return prepare_codes(source.path, spec, tensors, resolved.rounding, layouts)
+
+
 def _manifest(
-    source: Checkpoint, spec: ModelSpec, resolved: Resolved, record: Calibration | None
+    source: Checkpoint,
+    spec: ModelSpec,
+    resolved: Resolved,
+    record: Calibration | None,
+    prepared: PreparedCodes | None,
 ) -> Manifest:
     """The manifest of a bundle with a float cache, without hashes."""
     row, target = resolved.precision, resolved.target
@@ -221,7 +254,8 @@ def _manifest(
             io=io,
             activations=_activations(row, target, io),
             block_size=resolved.block,
-            recipe=_recipe(row, target, record),
+            recipe=_recipe(row, target, record, prepared),
+            rounding=prepared.info if prepared else None,
         ),
         target=target.name,  # type: ignore[arg-type]
         checkpoint=source.info(),
@@ -258,11 +292,14 @@ def _activations(row: Precision, target: Target, io: str) -> str:
     return target.activations if decoder.quantized else io
 
 
-def _recipe(row: Precision, target: Target, record: Calibration | None) -> str:
+def _recipe(
+    row: Precision, target: Target, record: Calibration | None, prepared: PreparedCodes | None
+) -> str:
     """How the weights were quantized, in words, and the data behind the activations' scales."""
     stored = sorted(name for name in row.storages if STORAGES[name].quantized)
     shared = [f"{s} per {'block' if s in target.blocked else 'output'}" for s in stored]
-    return ", ".join([row.recipe, *shared, *([str(record)] if record else [])])
+    own = [f"{RECIPE_STORAGE} by {ROWS[prepared.info.name].title}"] if prepared else []
+    return ", ".join([row.recipe, *shared, *own, *([str(record)] if record else [])])
 
 
 def _reporting(source: Checkpoint, step: Advance, dtype: type[np.generic]) -> Tensors:

@@ -74,7 +74,7 @@ class OnnxRuntimePrompts(OnnxRuntimeTarget):
             rotary_interleaved=0,
         )
         for tensor, whole in zip(tensors, outputs[1:], strict=True):
-            _emit_codes(graph, whole, c["start"], tensor)
+            _emit_own_codes(graph, whole, c["start"], tensor)
         return outputs[0]
 
     def _expanded(self, graph: Graph, codes: str, start: str, tensor: str) -> str:
@@ -86,15 +86,8 @@ class OnnxRuntimePrompts(OnnxRuntimeTarget):
         return graph.node("Mul", [floats, f"scale.{tensor}"], name=f"earlier.{tensor}.values")
 
 
-def for_prompts(target: Target, scales: CacheScales | None) -> Target:
-    """The target of a decoder for prompts.
-
-    Args:
-        target: of the decoder for steps; `ExportOptions` takes no others than ONNX Runtime's.
-        scales: of an 8-bit cache; None for a float one, whose decoders are written alike.
-    """
-    if scales is None:
-        return target
+def prompt_target(target: Target, scales: CacheScales) -> Target:
+    """See the registry. `ExportOptions` takes no others than ONNX Runtime's targets."""
     assert isinstance(target, OnnxRuntimeTarget)
     return OnnxRuntimePrompts(**vars(target), scales=scales)
 
@@ -106,7 +99,7 @@ def _emit_start(graph: Graph, x: str) -> str:
     return graph.node("Sub", [total, shape], name="chunk.start")
 
 
-def _emit_codes(graph: Graph, whole: str, start: str, tensor: str) -> None:
+def _emit_own_codes(graph: Graph, whole: str, start: str, tensor: str) -> None:
     """The codes of a chunk's own rows, as `GroupQueryAttention` would round them."""
     bounds = [start, graph.constant(END), graph.constant(ROWS_AXIS)]
     own = graph.node("Slice", [whole, *bounds], name=f"own.{tensor}")

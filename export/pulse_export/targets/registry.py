@@ -13,7 +13,7 @@ from pulse_edge.errors import ExportError
 from pulse_export.quantize.precision import Precision
 
 if TYPE_CHECKING:
-    from pulse_export.targets.target import Target
+    from pulse_export.targets.target import CacheScales, Target
 
 # Name, as in a bundle's manifest -> module of this package with `target(name, precision)`.
 # Modules are imported when a target is asked for: they need onnx, and the names do not.
@@ -65,3 +65,17 @@ def check_target(target: Target, checkpoint: Path, spec: ModelSpec) -> None:
             f"target {target.name} needs opset {opset}, but onnx {version('onnx')} knows {newest} "
             "opsets; pip install --upgrade 'pulse-edge[export]'"
         )
+
+
+def target_for_prompts(target: Target, scales: CacheScales | None) -> Target:
+    """The target of a second decoder, for prompts alone.
+
+    Args:
+        target: of the decoder for steps, on a CPU.
+        scales: of an 8-bit cache; None for a float one, whose decoders are written alike.
+    """
+    if scales is None:
+        return target
+    module = import_module("pulse_export.targets.onnxruntime_prompts")
+    prompts: Target = module.prompt_target(target, scales)
+    return prompts
