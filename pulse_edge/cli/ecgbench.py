@@ -110,6 +110,7 @@ def prepare_command(data: str, out: str, configs: str | None, images: str | None
 )
 @click.option("--scores", is_flag=True, help="Log-probabilities of the options, too.")
 @click.option("--yes", is_flag=True, help="Do not ask if it takes over an hour.")
+@click.option("--table", is_flag=True, help="Score the answers, too: a table for a README.")
 @server_options
 @engine_options
 def ask_bench_command(
@@ -125,6 +126,7 @@ def ask_bench_command(
     mode: Mode | None,
     scores: bool,
     yes: bool,
+    table: bool,
     base_url: str | None,
     api_key: str | None,
     options: EngineOptions,
@@ -148,7 +150,13 @@ def ask_bench_command(
             openers = [
                 _model_opener(path, mode or "upstream", scores, options, status) for path in paths
             ]
-        _run_all(openers, opened, selection.of(opened), Path(out), yes, status)
+        plan = selection.of(opened)
+        runs = _run_all(openers, opened, plan, Path(out), yes, status, table)
+    if table:
+        from pulse_edge.evaluate.ecgbench.score import score_runs
+        from pulse_edge.evaluate.ecgbench.score_table import score_markdown
+
+        show_text(score_markdown(score_runs(runs, Path(bench), answered_only=True)))
 
 
 def _check_server(against: tuple[str, ...], mode: Mode | None, scores: bool) -> None:
@@ -199,10 +207,15 @@ def _run_all(
     out: Path,
     yes: bool,
     status: Status,
-) -> None:
-    """Run one model after the other, so that one at a time is in memory."""
+    aside: bool,
+) -> list[Path]:
+    """Run one model after the other, so that one at a time is in memory; returns the RUNs.
+
+    `aside` keeps stdout for what follows.
+    """
     from pulse_edge.evaluate.ecgbench.run import run_items
 
+    runs = []
     for number, open_asker in enumerate(openers):
         folder = out / ("against" if number == 1 else f"against-{number}") if number else out
         announce = _announcer(status, len(openers) - number, yes)
@@ -210,18 +223,24 @@ def _run_all(
         status.clear()
         counts = run_items(asker, plan, bench.images, folder, announce, status)
         status.clear()
-        _show_counts(asker, counts, folder)
+        _show_counts(asker, counts, folder, aside)
         yes = True  # the first question was about all of them
         del asker
+        runs.append(folder)
+    return runs
 
 
 def _announcer(status: Status, models: int, yes: bool) -> Callable[[RunPrediction], None]:
     def announce(prediction: RunPrediction) -> None:
-        seconds = prediction.seconds * models
         status.clear()
-        each = f"{prediction.items} questions at {prediction.each_s:.3g} s"
-        for_all = f", {models} bundles" if models > 1 else ""
-        show(f"predicted time: {duration_text(seconds)} ({each}{for_all})", err=True)
+        items = f"{prediction.items:,} question{'s' if prediction.items > 1 else ''}"
+        if prediction.seconds is None or prediction.each_s is None:
+            show(f"predicted time: {prediction.source} ({items})", err=True)
+            return
+        seconds = prediction.seconds * models
+        more = f", {models} bundles as this one" if models > 1 else ""
+        each = f"{items} at {prediction.each_s:.3g} s, {prediction.source}{more}"
+        show(f"predicted time: {duration_text(seconds)} ({each})", err=True)
         if seconds <= ASK_FROM or yes:
             return
         if sys.stdin.isatty() and click.confirm("Go on?", err=True):
@@ -251,11 +270,12 @@ def duration_text(seconds: float) -> str:
     return f"{seconds:.2g} s"
 
 
-def _show_counts(asker: Asker, counts: RunCounts, folder: Path) -> None:
+def _show_counts(asker: Asker, counts: RunCounts, folder: Path, aside: bool) -> None:
     failed = f", {counts.failed} without an answer (metadata.error says why)"
     show(
         f"{asker.name} (mode {asker.mode}): {counts.asked} asked, {counts.before} were answered "
-        f"before{failed if counts.failed else ''}; {folder}"
+        f"before{failed if counts.failed else ''}; {folder}",
+        err=aside,
     )
 
 

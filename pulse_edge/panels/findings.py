@@ -28,6 +28,9 @@ FINDINGS = (
     *OVERALL,
 )
 BY_NAME = {finding.name: finding for finding in FINDINGS}
+_START = r"(?<![\w\-])"
+_STOP = r"(?!\w|-like)"
+_GROUP = 24  # phrases; the time of a search is least from 16 to 32
 
 # Findings of which a report can state one at most. Who states two of a group contradicts himself.
 EXCLUSIVE = (
@@ -57,11 +60,7 @@ def broader_findings(finding: Finding) -> Iterator[Finding]:
 
 def find_phrases(text: str) -> list[Phrase]:
     """The phrases in a text, in its order. None overlaps another; the longest wins."""
-    found = [
-        Phrase(finding, match.start(), match.end())
-        for finding, pattern in _patterns()
-        for match in pattern.finditer(text)
-    ]
+    found = [phrase for group in _groups() for phrase in group.find(text)]
     taken = bytearray(len(text))
     kept: list[Phrase] = []
     for phrase in sorted(found, key=lambda each: (each.start - each.stop, each.start)):
@@ -71,17 +70,50 @@ def find_phrases(text: str) -> list[Phrase]:
     return sorted(kept, key=lambda each: each.start)
 
 
+@dataclass(frozen=True)
+class _PhraseGroup:
+    """Patterns that are searched together, which is several times as fast as one by one.
+
+    Attributes:
+        places: matches where at least one of them does.
+        patterns: one for each phrase: in one for all, a match would hide those that overlap it.
+    """
+
+    places: re.Pattern[str]
+    patterns: tuple[tuple[Finding, re.Pattern[str]], ...]
+
+    def find(self, text: str) -> Iterator[Phrase]:
+        """What `finditer` of each pattern finds."""
+        ends = [0] * len(self.patterns)
+        place = self.places.search(text)
+        while place:
+            start = place.start()
+            for index, (finding, pattern) in enumerate(self.patterns):
+                match = pattern.match(text, start) if start >= ends[index] else None
+                if match:
+                    ends[index] = match.end()
+                    yield Phrase(finding, start, match.end())
+            place = self.places.search(text, start + 1)
+
+
 @cache
-def _patterns() -> tuple[tuple[Finding, re.Pattern[str]], ...]:
-    """A pattern for each phrase: in one for all, a match would hide those that overlap it."""
-    return tuple((finding, pattern) for finding in FINDINGS for pattern in _of(finding))
+def _groups() -> tuple[_PhraseGroup, ...]:
+    rows = [(finding, words) for finding in FINDINGS for words in _of(finding)]
+    groups = []
+    for at in range(0, len(rows), _GROUP):
+        group = rows[at : at + _GROUP]
+        patterns = tuple((finding, re.compile(_START + words)) for finding, words in group)
+        together = "|".join(words for _, words in group)
+        groups.append(_PhraseGroup(re.compile(f"{_START}(?:{together})"), patterns))
+    return tuple(groups)
 
 
-def _of(finding: Finding) -> Iterator[re.Pattern[str]]:
+def _of(finding: Finding) -> Iterator[str]:
+    """Regular expressions of a finding's phrases, each to stand behind `_START`."""
     for phrase in finding.phrases:
         words = phrase.replace(" ", r"[ \-\u2010-\u2013]+")
         words = words.replace("]+?", "]*")  # `a ?b`: an optional space
-        yield re.compile(rf"(?<![\w\-])(?:{words})(?!\w|-like)", re.I)
+        yield rf"(?i:(?:{words}){_STOP})"
     if finding.acronyms:
         listed = "|".join(map(re.escape, finding.acronyms))
-        yield re.compile(rf"(?<![\w\-])(?:{listed})(?!\w|-like)")
+        yield rf"(?:{listed}){_STOP}"

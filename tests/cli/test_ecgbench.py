@@ -16,7 +16,10 @@ from pulse_edge.cli import cli
 from pulse_edge.cli.ecgbench import duration_text
 from pulse_edge.errors import ParameterError
 from pulse_edge.evaluate.ecgbench.items import open_benchmark
+from pulse_edge.evaluate.simulated import Reply, report_right, score_replies
+from pulse_edge.rates import KIND
 from pulse_edge.simulation.cases import heldout_case
+from pulse_edge.state import remember
 
 pytest.importorskip("pyarrow")
 CONFIGS = "csn-test-no-cot,g12-test-no-cot,ptb-test-report,ecgqa-test,arena"
@@ -73,6 +76,30 @@ def test_answers_are_those_of_the_model(line: Path) -> None:
     assert [r["text"] for config in configs for r in answers(line / "run", config)] == expected
 
 
+def test_scores_agree_with_eval_where_both_ask_the_same(tmp_path: Path) -> None:
+    """A page of which pulse-nano reads one choice and the report wrongly."""
+    seed = 42
+    checked("mini", "--out", tmp_path / "mini", "--pages", 1, "--seed", seed)
+    both = "csn-test-no-cot,g12-test-no-cot"
+    shared = ("--configs", f"{both},ptb-test-report")
+    checked("run", tmp_path / "mini" / "readme", "--out", tmp_path / "run", *shared)
+    done = checked("score", tmp_path / "run", tmp_path / "mini" / "readme", "--json")
+    scores = {name: row["scores"] for name, row in json.loads(done.stdout)["configs"].items()}
+
+    case = heldout_case(0, seed)
+    with pulse_edge.load() as model:
+        texts = [model.ask(case.image, item.question).text for item in case.items]
+    (by_eval,) = score_replies([Reply(case.truth, case.items, [texts])])
+    assert (by_eval.choice, by_eval.report) == ([0.75], [False])
+    for scorer in ("upstream", "gem", "strict"):
+        accuracies = [scores[config][scorer]["accuracy"] for config in both.split(",")]
+        assert accuracies == [1.0, 0.5]
+        assert sum(accuracies) / 2 == by_eval.choice[0]
+    (report,) = answers(tmp_path / "run", "ptb-test-report")
+    assert case.truth is not None
+    assert report_right(report["text"], case.truth) is by_eval.report[0]
+
+
 def test_scores_are_of_the_options_of_each_kind(line: Path) -> None:
     (first, _) = answers(line / "run", "csn-test-no-cot")
     assert list(first["metadata"]["scores"]) == list("ABCD")
@@ -120,30 +147,62 @@ def test_the_modes_differ_in_the_arenas_later_turns_alone(line: Path, tmp_path: 
     assert talks[0]["metadata"]["usage"] != talks[1]["metadata"]["usage"]
 
 
+def remembered_speeds(decode_s: float) -> None:
+    """What earlier requests of the embedded bundle leave in the state: a token takes `decode_s`."""
+    with pulse_edge.load() as model:
+        facts = model.runner.rates.facts
+    one = [1.0, 1.0, 1.0, 0.001, 0.001]
+    value = {"vision": one, "prefill": one, "decode": [1.0, 1.0, 1.0, decode_s, decode_s]}
+    remember(KIND, facts, value | {"lengths": {"q0": [1.0, 10.0]}})
+
+
 @pytest.mark.parametrize("yes", [True, False])
-def test_more_than_an_hour_wants_yes(line: Path, tmp_path: Path, yes: bool) -> None:
-    """Three slow items of an earlier run decide, before anything is asked."""
-    rows = {config: answers(line / "run", config) for config in CONFIGS.split(",")}
-    done = 0
-    for config in list(rows)[:2]:
-        (tmp_path / config).mkdir()
-        kept = rows[config][: 2 - done // 2]
-        done += len(kept)
-        for row in kept:
-            row["metadata"]["timings"]["total"] = 3700.0
-        text = "".join(json.dumps(row) + "\n" for row in kept)
-        (tmp_path / config / "step-final.jsonl").write_text(text)
-    assert done == 3
-    configs = ("--configs", ",".join(list(rows)[:2]))
+def test_more_than_an_hour_by_this_machines_speeds_wants_yes(
+    line: Path, tmp_path: Path, yes: bool
+) -> None:
+    """Before anything is asked."""
+    remembered_speeds(decode_s=400.0)
     more = ("--yes",) if yes else ()
-    result = ecgbench("run", line / "bench", "--out", tmp_path, *configs, *more)
-    assert "predicted time: 1 h 1 min (1 questions at 3.7e+03 s)" in result.output
+    configs = ("--configs", "ptb-test-report")
+    result = ecgbench("run", line / "bench", "--out", tmp_path / "run", *configs, *more)
+    assert "predicted time: 1 h 6 min (1 question at 4e+03 s, by the speeds" in result.output
+    assert len(answers(tmp_path / "run", "ptb-test-report")) == (1 if yes else 0)
     if yes:
         assert result.exit_code == 0
     else:
         assert isinstance(result.exception, ParameterError)
         assert "is over an hour; run again with --yes" in str(result.exception)
-    assert len(answers(tmp_path, list(rows)[1])) == (2 if yes else 1)
+
+
+def test_less_than_an_hour_is_said_and_not_asked_about(line: Path, tmp_path: Path) -> None:
+    remembered_speeds(decode_s=300.0)
+    result = checked(
+        "run", line / "bench", "--out", tmp_path / "run", "--configs", "ptb-test-report"
+    )
+    assert result.stderr.startswith("predicted time: 50 min ")
+
+
+def test_what_is_not_known_is_said_first(line: Path, tmp_path: Path) -> None:
+    result = checked(
+        "run", line / "bench", "--out", tmp_path / "run", "--configs", "csn-test-no-cot"
+    )
+    assert result.stderr.startswith("predicted time: known after 3 answers, as this machine has")
+
+
+def test_a_table_is_all_that_stdout_gets(line: Path, tmp_path: Path) -> None:
+    bundles = [tmp_path / name for name in ("one", "two")]
+    for bundle in bundles:
+        bundle.symlink_to(EMBEDDED)
+    more = ("--configs", "csn-test-no-cot", "--limit", 1, "--table")
+    compared = ("--against", bundles[1])
+    result = checked(
+        "run", line / "bench", "--model", bundles[0], *compared, "--out", tmp_path / "r", *more
+    )
+    rows = result.stdout.splitlines()
+    assert rows[0].startswith("| configuration | figure | scorer | paper |")
+    assert rows[0].count("|") == 7
+    assert "asked" not in result.stdout
+    assert "1 asked, 0 were answered before" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import re
+
 import pytest
 
 from pulse_edge.panels.findings import BY_NAME, EXCLUSIVE, FINDINGS, broader_findings, find_phrases
@@ -59,3 +62,35 @@ def test_broader_findings_and_exclusions_are_of_the_table() -> None:
     assert {name for pair in EXCLUSIVE for name in pair} <= BY_NAME.keys()
     chain = [each.name for each in broader_findings(BY_NAME["first-degree AV block"])]
     assert chain == ["AV block", "conduction abnormality"]
+
+
+def one_by_one(text: str) -> list[tuple[str, int, int]]:
+    """Phrases as the table defines them, each searched for on its own."""
+    found = []
+    for finding in FINDINGS:
+        patterns = [(words.replace(" ", r"[ \-\u2010-\u2013]+"), re.I) for words in finding.phrases]
+        if finding.acronyms:
+            patterns.append(("|".join(map(re.escape, finding.acronyms)), re.NOFLAG))
+        for words, flags in patterns:
+            pattern = rf"(?<![\w\-])(?:{words.replace(']+?', ']*')})(?!\w|-like)"
+            found += [(finding.name, *each.span()) for each in re.finditer(pattern, text, flags)]
+    kept: list[tuple[str, int, int]] = []
+    for name, start, stop in sorted(found, key=lambda each: (each[1] - each[2], each[1])):
+        if not any(start < end and begin < stop for _, begin, end in kept):
+            kept.append((name, start, stop))
+    return sorted(kept, key=lambda each: each[1])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_phrases_are_found_together_as_one_by_one(seed: int) -> None:
+    draw = random.Random(seed)
+    own = [word for each in FINDINGS for word in (each.name, *each.acronyms, *each.name.split())]
+    words = [*own, "-like", "-Like", "no", "old", "degree", "1st", "II", "type", "\u2011", "ä", "-"]
+    between = (" ", " ", "-", "  ", ". ", "; ", "", "\n")
+    text = "".join(draw.choice(words) + draw.choice(between) for _ in range(40))
+    for each in (text, text.upper(), text.lower()):
+        phrases = [
+            (phrase.finding.name, phrase.start, phrase.stop) for phrase in find_phrases(each)
+        ]
+        assert phrases == one_by_one(each)
+        assert phrases

@@ -60,6 +60,18 @@ class Asker(Protocol):
         """
         ...
 
+    def predict(self, items: Sequence[BenchItem], images: Path) -> float | None:
+        """Seconds that items will take in this order, by what was measured before.
+
+        Args:
+            items: not empty.
+            images: folder of the pages.
+
+        Returns:
+            None if nothing is known.
+        """
+        ...
+
 
 def answer_line(asker: Asker, item: BenchItem, images: Path) -> dict[str, Any]:
     """Ask an item; returns its line of the answers file.
@@ -78,7 +90,7 @@ def answer_line(asker: Asker, item: BenchItem, images: Path) -> dict[str, Any]:
     metadata: dict[str, Any] = {"bundle": asker.name, "seal": asker.identity, "mode": asker.mode}
     texts: tuple[str, ...] = ("",) * max(1, len(item.turns))
     try:
-        page = _page(item, images)
+        page = _page_bytes(item, images)
         metadata["image_sha256"] = hashlib.sha256(page).hexdigest()
         reply = asker.ask(item, page)
         texts = reply.texts
@@ -104,7 +116,7 @@ def _convs(questions: Sequence[str], answers: Sequence[str]) -> list[dict[str, s
     return [{"question": question, "answer": answer} for question, answer in pairs]
 
 
-def _page(item: BenchItem, images: Path) -> bytes:
+def _page_bytes(item: BenchItem, images: Path) -> bytes:
     try:
         with open_regular(images / item.image) as file:
             data = file.read()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from pulse_edge.answer import Answer
@@ -10,6 +11,7 @@ from pulse_edge.evaluate.ecgbench.ask import MAX_NEW_TOKENS, ItemReply, Mode
 from pulse_edge.evaluate.ecgbench.configurations import CONFIGURATIONS
 from pulse_edge.evaluate.ecgbench.conversation import shifted_prompt
 from pulse_edge.evaluate.ecgbench.items import BenchItem
+from pulse_edge.evaluate.ecgbench.prediction import RunPredictor
 from pulse_edge.evaluate.ecgbench.strict_choices import lettered_options
 from pulse_edge.evaluate.ecgbench.upstream import prompt_candidates
 from pulse_edge.model import Model
@@ -40,7 +42,8 @@ class ModelAsker:
             answers = self._converse([question for question, _ in item.turns], page)
         else:
             answers = [self._model.ask(page, item.prompt, max_new_tokens=MAX_NEW_TOKENS)]
-        metadata = reply_metadata(answers)
+        precision = self._model.bundle.manifest.precision.name
+        metadata = reply_metadata(answers) | {"precision": precision}
         options = scored_options(item) if self._scores else ()
         if options:
             scores = self._model.score(page, item.prompt, options)
@@ -51,6 +54,12 @@ class ModelAsker:
                 for score in scores
             }
         return ItemReply(tuple(answer.text for answer in answers), metadata)
+
+    def predict(self, items: Sequence[BenchItem], images: Path) -> float | None:
+        """See `Asker.predict`. What log-probabilities of options add is not known before."""
+        if self._scores:
+            return None
+        return RunPredictor(self._model).seconds(items, images)
 
     def _converse(self, questions: Sequence[str], page: bytes) -> list[Answer]:
         chat = self._model.chat(page)

@@ -7,9 +7,10 @@ import http.client
 import json
 import time
 import urllib.parse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pulse_edge.errors import ImageError, ParameterError, PulseEdgeError
@@ -141,20 +142,30 @@ class ServerAsker:
         usage = {"prompt_tokens": 0, "new_tokens": 0}
         begun = time.perf_counter()
         reason: str | None = None
+        bundle: str | None = None  # ours tell the first digits of the seal
         for question in questions:
             messages.append({"role": "user", "content": question})
             if len(messages) == 1:
                 messages[0]["content"] = _with_page(question, page)
-            text, reason, used = self._complete(messages)
+            text, reason, used, bundle = self._complete(messages)
             messages.append({"role": "assistant", "content": text})
             texts.append(text.strip())
             usage["prompt_tokens"] += used.get("prompt_tokens") or 0
             usage["new_tokens"] += used.get("completion_tokens") or 0
         timings = {"total": time.perf_counter() - begun, "ttft": None}
         metadata = {"finish_reason": reason, "usage": usage, "timings": timings}
+        if bundle is not None:
+            metadata["fingerprint"] = bundle
         return ItemReply(tuple(texts), metadata)
 
-    def _complete(self, messages: list[dict[str, Any]]) -> tuple[str, str | None, dict[str, Any]]:
+    def predict(self, items: Sequence[BenchItem], images: Path) -> float | None:
+        """See `Asker.predict`. A server does not tell its speeds."""
+        return None
+
+    def _complete(
+        self, messages: list[dict[str, Any]]
+    ) -> tuple[str, str | None, dict[str, Any], str | None]:
+        """Text, finish reason, usage and fingerprint of the next answer."""
         body = {
             "model": self.name,
             "messages": messages,
@@ -166,7 +177,9 @@ class ServerAsker:
             choice = reply["choices"][0]
             text = choice["message"]["content"]
             used = reply.get("usage") or {}
-            return str(text or ""), choice.get("finish_reason"), dict(used)
+            bundle = reply.get("system_fingerprint")
+            known = bundle if isinstance(bundle, str) else None
+            return str(text or ""), choice.get("finish_reason"), dict(used), known
         except (KeyError, IndexError, TypeError, AttributeError, ValueError):
             raise PulseEdgeError(
                 f"{self._endpoint.url}: its answer is no chat completion; name another --base-url"

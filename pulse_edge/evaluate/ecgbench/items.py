@@ -131,7 +131,7 @@ def open_benchmark(path: str | os.PathLike[str]) -> Benchmark:
     """
     folder = Path(path)
     if (folder / ITEMS).is_file():
-        return Benchmark(folder, _grouped(_prepared(folder / ITEMS)))
+        return Benchmark(folder, _grouped(_prepared_items(folder / ITEMS)))
     files = [config for config in CONFIGS if (folder / f"{config}.json").is_file()]
     if not files:
         raise ParameterError(
@@ -180,7 +180,7 @@ def _json_text(path: Path) -> str:
         raise ParameterError(f"{path}: cannot be read ({reason(error)})") from None
 
 
-def _prepared(path: Path) -> Iterator[BenchItem]:
+def _prepared_items(path: Path) -> Iterator[BenchItem]:
     for number, line in enumerate(_json_text(path).split("\n"), 1):
         if line.strip():
             yield _item(line, f"{path}, line {number}")

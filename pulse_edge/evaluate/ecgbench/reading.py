@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,12 +29,12 @@ class Paired:
     items: Sequence[BenchItem]
     lines: Sequence[AnswerLine]
 
-    @property
+    @cached_property
     def places(self) -> dict[str, int]:
         """Question -> its index in `items`."""
         return {item.id: place for place, item in enumerate(self.items)}
 
-    @property
+    @cached_property
     def by_question(self) -> dict[str, AnswerLine]:
         """Question -> the answer to it."""
         return {line.question_id: line for line in self.lines}

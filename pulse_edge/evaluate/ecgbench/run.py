@@ -15,7 +15,11 @@ from pulse_edge.evaluate.ecgbench.items import BenchItem
 from pulse_edge.evaluate.ecgbench.run_file import FINAL
 from pulse_edge.progress import Progress
 
-MEASURED = 3  # items from whose seconds the whole time is predicted
+MEASURED = 3  # answers from which the whole time is predicted where no speed is known
+BY_RATES = "by the speeds that this machine has measured"
+BY_RUN = "as long as the earlier answers of this RUN took"
+BY_FIRST = f"as long as the first {MEASURED} took"
+UNKNOWN = f"known after {MEASURED} answers, as this machine has no earlier speeds of such requests"
 
 
 @dataclass(frozen=True)
@@ -24,16 +28,18 @@ class RunPrediction:
 
     Attributes:
         items: that are left.
-        each_s: seconds of an item, the mean of those that were measured.
+        each_s: mean seconds of an item; None if nothing is known yet.
+        source: where that is from, in words.
     """
 
     items: int
-    each_s: float
+    each_s: float | None
+    source: str
 
     @property
-    def seconds(self) -> float:
+    def seconds(self) -> float | None:
         """Of all items that are left."""
-        return self.items * self.each_s
+        return None if self.each_s is None else self.items * self.each_s
 
 
 Announce = Callable[[RunPrediction], None]
@@ -55,19 +61,40 @@ class RunCounts:
 
 
 @dataclass
-class _Clock:
-    """Seconds of items, and whether the whole time was announced."""
+class _Forecast:
+    """Announces the whole time: before the first item, or else after the first ones."""
 
     left: int
     announce: Announce
     seconds: list[float] = field(default_factory=list)
-    announced: bool = False
+    open: bool = False
+
+    def begin(self, predicted: float | None, earlier: Sequence[float]) -> None:
+        """Announce before the first item.
+
+        Args:
+            predicted: seconds of all items by the speeds of this machine.
+            earlier: seconds of items that this RUN has answered.
+        """
+        if not self.left:
+            return
+        if predicted is not None:
+            self.announce(RunPrediction(self.left, predicted / self.left, BY_RATES))
+        elif len(earlier) >= MEASURED:
+            self.announce(RunPrediction(self.left, _mean_seconds(earlier), BY_RUN))
+        else:
+            self.open = True
+            self.announce(RunPrediction(self.left, None, UNKNOWN))
 
     def check(self) -> None:
-        """Announce once enough is known. What `announce` raises ends the run."""
-        if not self.announced and self.left and len(self.seconds) >= MEASURED:
-            self.announced = True
-            self.announce(RunPrediction(self.left, sum(self.seconds) / len(self.seconds)))
+        """Announce after the first items. What `announce` raises ends the run."""
+        if self.open and self.left and len(self.seconds) >= MEASURED:
+            self.open = False
+            self.announce(RunPrediction(self.left, _mean_seconds(self.seconds), BY_FIRST))
+
+
+def _mean_seconds(seconds: Sequence[float]) -> float:
+    return sum(seconds) / len(seconds)
 
 
 def run_items(
@@ -85,8 +112,8 @@ def run_items(
         plan: items by configuration, in the order in which they are asked.
         images: folder of the pages.
         out: the RUN; answers go to `<config>/step-final.jsonl`.
-        announce: told the predicted time once, before the first item if an earlier run has measured
-            some, else after the first three. What it raises ends the run.
+        announce: told the predicted time before the first item. If nothing is known then, it is
+            told that, and the time after the first three. What it raises ends the run.
         progress: told after each item.
 
     Raises:
@@ -97,24 +124,24 @@ def run_items(
     total = sum(map(len, plan.values()))
     files = {config: AnswersFile(out / config / FINAL) for config in plan}
     try:
-        clock = _Clock(total, announce)
+        earlier: list[float] = []
+        left: list[BenchItem] = []
         for config, file in files.items():
             _check_lines(file, asker)
             known = [file.lines[item.id] for item in plan[config] if item.id in file.lines]
+            left += [item for item in plan[config] if item.id not in file.lines]
             counts.before += len(known)
             counts.failed += sum("error" in line["metadata"] for line in known)
-            clock.seconds += [t for line in known if (t := _line_seconds(line)) is not None]
-        clock.left -= counts.before
+            earlier += [t for line in known if (t := _line_seconds(line)) is not None]
+        forecast = _Forecast(len(left), announce)
+        forecast.begin(asker.predict(left, images) if left else None, earlier)
         if progress and counts.before:
             progress("asking", counts.before, total)
-        for config, file in files.items():
-            for item in plan[config]:
-                if item.id in file.lines:
-                    continue
-                clock.check()
-                _ask_item(asker, item, images, file, counts, clock)
-                if progress:
-                    progress("asking", 1, total)
+        for item in left:
+            forecast.check()
+            _ask_item(asker, item, images, files[item.config], counts, forecast)
+            if progress:
+                progress("asking", 1, total)
     finally:
         for file in files.values():
             file.close()
@@ -127,15 +154,15 @@ def _ask_item(
     images: Path,
     file: AnswersFile,
     counts: RunCounts,
-    clock: _Clock,
+    forecast: _Forecast,
 ) -> None:
     begun = time.perf_counter()
     line = answer_line(asker, item, images)
     failed = "error" in line["metadata"]
     if not failed:
         line["metadata"].setdefault("timings", {"total": time.perf_counter() - begun, "ttft": None})
-        clock.seconds.append(time.perf_counter() - begun)
-    clock.left -= 1
+        forecast.seconds.append(time.perf_counter() - begun)
+    forecast.left -= 1
     if file.append(line):
         counts.asked += 1
         counts.failed += failed

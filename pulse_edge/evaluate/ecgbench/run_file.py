@@ -27,6 +27,7 @@ class AnswerLine:
         baseline: whether the answer stood in `response`, as the baselines write it.
         turns: of an arena conversation, its answers.
         metadata: ours, or whatever the line has.
+        model: `model_id`; "" if the line has none.
     """
 
     question_id: str
@@ -35,6 +36,7 @@ class AnswerLine:
     baseline: bool
     turns: tuple[str, ...]
     metadata: Mapping[str, Any]
+    model: str = ""
 
     @property
     def whole(self) -> str:
@@ -70,6 +72,20 @@ class RunAnswers:
     name: str
     folder: Path
     answers: Mapping[str, Answers]
+
+    @property
+    def model(self) -> str:
+        """The `model_id` of all lines; "" if they have none, or several."""
+        models = {line.model for each in self.answers.values() for line in each.lines}
+        return models.pop() if len(models) == 1 else ""
+
+    @property
+    def precision(self) -> str | None:
+        """Of the bundle that answered; None if the lines do not say."""
+        lines = (line for each in self.answers.values() for line in each.lines)
+        said = (line.metadata.get("precision") for line in lines)
+        named = {each for each in said if isinstance(each, str)}
+        return named.pop() if len(named) == 1 else None
 
 
 def read_run(path: str | os.PathLike[str], name: str | None = None) -> RunAnswers:
@@ -177,6 +193,7 @@ def _answer_line(record: Any, where: str) -> AnswerLine:
         baseline,
         _turns(record),
         metadata if isinstance(metadata, dict) else {},
+        _string(record.get("model_id")),
     )
 
 

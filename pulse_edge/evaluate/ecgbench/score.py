@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -110,23 +110,43 @@ def score_runs(
             + ",".join(SCORERS)
         )
     benchmark = open_benchmark(bench)
-    opened = [read_run(path, name) for path, name in zip(runs, run_names(runs), strict=True)]
+    opened = open_runs(runs)
     scored = score_configs(benchmark, opened, tuple(dict.fromkeys(scorers)), answered_only)
     first, *others = zip(opened, scored, strict=True)
     report: dict[str, Any] = {
         "schema": SCORES_SCHEMA,
-        "run": first[0].name,
+        **_run_head(first[0]),
         "scorers": list(dict.fromkeys(scorers)),
         "answered_only": answered_only,
         **_run_report(first[1]),
     }
     if others:
         report["against"] = [
-            {"run": run.name, **_run_report(configs), "comparison": _comparison(first[1], configs)}
+            {
+                **_run_head(run),
+                **_run_report(configs),
+                "comparison": _comparison(first[1], configs),
+            }
             for run, configs in others
         ]
     cleaned: dict[str, Any] = without_nan(report)
     return cleaned
+
+
+def open_runs(paths: Sequence[str | os.PathLike[str]]) -> list[RunAnswers]:
+    """Read runs, each named by its model, or by its folder if two have one model.
+
+    Args:
+        paths: of their folders.
+
+    Raises:
+        ParameterError: see `read_run`.
+    """
+    opened = [read_run(path) for path in paths]
+    models = [run.model for run in opened]
+    distinct = all(models) and len(set(models)) == len(models)
+    names = models if distinct else run_names(paths)
+    return [replace(run, name=name) for run, name in zip(opened, names, strict=True)]
 
 
 def run_names(runs: Sequence[str | os.PathLike[str]]) -> list[str]:
@@ -185,8 +205,15 @@ def _answered(items: Sequence[BenchItem], having: Sequence[Answers]) -> list[Ben
     return [item for item in items if all(item.id in ids for ids in answered)]
 
 
+def _run_head(run: RunAnswers) -> dict[str, Any]:
+    return {"run": run.name, "model": run.model or None, "precision": run.precision}
+
+
 def _run_report(configs: Mapping[str, ScoredConfig]) -> dict[str, Any]:
-    return {"configs": {name: config_report(each) for name, each in configs.items()}}
+    return {
+        "configs": {name: config_report(each) for name, each in configs.items()},
+        "latency_s": _latency([each.paired for each in configs.values()]),
+    }
 
 
 def config_report(scored: ScoredConfig) -> dict[str, Any]:
@@ -218,7 +245,7 @@ def config_report(scored: ScoredConfig) -> dict[str, Any]:
         "guessed": {
             name: scored.readings[name].guessed for name in scored.scorers if row.kind == "choice"
         },
-        "latency_s": _latency(paired),
+        "latency_s": _latency([paired]),
     }
     if row.kind in UNSCORED:
         return report | ({"statements": compare_reports(paired)} if row.kind == "report" else {})
@@ -229,10 +256,10 @@ def config_report(scored: ScoredConfig) -> dict[str, Any]:
     return report | ({NAME: auc} if auc else {})
 
 
-def _latency(paired: Paired) -> dict[str, float] | None:
+def _latency(parts: Sequence[Paired]) -> dict[str, float] | None:
     """Seconds an answer took, of the lines that say so."""
     seconds = []
-    for line in paired.lines:
+    for line in (line for paired in parts for line in paired.lines):
         timings = line.metadata.get("timings")
         total = timings.get("total") if isinstance(timings, dict) else None
         if isinstance(total, int | float):

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+
+from pulse_edge.evaluate.ecgbench.summary import (
+    MEAN_OF_MAIN,
+    Report,
+    config_names,
+    main_scorer,
+    runs_of,
+    summary_rows,
+)
 
 NOTES = (
     "Figures are fractions of all n items, with 95 % bootstrap intervals. `upstream` and `gem` are "
@@ -11,17 +19,25 @@ NOTES = (
 )
 _NOTHING = "–"
 
-Report = Mapping[str, Any]
-
 
 def score_markdown(report: Report) -> str:
-    """Two tables: the figures, and what was counted.
+    """Three tables: the figures, what was counted, and a row for each run.
 
     Args:
         report: as `score_runs` returns it.
     """
     tables = [_table(head, rows) for head, rows in score_rows(report)]
-    return "\n\n".join([*tables, NOTES, *_remarks(runs_of(report))])
+    notes = [NOTES, mean_note(report)]
+    return "\n\n".join([*tables, *notes, *_remarks(runs_of(report))])
+
+
+def mean_note(report: Report) -> str:
+    """What the column `mean` is.
+
+    Args:
+        report: as `score_runs` returns it.
+    """
+    return MEAN_OF_MAIN.format(scorer=f"`{main_scorer(report)}`")
 
 
 def _remarks(runs: Sequence[Report]) -> Iterator[str]:
@@ -52,7 +68,7 @@ def _many(count: int, what: str) -> str:
 
 
 def score_rows(report: Report) -> list[tuple[list[str], list[Sequence[str]]]]:
-    """The two tables as (head, rows).
+    """The three tables as (head, rows).
 
     Args:
         report: as `score_runs` returns it.
@@ -61,25 +77,13 @@ def score_rows(report: Report) -> list[tuple[list[str], list[Sequence[str]]]]:
     figures = ["configuration", "figure", "scorer", "paper", *(run["run"] for run in runs)]
     counts = ["configuration", "run", "n", "missing", "unparsable", "guessed by upstream"]
     counts += ["identical answers", "median latency, s"]
-    return [(figures, list(_figure_rows(runs))), (counts, list(_count_rows(runs)))]
-
-
-def runs_of(report: Report) -> list[Report]:
-    """The runs of a report, the first one first.
-
-    Args:
-        report: as `score_runs` returns it.
-    """
-    return [report, *report.get("against", ())]
-
-
-def config_names(runs: Sequence[Report]) -> list[str]:
-    """Configurations that any of the runs answers, in their order.
-
-    Args:
-        runs: of a report.
-    """
-    return list(dict.fromkeys(config for run in runs for config in run["configs"]))
+    summary = ["run", "precision", "mean", "points to the first", "identical answers"]
+    summary += ["median latency, s", "95 % of answers within, s"]
+    return [
+        (figures, _merged_rows(_figure_rows(runs))),
+        (counts, list(_count_rows(runs))),
+        (summary, list(summary_rows(report))),
+    ]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -89,6 +93,17 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _merged_rows(rows: Iterator[Sequence[str]]) -> list[Sequence[str]]:
+    """Rows of one configuration and figure that differ in the scorer alone, as one row."""
+    scorers: dict[tuple[str, ...], list[str]] = {}
+    for config, figure, scorer, *cells in rows:
+        scorers.setdefault((config, figure, *cells), []).append(scorer)
+    return [
+        [config, figure, ", ".join(names), *cells]
+        for (config, figure, *cells), names in scorers.items()
+    ]
 
 
 def _figure_rows(runs: Sequence[Report]) -> Iterator[Sequence[str]]:

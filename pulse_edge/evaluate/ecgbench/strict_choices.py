@@ -10,9 +10,10 @@ import numpy as np
 
 from pulse_edge.evaluate.ecgbench.configurations import CONFIGURATIONS
 from pulse_edge.evaluate.ecgbench.reading import Paired, Reading, confusion_table
-from pulse_edge.evaluate.ecgbench.strict_options import options_in, plain
+from pulse_edge.evaluate.ecgbench.strict_options import option_shares, options_in, plain
 from pulse_edge.evaluate.ecgbench.upstream import gold_text
 
+_MARKS = {letter: re.compile(rf"(?:(?<=[\s,;(])|^)\(?{letter}[.):]\s*") for letter in "ABCDEFGH"}
 # A letter at the start of the answer: alone, before punctuation, or before a space.
 _LEADING = re.compile(r"[\s(\[*\"'`]*([A-Ha-h])(?=([).:,;\]*\"'`]+|\s+\S|\s*$))")
 # "… answer is C", "the correct option is (C)", "Answer: C", "answer is option C".
@@ -34,8 +35,8 @@ def lettered_options(prompt: str) -> Mapping[str, str]:
     """
     marks: list[re.Match[str]] = []
     start = 0
-    for letter in "ABCDEFGH":
-        mark = re.compile(rf"(?:(?<=[\s,;(])|^)\(?{letter}[.):]\s*").search(prompt, start)
+    for letter in _MARKS:
+        mark = _MARKS[letter].search(prompt, start)
         if mark is None:
             break
         marks.append(mark)
@@ -45,7 +46,7 @@ def lettered_options(prompt: str) -> Mapping[str, str]:
     ends = [mark.start() for mark in marks[1:]] + [len(prompt)]
     texts = [prompt[mark.end() : end] for mark, end in zip(marks, ends, strict=True)]
     texts[-1] = texts[-1].split("\n", 1)[0]
-    return {letter: plain(text) for letter, text in zip("ABCDEFGH", texts, strict=False)}
+    return {letter: plain(text) for letter, text in zip(_MARKS, texts, strict=False)}
 
 
 def read_letter(text: str, options: Mapping[str, str]) -> str | None:
@@ -92,6 +93,7 @@ def read_strict_choices(paired: Paired) -> Reading:
     stated = []
     golds = []
     chances = []
+    by_option: dict[str, list[bool]] = {}
     for item in paired.items:
         options = lettered_options(item.prompt) or dict.fromkeys(configuration.letters, "")
         line = answers.get(item.id)
@@ -99,11 +101,17 @@ def read_strict_choices(paired: Paired) -> Reading:
         gold = gold_text(item.gold).strip()
         golds.append(gold[:1].upper())
         chances.append(1 / len(options))
+        right_option = options.get(golds[-1]) or golds[-1]
+        by_option.setdefault(right_option, []).append(stated[-1] == golds[-1] != "")
     right = np.array([a == b != "" for a, b in zip(stated, golds, strict=True)], bool)
     nothing = np.array([not letter for letter in stated], bool)
     guesses = float(right.sum() + np.array(chances)[nothing].sum()) / max(len(right), 1)
     confusion = confusion_table(
         [[gold] for gold in golds], [[each] if each else [] for each in stated]
     )
-    notes = {"accuracy_with_guesses": guesses, "confusion": confusion}
+    notes = {
+        "accuracy_with_guesses": guesses,
+        "by_option": option_shares(by_option),
+        "confusion": confusion,
+    }
     return Reading(right, None, stated, golds, nothing, notes=notes)

@@ -51,7 +51,12 @@ def whole_labels(text: str, prompt: str, space: tuple[str, ...]) -> list[str]:
 def _stands(word: str | None, text: str) -> bool:
     if not word or word not in text:  # the search costs more than this test
         return False
-    return re.search(f"{_BEFORE}{re.escape(word)}{_AFTER}", text) is not None
+    return _whole_word(word).search(text) is not None
+
+
+@lru_cache(maxsize=1024)
+def _whole_word(word: str) -> re.Pattern[str]:
+    return re.compile(f"{_BEFORE}{re.escape(word)}{_AFTER}")
 
 
 def read_strict_labels(paired: Paired) -> Reading:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -36,11 +36,15 @@ def options_in(text: str, options: Iterable[str]) -> set[str]:
     for option in sorted(set(options), key=len, reverse=True):
         if not option or option not in text:
             continue
-        pattern = rf"(?<![\w-]){re.escape(option)}(?![\w-])"
-        text, times = re.subn(pattern, "\0", text)
+        text, times = _whole_option(option).subn("\0", text)
         if times:
             found.add(option)
     return found
+
+
+@lru_cache(maxsize=4096)
+def _whole_option(option: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<![\w-]){re.escape(option)}(?![\w-])")
 
 
 @lru_cache(maxsize=4096)
@@ -124,9 +128,15 @@ def read_strict_options(paired: Paired) -> Reading:
         [", ".join(sorted(each)) for each in stated],
         [", ".join(sorted(each)) for each in golds],
         np.array([not each for each in stated], bool),
-        notes={"by_type": {name: _share(types[name]) for name in sorted(types)}},
+        notes={"by_type": dict(sorted(option_shares(types).items()))},
     )
 
 
-def _share(right: list[bool]) -> dict[str, float]:
-    return {"n": len(right), "accuracy": share(right)}
+def option_shares(right: Mapping[str, Sequence[bool]]) -> dict[str, dict[str, float]]:
+    """By name: how many items, and the share of right answers. The most frequent first.
+
+    Args:
+        right: by name, whether each item is right.
+    """
+    order = sorted(right, key=lambda name: (-len(right[name]), name))
+    return {name: {"n": len(right[name]), "accuracy": share(list(right[name]))} for name in order}

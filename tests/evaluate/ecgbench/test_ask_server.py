@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -77,7 +78,10 @@ def test_our_server_answers_as_the_model_itself() -> None:
         asker = ServerAsker.connect(own.url + "/v1", None)
         local = ModelAsker(model, "pulse-nano", "clean")
         for item in (ITEM, TALK):
-            assert asker.ask(item, page).texts == local.ask(item, page).texts
+            reply = asker.ask(item, page)
+            assert reply.texts == local.ask(item, page).texts
+            assert reply.metadata["fingerprint"] == model.bundle.digest[:16]
+        assert asker.predict([ITEM], Path()) is None
 
 
 def test_a_request_is_greedy_with_the_page_first() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,15 @@ from pulse_edge.errors import EngineError, ImageError, ParameterError
 from pulse_edge.evaluate.ecgbench.answers_file import answer_id
 from pulse_edge.evaluate.ecgbench.ask import ItemReply, Mode
 from pulse_edge.evaluate.ecgbench.items import BenchItem
-from pulse_edge.evaluate.ecgbench.run import RunCounts, RunPrediction, run_items
+from pulse_edge.evaluate.ecgbench.run import (
+    BY_FIRST,
+    BY_RATES,
+    BY_RUN,
+    UNKNOWN,
+    RunCounts,
+    RunPrediction,
+    run_items,
+)
 
 from support.paths import ROOT
 
@@ -24,10 +33,16 @@ class Echo:
     Args:
         broken: ids of items whose page cannot be read.
         dies: id at which the engine fails.
+        each_s: seconds of an item that are known before; None for none.
     """
 
     def __init__(
-        self, identity: str = "seal", mode: Mode = "upstream", broken: str = "", dies: str = ""
+        self,
+        identity: str = "seal",
+        mode: Mode = "upstream",
+        broken: str = "",
+        dies: str = "",
+        each_s: float | None = None,
     ) -> None:
         self.name = "echo"
         self.identity = identity
@@ -35,6 +50,7 @@ class Echo:
         self.asked: list[str] = []
         self._broken = broken
         self._dies = dies
+        self._each_s = each_s
 
     def ask(self, item: BenchItem, page: bytes) -> ItemReply:
         """See `Asker.ask`."""
@@ -44,6 +60,10 @@ class Echo:
         if item.id in self._broken.split(","):
             raise ImageError("no picture")
         return ItemReply(tuple(f"{item.id} {n}" for n in range(max(1, len(item.turns)))))
+
+    def predict(self, items: Sequence[BenchItem], images: Path) -> float | None:
+        """See `Asker.predict`."""
+        return None if self._each_s is None else self._each_s * len(items)
 
 
 def silent(_prediction: RunPrediction) -> None:
@@ -150,31 +170,57 @@ def test_answers_of_another_model_or_mode_are_not_mixed(
     assert len(lines(images)) == 1
 
 
-def test_the_time_is_announced_after_three_items_and_at_once_when_resumed(images: Path) -> None:
+def announced_by(asker: Echo, images: Path, count: int, out: str = "run") -> list[RunPrediction]:
     announced: list[RunPrediction] = []
-    run_items(Echo(), items(5), images, images.parent / "run", announced.append)
-    assert [each.items for each in announced] == [2]
+    run_items(asker, items(count), images, images.parent / out, announced.append)
+    return announced
+
+
+def test_speeds_of_this_machine_predict_before_anything_is_asked(images: Path) -> None:
+    asker = Echo(each_s=2.5)
 
     def refuse(prediction: RunPrediction) -> None:
-        raise ParameterError(f"{prediction.items} left")
+        assert prediction == RunPrediction(5, 2.5, BY_RATES)
+        assert prediction.seconds == 12.5
+        raise ParameterError("too long")
 
-    resumed = Echo()
-    with pytest.raises(ParameterError, match="3 left"):
-        run_items(resumed, items(8), images, images.parent / "run", refuse)
-    assert resumed.asked == []
+    with pytest.raises(ParameterError, match="too long"):
+        run_items(asker, items(5), images, images.parent / "run", refuse)
+    assert asker.asked == []
+    assert announced_by(asker, images, 5) == [RunPrediction(5, 2.5, BY_RATES)]
 
 
-def test_a_prediction_is_the_mean_of_what_was_measured(images: Path) -> None:
+def test_without_speeds_that_is_said_first_and_three_answers_tell(images: Path) -> None:
+    first, then = announced_by(Echo(), images, 5)
+    assert (first, first.seconds) == (RunPrediction(5, None, UNKNOWN), None)
+    assert (then.items, then.source) == (2, BY_FIRST)
+
+
+def test_answers_without_a_page_tell_nothing_of_the_time(images: Path) -> None:
+    assert len(announced_by(Echo(broken="q0,q1,q2"), images, 6)) == 1
+    assert [each.items for each in announced_by(Echo(broken="q1"), images, 6, "b")] == [6, 2]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_nothing_is_announced_once_all_is_answered(images: Path, count: int) -> None:
+    assert len(announced_by(Echo(), images, count)) == 1
+    assert announced_by(Echo(), images, count) == []
+    assert announced_by(Echo(each_s=1.0), images, count) == []
+
+
+def test_without_speeds_an_earlier_part_of_the_run_predicts(images: Path) -> None:
     path = images.parent / "run" / "ptb-test" / "step-final.jsonl"
     run(Echo(), images, items(3))
     rows = lines(images)
     for seconds, row in zip((1.0, 2.0, 6.0), rows, strict=True):
         row["metadata"]["timings"]["total"] = seconds  # type: ignore[index]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    announced: list[RunPrediction] = []
-    run_items(Echo(), items(13), images, images.parent / "run", announced.append)
-    assert announced == [RunPrediction(10, 3.0)]
-    assert announced[0].seconds == 30
+    assert announced_by(Echo(), images, 13) == [RunPrediction(10, 3.0, BY_RUN)]
+
+
+def test_speeds_of_this_machine_come_before_those_of_the_run(images: Path) -> None:
+    run(Echo(), images, items(3))
+    assert announced_by(Echo(each_s=9.0), images, 4) == [RunPrediction(1, 9.0, BY_RATES)]
 
 
 KILLED = """
@@ -212,6 +258,9 @@ class Echo:
     def ask(self, item, page):
         time.sleep(0.0003)
         return ItemReply((item.id + " x" * 2000,))
+
+    def predict(self, items, images):
+        return None
 
 def silent(prediction):
     pass

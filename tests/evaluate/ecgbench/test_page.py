@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,7 @@ def test_the_page_has_figures_classes_confusions_and_pages(
     text = out.read_text("utf-8")
     for part in ("fp16: classes", "int4: confusion", "types of question", "Worst disagreements"):
         assert part in text
+    assert "options that are right" in text
     assert "sensitivity" in text
     assert "median latency" in text
     assert "<h4>mmmu-ecg-0</h4>" in text
@@ -76,6 +78,60 @@ def test_the_page_of_reports_says_that_no_judge_was_asked(tmp_path: Path) -> Non
     out = tmp_path / "report.html"
     write_report(score_runs([run], bench), [run], bench, out)
     text = out.read_text("utf-8")
-    assert "run: statements" in text
+    assert "m: statements" in text
     assert "not the paper" in text
     assert "missed: " in text
+
+
+def latency_runs(folder: Path) -> tuple[list[Path], Path]:
+    rows = rows_of("mmmu-ecg", 12)
+    bench = write_bench(folder / "bench", {"mmmu-ecg": rows})
+    runs = []
+    for name, precision, seconds in (("one", "fp16", 2.0), ("two", "int4", 0.5)):
+        metadata = {"timings": {"total": seconds}, "precision": precision}
+        lines = [
+            {**upstream_line(row), "model_id": name, "metadata": metadata, "text": "A"}
+            for row in rows
+        ]
+        runs.append(write_lines(folder / name, "mmmu-ecg", lines))
+    return runs, bench
+
+
+def test_each_precision_is_drawn_beside_its_latency(tmp_path: Path) -> None:
+    runs, bench = latency_runs(tmp_path)
+    out = tmp_path / "report.html"
+    write_report(score_runs(runs, bench), runs, bench, out)
+    text = out.read_text("utf-8")
+    assert text.count("<svg") == 1
+    assert "<figcaption>mmmu-ecg: accuracy</figcaption>" in text
+    assert "one: accuracy 0." in text
+    assert ", 2.00 s; two: accuracy 0." in text
+    assert "</b> one, fp16</li>" in text
+    assert "</b> two, int4</li>" in text
+    row = "<tr><td>two</td><td>int4</td>"
+    assert row in text
+    assert text.index(row) < text.index("<h2>Figures</h2>")
+
+
+def test_answers_without_times_are_not_drawn(
+    folders: tuple[list[Path], Path], tmp_path: Path
+) -> None:
+    runs, bench = folders
+    out = tmp_path / "report.html"
+    write_report(score_runs(runs, bench), runs, bench, out)
+    text = out.read_text("utf-8")
+    assert "<svg" not in text
+    assert "say nothing of their latency" in text
+
+
+def test_the_page_is_for_phones_for_the_dark_and_for_print(tmp_path: Path) -> None:
+    runs, bench = latency_runs(tmp_path)
+    out = tmp_path / "report.html"
+    write_report(score_runs(runs, bench), runs, bench, out)
+    text = out.read_text("utf-8")
+    assert '<meta name="viewport" content="width=device-width,initial-scale=1">' in text
+    assert "prefers-color-scheme:dark" in text
+    assert "@media print" in text
+    assert text.count("<table") == text.count('<div class="wide"><table')
+    for name in re.findall(r"var\((--\w+)\)", text):
+        assert f"{name}:" in text, name

@@ -15,8 +15,11 @@ import pytest
 
 from pulse_edge.errors import ParameterError
 from pulse_edge.evaluate.ecgbench.configurations import CONFIGURATIONS
-from pulse_edge.evaluate.ecgbench.score import run_names, score_runs
+from pulse_edge.evaluate.ecgbench.reports import statement_pairs
+from pulse_edge.evaluate.ecgbench.score import open_runs, run_names, score_runs
 from pulse_edge.evaluate.ecgbench.score_table import score_markdown
+from pulse_edge.evaluate.ecgbench.summary import runs_of
+from pulse_edge.panels.statements import Statement, parse_statements
 
 from support.ecgbench_oracle import authors_scores, strict_scores
 from support.ecgbench_texts import (
@@ -272,7 +275,7 @@ def test_the_table_has_a_column_for_the_paper_and_one_for_each_run(tmp_path: Pat
     table = score_markdown(score_runs([run, run, run], tmp_path / "bench"))
     head, _, first, *_ = table.splitlines()
     assert head == f"| configuration | figure | scorer | paper | {run} | {run} | {run} |"
-    assert first.startswith("| mmmu-ecg | accuracy | upstream | 0.580 | 0.500 (")
+    assert first.startswith("| mmmu-ecg | accuracy | upstream, gem | 0.580 | 0.500 (")
     assert "+0.000 (+0.000 to +0.000), p = 1 |" in first
     assert "| 100.0 % |" in table
     guesses = "| mmmu-ecg | accuracy with random guesses, expected | strict | – |"
@@ -287,10 +290,51 @@ def test_the_table_says_what_was_left_out(tmp_path: Path) -> None:
     with open(run / "mmmu-ecg" / "step-final.jsonl", "a", encoding="utf-8") as file:
         file.write('{"question_id": "y", "te')
     table = score_markdown(score_runs([run], bench))
-    assert "mmmu-ecg of run: 1 of 3 items have no answer and count as wrong" in table
-    assert "mmmu-ecg of run: 1 line replaced by a later one of its question" in table
-    assert "mmmu-ecg of run: 1 answer to a question that the benchmark does not have" in table
-    assert "mmmu-ecg of run: the last line is cut off and was left out" in table
+    assert "mmmu-ecg of m: 1 of 3 items have no answer and count as wrong" in table
+    assert "mmmu-ecg of m: 1 line replaced by a later one of its question" in table
+    assert "mmmu-ecg of m: 1 answer to a question that the benchmark does not have" in table
+    assert "mmmu-ecg of m: the last line is cut off and was left out" in table
+
+
+def run_of(folder: Path, name: str, model: str, **metadata: object) -> Path:
+    rows = rows_of("mmmu-ecg", 3)
+    lines = [{**upstream_line(row), "model_id": model, "metadata": metadata} for row in rows]
+    write_bench(folder / "bench", {"mmmu-ecg": rows})
+    return write_lines(folder / name, "mmmu-ecg", lines)
+
+
+def test_runs_are_named_by_their_models_where_these_differ(tmp_path: Path) -> None:
+    runs = [run_of(tmp_path, "RUN", "fp16"), run_of(tmp_path, "RUN/against", "int4")]
+    assert [run.name for run in open_runs(runs)] == ["fp16", "int4"]
+    again = [run_of(tmp_path, "clean", "fp16"), runs[0]]
+    assert [run.name for run in open_runs(again)] == ["clean", "RUN"]
+    unnamed = run_of(tmp_path, "unnamed", "")
+    assert [run.name for run in open_runs([unnamed])] == ["unnamed"]
+
+
+def test_a_run_says_its_model_its_precision_and_its_latency(tmp_path: Path) -> None:
+    runs = [
+        run_of(tmp_path, "a", "A", precision="fp16", timings={"total": 3.0}),
+        run_of(tmp_path, "b", "B", precision="int4", timings={"total": 1.0}),
+        run_of(tmp_path, "c", "C", precision=["int4"]),
+    ]
+    report = score_runs(runs, tmp_path / "bench")
+    found = [(run["model"], run["precision"]) for run in runs_of(report)]
+    assert found == [("A", "fp16"), ("B", "int4"), ("C", None)]
+    latencies = [run["latency_s"] for run in runs_of(report)]
+    assert latencies == [
+        {"median": 3.0, "p95": 3.0, "n": 3},
+        {"median": 1.0, "p95": 1.0, "n": 3},
+        None,
+    ]
+
+
+def test_right_options_are_counted_by_their_text(tmp_path: Path) -> None:
+    report = choice_bench(tmp_path, ["B", "B", "A", ""])
+    assert report["strict"]["by_option"] == {"y": {"n": 4, "accuracy": 0.5}}
+    rows = [{"id": "q", "prompt": "Which?", "gold": "C", "text": "C"}]
+    report = scores_of(tmp_path / "b", "mmmu-ecg", rows, [upstream_line(rows[0])])
+    assert report["strict"]["by_option"] == {"C": {"n": 1, "accuracy": 1.0}}
 
 
 def test_runs_of_equal_names_are_named_by_their_paths() -> None:
@@ -374,3 +418,92 @@ def test_a_run_without_a_configuration_has_empty_cells(tmp_path: Path) -> None:
         line.startswith("| g12-test-no-cot | accuracy | strict | – | – |")
         for line in table.splitlines()
     )
+
+
+# What the data set's card says there is: 11,247 questions.
+PUBLISHED = {
+    "ptb-test": 2082,
+    "ptb-test-report": 500,
+    "code15-test": 1400,
+    "ecgqa-test": 1317,
+    "cpsc-test": 2061,
+    "csn-test-no-cot": 1611,
+    "g12-test-no-cot": 2026,
+    "mmmu-ecg": 200,
+    "arena": 50,
+}
+STATEMENTS = (
+    "Sinus rhythm",
+    "no acute ST elevation",
+    "left bundle branch block",
+    "possible left ventricular hypertrophy",
+    "The PR interval is 160 ms",
+)
+
+
+def long_text(draw: random.Random) -> str:
+    return " ".join(f"{draw.choice(STATEMENTS)}." for _ in range(70))
+
+
+def full_size(folder: Path) -> None:
+    """A run file of the benchmark's size, with reports and conversations of some 2 kB."""
+    draw = random.Random(1)
+    rows = {config: rows_of(config, PUBLISHED[config]) for config in SCORED}
+    rows["ptb-test-report"] = [
+        {"id": f"r{n}", "prompt": "Report.", "gold": STATEMENTS[n % 5], "text": long_text(draw)}
+        for n in range(PUBLISHED["ptb-test-report"])
+    ]
+    bench = write_bench(folder / "bench", rows)
+    for config, each in rows.items():
+        write_lines(folder / "run", config, [upstream_line(row) for row in each])
+    turns = [{"question": "Q", "answer": "G"}, {"question": "R", "answer": "G"}]
+    names = [f"a{number}" for number in range(PUBLISHED["arena"])]
+    arena = [{"id": name, "image": "a.png", "conversations": turns} for name in names]
+    (bench / "arena.json").write_text(json.dumps(arena), encoding="utf-8")
+    said = [{"question": turn["question"], "answer": long_text(draw)} for turn in turns]
+    lines = [{"question_id": name, "predict_convs": said} for name in names]
+    write_lines(folder / "run", "arena", lines)
+
+
+def test_a_full_size_run_is_scored_in_little_memory(tmp_path: Path) -> None:
+    full_size(tmp_path)
+    program = (
+        "import json, resource, sys; from pulse_edge.evaluate.ecgbench.score import score_runs; "
+        f"report = score_runs([{str(tmp_path / 'run')!r}], {str(tmp_path / 'bench')!r}); "
+        "counts = {name: row['n'] - row['missing'] for name, row in report['configs'].items()}; "
+        "peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; "
+        "peak *= 1 if sys.platform == 'darwin' else 1024; print(json.dumps([counts, peak]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=100
+    )
+    counts, peak = json.loads(done.stdout)
+    assert counts == PUBLISHED
+    assert sum(counts.values()) == 11_247
+    assert peak < 500e6
+
+
+def test_each_text_is_searched_for_statements_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What scoring a long report costs: runs that are compared share the golds' statements."""
+    searched: list[str] = []
+
+    def parse(text: str) -> tuple[Statement, ...]:
+        searched.append(text)
+        return parse_statements(text)
+
+    statement_pairs.cache_clear()
+    monkeypatch.setattr("pulse_edge.evaluate.ecgbench.reports.parse_statements", parse)
+    rows = [
+        {"id": f"r{n}", "prompt": "Report.", "gold": f"Gold {n % 3}.", "text": f"Answer {n % 4}."}
+        for n in range(12)
+    ]
+    bench = write_bench(tmp_path / "bench", {"ptb-test-report": rows})
+    lines = [upstream_line(row) for row in rows]
+    runs = [write_lines(tmp_path / name, "ptb-test-report", lines) for name in "ab"]
+    score_runs(runs, bench)
+    assert sorted(searched) == [
+        *(f"Answer {n}." for n in range(4)),
+        *(f"Gold {n}." for n in range(3)),
+    ]
