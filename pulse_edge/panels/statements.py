@@ -166,6 +166,11 @@ def _contradictions(
             if negations:
                 found.append(((finding.name,), negations))
     for pair in EXCLUSIVE:
-        if all(statuses.get(name) == "stated" for name in pair):
+        # What is hedged elsewhere does not take back what one sentence asserts.
+        asserted = [any(m.polarity == "stated" for m in own.get(name, ())) for name in pair]
+        if all(
+            statuses.get(name) == "stated" or plainly
+            for name, plainly in zip(pair, asserted, strict=True)
+        ):
             found.append((pair, [span for name in pair for span in spans[name]]))
     return found

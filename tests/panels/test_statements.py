@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pulse_edge.panels.findings import BY_NAME, FINDINGS, broader_findings, find_phrases
@@ -215,8 +215,15 @@ def test_every_span_holds_a_phrase_of_its_finding(text: str) -> None:
     assert "".join(text[start:stop] for start, stop in sentences(text)) == text
 
 
+def test_a_hedge_elsewhere_does_not_dissolve_a_contradiction() -> None:
+    text = "Normal ECG. Abnormal ECG. Normal ECG vs early repolarization."
+    found = {each.finding: each.status for each in parse_statements(text)}
+    assert (found["normal ECG"], found["abnormal ECG"]) == ("conflict", "conflict")
+
+
 @settings(max_examples=80, deadline=None)
 @given(st.lists(st.sampled_from([text for text, _ in SENTENCES]), min_size=1, max_size=5))
+@example(["Normal ECG vs early repolarization.", "Normal ECG. Abnormal ECG."])
 def test_sentences_do_not_reach_over_their_ends(texts: list[str]) -> None:
     """What several sentences assert is what they assert one by one, or a contradiction."""
     alone: dict[str, set[str]] = {}
