@@ -81,7 +81,7 @@ def wrong_statements(
         if reasons:
             wrong.append(WrongStatement(sentence, "; ".join(dict.fromkeys(reasons))))
     listed = {statement.sentence for statement in wrong}
-    stated = {name: said for said in spoken for name in _named(said, "stated")}
+    stated = {name: said for said in spoken for name in _findings_in(said, "stated")}
     if all(name in stated for name in OPPOSITES):
         pair = [stated[name] for name in OPPOSITES]
         if not listed & set(pair):
@@ -92,8 +92,8 @@ def wrong_statements(
 def _wrong_findings(
     sentence: str, known: KnownRecording, measured: Mapping[str, float]
 ) -> Iterator[str]:
-    stated = _named(sentence, "stated")
-    negated = _named(sentence, "negated")
+    stated = _findings_in(sentence, "stated")
+    negated = _findings_in(sentence, "negated")
     for name in stated:
         if name in known.absent:
             yield known.absent[name]
@@ -120,5 +120,5 @@ def _wrong_values(sentence: str, measured: Mapping[str, float]) -> Iterator[str]
             yield f"the {value.name} is {true:.0f}{'' if unit == '/min' else ' '}{unit}"
 
 
-def _named(sentence: str, status: str) -> list[str]:
+def _findings_in(sentence: str, status: str) -> list[str]:
     return [each.finding for each in parse_statements(sentence) if each.status == status]

@@ -36,7 +36,7 @@ class KnownRecording:
     absent: Mapping[str, str] = field(default_factory=dict)
 
 
-def _listed(*findings: str) -> dict[str, str]:
+def _unlisted(*findings: str) -> dict[str, str]:
     return dict.fromkeys(findings, LISTED)
 
 
@@ -67,7 +67,7 @@ KNOWN = (
             "ST elevation": "the cart states an acute inferior infarct",
             "abnormal ECG": "the cart states an acute infarct",
         },
-        _listed(*ECTOPY, "left ventricular hypertrophy", "normal ECG"),
+        _unlisted(*ECTOPY, "left ventricular hypertrophy", "normal ECG"),
     ),
     KnownRecording(
         "Philips Sierra XML 1.04.01",
@@ -80,7 +80,7 @@ KNOWN = (
         "Sinus rhythm. Abnormal R-wave progression, early transition",
         "sinus rhythm",
         {},
-        _listed(
+        _unlisted(
             *("conduction abnormality", *ECTOPY, "ST change"),
             "left ventricular hypertrophy",
         ),
@@ -95,7 +95,7 @@ KNOWN = (
         "sinus rhythm",
         {"normal ECG": "the cart states that it is normal"},
         {"abnormal ECG": "the cart states that it is normal"}
-        | _listed(
+        | _unlisted(
             *("conduction abnormality", *ECTOPY, "ST change"),
             "left ventricular hypertrophy",
         ),
@@ -117,7 +117,7 @@ KNOWN = (
             "ST change": "the cart states ST elevation",
             "ST elevation": "the cart states ST elevation",
         },
-        _listed("conduction abnormality", *ECTOPY, "left ventricular hypertrophy"),
+        _unlisted("conduction abnormality", *ECTOPY, "left ventricular hypertrophy"),
     ),
     KnownRecording(
         "ecg2dcm's synthetic example, which is no patient's",
@@ -133,7 +133,7 @@ KNOWN = (
         "Sinus rhythm (synthetic example)",
         "sinus rhythm",
         {},
-        _listed(
+        _unlisted(
             *("conduction abnormality", *ECTOPY, "ST change"),
             *("left ventricular hypertrophy", "abnormal ECG"),
         ),

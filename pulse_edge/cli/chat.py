@@ -18,6 +18,7 @@ from pulse_edge.cli.options import generation_options, model_options
 from pulse_edge.cli.questions import read_question, typed
 from pulse_edge.cli.shortage import shortage
 from pulse_edge.cli.signals import signals
+from pulse_edge.cli.sources import SourceReading, source_options
 from pulse_edge.cli.status import Status
 from pulse_edge.cli.terminal import show, show_error
 from pulse_edge.errors import ContextError, OutputError, ParameterError, PulseEdgeError
@@ -30,11 +31,17 @@ if TYPE_CHECKING:
 COMMANDS = {
     "/help": "show this list",
     "/image FILE": "begin anew, about another page or recording",
+    "/page N": "begin anew, about page N of the same file",
     "/reset": "begin anew, about the same page",
     "/save FILE": "write the conversation to a new file, as JSON if its name ends in .json",
     "/quit": "end the chat, as Ctrl-D does",
 }
 NAMES = tuple(command.split()[0] for command in COMMANDS)
+_NEEDS = {
+    "/image": "the name of a file",
+    "/page": "the number of a page",
+    "/save": "the name of a file",
+}
 FIRST_TURNS_ONLY = (
     "this model was trained on first questions only: it answers follow-ups at random; "
     "/reset begins anew"
@@ -49,11 +56,13 @@ FIRST_TURNS_ONLY = (
     type=click.Path(),
     help="Remember questions in this file; they are clinical text [default: memory only].",
 )
+@source_options
 @model_options
 @generation_options
 def chat_command(
     image: str,
     history: str | None,
+    source_of: SourceReading,
     open_model: Callable[[], Model],
     status: Status,
     params: GenerationParams,
@@ -61,9 +70,10 @@ def chat_command(
     """Talk about the ECG page IMAGE. Ctrl-C stops an answer, Ctrl-D ends the chat.
 
     Questions may be piped in, one a line. /help lists commands such as /image, /reset and /save.
+    --page is of IMAGE; the terms of CSV also hold for tables (.csv) that /image names.
     """
     model = open_model()
-    conversation = PageConversation(model, image)
+    conversation = PageConversation(model, image, source_of)
     editing = line_editing(NAMES, history) if typed() else nullcontext()
     with editing:
         status.clear()
@@ -127,17 +137,20 @@ class _Chatting:
         return True
 
     def _run(self, command: str, argument: str) -> None:
-        takes_file = command in ("/image", "/save")
-        if takes_file and not argument:
-            raise ParameterError(f"{command} needs the name of a file")
-        if argument and not takes_file:
+        needs = _NEEDS.get(command)
+        if needs and not argument:
+            raise ParameterError(f"{command} needs {needs}")
+        if argument and not needs:
             raise ParameterError(f"{command} takes nothing after it; ask without the /")
         if command == "/help":
             for usage, meaning in COMMANDS.items():
                 show(f"{usage:<12} {meaning}")
         elif command == "/image":
-            self._conversation.show_page(argument)
+            self._conversation.show_file(argument)
             show(f"now about {argument}; the conversation begins anew")
+        elif command == "/page":
+            self._conversation.show_page(_page_number(argument))
+            show(f"now about page {argument} of {self._conversation.image}; begun anew")
         elif command == "/reset":
             self._conversation.reset()
             show(f"the conversation about {self._conversation.image} begins anew")
@@ -155,6 +168,12 @@ class _Chatting:
             show(" [stopped]")
         else:
             self._conversation.add(question, stream)
+
+
+def _page_number(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise ParameterError(f"page is {text!r:.40}, but must be 1 or more")
+    return int(text)
 
 
 def _in_words(error: Exception) -> str:

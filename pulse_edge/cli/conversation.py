@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from pulse_edge.page.source import read_page
 
 if TYPE_CHECKING:
     from pulse_edge.chat import Chat
+    from pulse_edge.cli.sources import SourceReading
     from pulse_edge.model import Model
     from pulse_edge.stream import Stream
 
@@ -40,6 +41,7 @@ class PageConversation:
     Args:
         model: answers.
         image: file of the first page.
+        source_of: how it is read.
 
     Attributes:
         image: file of the page.
@@ -49,29 +51,47 @@ class PageConversation:
         ImageError: the page cannot be read.
     """
 
-    def __init__(self, model: Model, image: str) -> None:
+    def __init__(self, model: Model, image: str, source_of: SourceReading) -> None:
         self._model = model
         self.image = image
         self.turns: list[Turn] = []
-        self._chat = self._begin(image)
+        self._source_of = source_of
+        self._options = source_of
+        self._chat = self._begin(image, source_of)
 
-    def _begin(self, image: str) -> Chat:
-        read_page(image)  # a page that cannot be decoded is refused here, not by a question
-        return self._model.chat(image)
+    def _begin(self, image: str, source_of: SourceReading) -> Chat:
+        source = source_of(image)
+        read_page(source)  # a page that cannot be decoded is refused here, not by a question
+        return self._model.chat(source)
 
-    def show_page(self, image: str) -> None:
-        """Begin anew, about another page.
+    def show_file(self, image: str) -> None:
+        """Begin anew, about another file. Terms of CSV hold for it if it is a table.
 
         Raises:
             ImageError: it cannot be read. The conversation stays as it was.
         """
-        self._chat = self._begin(image)
-        self.image = image
-        self.turns = []
+        self._show(image, self._options.of_another(image))
+
+    def show_page(self, number: int) -> None:
+        """Begin anew, about a page of the same file.
+
+        Args:
+            number: from 1.
+
+        Raises:
+            PulseEdgeError: there is no such page. The conversation stays as it was.
+        """
+        self._show(self.image, replace(self._source_of, page=number))
 
     def reset(self) -> None:
         """Begin anew, about the same page. Raises `ImageError`."""
-        self.show_page(self.image)
+        self._show(self.image, self._source_of)
+
+    def _show(self, image: str, source_of: SourceReading) -> None:
+        self._chat = self._begin(image, source_of)
+        self.image = image
+        self._source_of = source_of
+        self.turns = []
 
     def stream(self, question: str, params: dict[str, Any]) -> Stream:
         """The answer to the next question, which `add` or `keep` then makes a turn.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -40,11 +42,53 @@ def csv_options(command: Command) -> Command:
     return wrapped
 
 
-def source_options(command: Command) -> Command:
-    """--page and the options of CSV; the command receives `source_of`.
+@dataclass(frozen=True)
+class SourceReading:
+    """How the file of a command is read.
 
-    `source_of` takes the path that was given, and returns what a model takes for an image.
+    Attributes:
+        page: of a PDF or TIFF, from 1; None for the reader's own choice.
+        csv: what a CSV file does not say; the file is then read as CSV.
     """
+
+    page: int | None = None
+    csv: CsvTerms | None = None
+
+    def __call__(self, path: str) -> ImageSource:
+        """What a model takes for the image in a file.
+
+        Raises:
+            ParameterError: a page of a CSV file is asked for.
+            RecordingError: a CSV file that cannot be read.
+        """
+        if self.csv is not None:
+            from pulse_edge.ecg.readers.registry import read_recording
+
+            if self.page is not None:
+                raise ParameterError("--page is given with --csv-rate; a CSV file has no pages")
+            return read_recording(path, self.csv)
+        if self.page is not None:
+            from pulse_edge.page.numbered import FilePage
+
+            return FilePage(path, self.page)
+        return path
+
+    def of_another(self, path: str) -> SourceReading:
+        """How a file is read that somebody names later.
+
+        A page's number was meant for the first file. Terms of CSV hold for every table.
+
+        Args:
+            path: of the other file.
+        """
+        from pulse_edge.ecg.readers.registry import CSV_SUFFIX
+
+        table = Path(path).suffix.lower() == CSV_SUFFIX
+        return SourceReading(csv=self.csv if table else None)
+
+
+def source_options(command: Command) -> Command:
+    """--page and the options of CSV; the command receives `source_of`, a `SourceReading`."""
 
     @click.option(
         "--page",
@@ -54,23 +98,9 @@ def source_options(command: Command) -> Command:
     @csv_options
     @functools.wraps(command)
     def wrapped(page: int | None, csv: CsvTerms | None, **rest: Any) -> Any:
-        return command(source_of=functools.partial(_source, page=page, csv=csv), **rest)
+        return command(source_of=SourceReading(page, csv), **rest)
 
     return wrapped
-
-
-def _source(path: str, *, page: int | None, csv: CsvTerms | None) -> ImageSource:
-    if csv is not None:
-        from pulse_edge.ecg.readers.registry import read_recording
-
-        if page is not None:
-            raise ParameterError("--page is given with --csv-rate; a CSV file has no pages")
-        return read_recording(path, csv)
-    if page is not None:
-        from pulse_edge.page.numbered import FilePage
-
-        return FilePage(path, page)
-    return path
 
 
 def _terms(rate: float | None, unit: str | None, leads: str | None) -> CsvTerms | None:

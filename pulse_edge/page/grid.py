@@ -19,13 +19,12 @@ _RATIOS = (0.62, 1.62)  # of the pitches; beyond is no grid
 _PARALLEL = 4.0  # degrees between the skews of both families
 _LEAST_SIDE = 96  # px of a reduced page
 _STRENGTH = 1.0  # nepers, of each family
-_SQUARENESS = 3.0  # nepers for a ratio of e
 _RUN = 9  # px of a reduced page: 2 mm
 _LINES = 0.3
 _LEAST_LINE = 2.9  # px from line to line, below which aliases may be taken for lines
-_USUALNESS = 2.5  # nepers for e times as many squares
-_USUAL_SQUARES = 54  # across the long side of a sheet
+_MIXED = 2.5  # nepers that two families cost which are no grid together
 _FAINTEST = 1.5  # levels of 256: less are the steps of a slow change of light
+_BAND = 96  # rows that are flattened at a time: fresh memory for all of them takes longer
 _CLIP = 3.0  # standard deviations that one pixel counts at most
 
 
@@ -61,18 +60,30 @@ def find_grid(swatch: Swatch) -> PageGrid | None:
 
 def _flat(plane: Bytes, cover: Mask) -> Plane:
     """Differences to the paper around; 0 where ink covers it."""
-    bare = np.where(cover, np.uint8(0), plane)
-    share = np.where(cover, np.uint8(0), np.uint8(255))
+    clear = ~cover
+    bare = plane * clear
+    share = clear * np.uint8(255)
     sums, weights = (
         np.asarray(local_blocks(Image.fromarray(part)), np.float32) for part in (bare, share)
     )
     blocks = Image.fromarray(sums * (np.float32(255) / np.maximum(weights, np.float32(1))))
-    size = plane.shape[1], plane.shape[0]
-    flat = plane - np.asarray(blocks.resize(size, Image.Resampling.BILINEAR))
-    flat[cover | (np.abs(flat) < _FAINTEST)] = 0
+    flat = np.empty(plane.shape, np.float32)
+    for top in range(0, len(plane), _BAND):
+        band = slice(top, min(top + _BAND, len(plane)))
+        part = np.subtract(plane[band], _enlarged(blocks, plane.shape, band), out=flat[band])
+        part *= clear[band] & (np.abs(part) >= _FAINTEST)
     limit = _CLIP * math.sqrt(float(np.vdot(flat, flat)) / flat.size)
     clipped: Plane = np.clip(flat, -limit, limit, out=flat)
     return clipped
+
+
+def _enlarged(blocks: Image.Image, shape: tuple[int, ...], rows: slice) -> Plane:
+    """Some rows of a plane of blocks that is enlarged to a shape."""
+    height, width = shape
+    scale = blocks.height / height
+    box = (0, rows.start * scale, blocks.width, rows.stop * scale)
+    size = width, rows.stop - rows.start
+    return np.asarray(blocks.resize(size, Image.Resampling.BILINEAR, box))
 
 
 def _is_of_lines(ink: Mask) -> bool:
@@ -89,7 +100,7 @@ def _is_of_lines(ink: Mask) -> bool:
 
 def _grid_of(flat: Plane, scale: int) -> PageGrid | None:
     down = find_lines(flat)
-    across = find_lines(np.ascontiguousarray(flat.T)) if down else ()
+    across = find_lines(flat.T) if down else ()
     long_side = max(flat.shape)
     pairs = [
         (rows, columns, _five(rows, long_side), _five(columns, long_side))
@@ -105,7 +116,7 @@ def _grid_of(flat: Plane, scale: int) -> PageGrid | None:
     if not legal:
         return None
     rows, columns, pitch_y, pitch_x = max(
-        legal, key=lambda pair: pair[0].strength + pair[1].strength
+        legal, key=lambda pair: _likelihood(pair[0], pair[1], long_side)
     )
     return PageGrid(
         pitch_x * scale,
@@ -116,14 +127,24 @@ def _grid_of(flat: Plane, scale: int) -> PageGrid | None:
     )
 
 
-def _likelihood(pair: tuple[Lines, Lines, float, float], long_side: int) -> float:
-    """Of two families as one grid: most grids are square, and most sheets of one size."""
-    rows, columns, pitch_y, pitch_x = pair
-    unequal = abs(math.log(pitch_x / pitch_y))
-    unusual = abs(math.log(long_side / max(pitch_x, pitch_y) / _USUAL_SQUARES))
-    return rows.strength + columns.strength - _SQUARENESS * unequal - _USUALNESS * unusual
+def _likelihood(rows: Lines, columns: Lines, long_side: int) -> float:
+    """Of two families as one grid: one of lines of 1 mm does not go with most others.
+
+    Lines of 5 mm in one direction only are likely the beat of lines of 1 mm with the pixels, unless
+    the fifth harmonic says that lines of 1 mm are between them.
+    """
+    fine, coarse = sorted((rows, columns), key=lambda lines: lines.pitch)
+    mixed = _is_fine(fine, long_side) and not _is_fine(coarse, long_side)
+    strongest = coarse.peaks.index(max(coarse.peaks)) + 1
+    cost = _MIXED if mixed and strongest not in (1, 5) else 0.0
+    return rows.strength + columns.strength - cost
+
+
+def _is_fine(lines: Lines, long_side: int) -> bool:
+    """Whether lines are 1 mm apart, not 5."""
+    return long_side / lines.pitch > _MOST_SQUARES
 
 
 def _five(lines: Lines, long_side: int) -> float:
     """Pixels of 5 mm."""
-    return lines.pitch * 5 if long_side / lines.pitch > _MOST_SQUARES else lines.pitch
+    return lines.pitch * 5 if _is_fine(lines, long_side) else lines.pitch

@@ -69,15 +69,17 @@ def find_lines(plane: Plane) -> tuple[Lines, ...]:
     ray = _best_ray(_spectrum(plane))
     if ray is None:
         return ()
-    found = [lines for pitch in _candidates(ray) if (lines := _lines_of(ray, pitch)) is not None]
+    powers = ray.power.tolist()  # a few bins at a time are faster in a list
+    found = [
+        lines for pitch in _candidates(ray) if (lines := _lines_of(ray, powers, pitch)) is not None
+    ]
     return tuple(sorted(found, key=lambda lines: -lines.strength))
 
 
 def _spectrum(plane: Plane) -> tuple[NDArray[np.float32], int, int]:
     """(power over noise [frequency along y, frequency along x], samples in y, samples in x)."""
-    height, width = plane.shape
-    columns = max(1, width // _ALONG)
-    narrow = plane[:, : columns * _ALONG].reshape(height, columns, _ALONG).mean(axis=2)
+    narrow = _narrowed(plane)
+    height, columns = narrow.shape
     rows = _fast(height)
     across = _fast(columns)
     narrow = narrow * np.hanning(height)[:, None].astype(np.float32)
@@ -85,9 +87,24 @@ def _spectrum(plane: Plane) -> tuple[NDArray[np.float32], int, int]:
     spectrum = np.fft.fft(np.fft.rfft(narrow, rows, axis=0), across, axis=1)
     power: NDArray[np.float32] = np.asarray(np.abs(spectrum) ** 2, np.float32)
     floor = 1e-12 + 1e-7 * float(power.max())
-    noise = np.maximum(_running_median(np.median(power, axis=1)), floor)
+    middle = sorted(((across - 1) // 2, across // 2))
+    medians = np.partition(power, middle, axis=1)[:, middle].mean(axis=1)
+    noise = np.maximum(_running_median(medians), floor)
     noise32 = noise.astype(np.float32)
     return np.asarray(power / noise32[:, None], np.float32), rows, across
+
+
+def _narrowed(plane: Plane) -> Plane:
+    """Means of pixels along the lines [height, columns]. Twice as fast as `mean` is."""
+    height, width = plane.shape
+    columns = max(1, width // _ALONG)
+    used = plane[:, : columns * _ALONG]
+    if plane.flags.c_contiguous:
+        even = np.full(_ALONG, 1 / _ALONG, np.float32)
+        means: Plane = np.ascontiguousarray(used).reshape(-1, _ALONG) @ even
+        return means.reshape(height, columns)
+    turned: Plane = used.T.reshape(columns, _ALONG, height).mean(axis=1)
+    return np.ascontiguousarray(turned.T)
 
 
 def _fast(length: int) -> int:
@@ -183,33 +200,40 @@ def _candidates(ray: _Ray) -> list[float]:
     return out
 
 
-def _lines_of(ray: _Ray, first: float) -> Lines | None:
-    """Lines whose first harmonic is at this bin; None if few of its harmonics are there."""
+def _lines_of(ray: _Ray, powers: list[float], first: float) -> Lines | None:
+    """Lines whose first harmonic is at this bin; None if few of its harmonics are there.
+
+    Args:
+        ray: of the lines.
+        powers: of the ray.
+        first: bin of the first harmonic.
+    """
     peaks: list[float] = []
-    weights = np.zeros(2)
+    place_sum = weight_sum = 0.0
     least = max(_SIGNIFICANT, float(ray.power.max()) / _RANGE)
     strength = 0.0
     total = 0.0
     for harmonic in range(1, _HARMONICS + 1):
         place = harmonic * first
         reach = 1.0 + 0.004 * place
-        if place + reach >= len(ray.power) - 2:
+        if place + reach >= len(powers) - 2:
             break
         low = max(1, math.ceil(place - reach))
-        top = low + int(ray.power[low : math.floor(place + reach) + 1].argmax())
-        value = float(ray.power[top])
+        top = max(range(low, math.floor(place + reach) + 1), key=powers.__getitem__)
+        value = powers[top]
         peaks.append(max(1.0, value))
         level = math.log(max(1.0, value) / least)
         total += max(-_MISSING, min(_STRONGEST, level - 1))
         strength = max(strength, total)
         if level > 0:
-            exact = top + _vertex(*ray.power[top - 1 : top + 2])
-            weights += level * exact * harmonic, level * harmonic**2
+            exact = top + _vertex(*powers[top - 1 : top + 2])
+            place_sum += level * exact * harmonic
+            weight_sum += level * harmonic**2
     if strength > 0 and _is_beat(peaks):
         strength -= _BEAT
-    if strength <= 0 or not weights[1]:
+    if strength <= 0 or not weight_sum:
         return None
-    return Lines(1 / float(weights[0] / weights[1] * ray.unit), ray.tilt, strength, tuple(peaks))
+    return Lines(1 / (place_sum / weight_sum * ray.unit), ray.tilt, strength, tuple(peaks))
 
 
 def _is_beat(peaks: list[float]) -> bool:

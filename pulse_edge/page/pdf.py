@@ -76,9 +76,12 @@ def render_pdf(data: bytes, name: str, number: int | None = None) -> PdfPage:
     if find_spec("pypdfium2") is None:
         raise RecordingError(f"{name}: PDF needs pypdfium2: pip install 'pulse-edge[formats]'")
     notes: tuple[str, ...] = ()
+    rendering = _ask_process("survey" if number is None else str(number), data, name)
     if number is None:
-        number, notes = _most_like_an_ecg(_ask_process("survey", data, name), name)
-    rendering = _ask_process(str(number), data, name)
+        number = 1
+        if rendering.pages > 1:
+            number, notes = _most_like_an_ecg(rendering, name)
+            rendering = _ask_process(str(number), data, name)
     if not rendering.pictures:
         pages = "page 1" if rendering.pages == 1 else f"pages 1 to {rendering.pages:,}"
         raise RecordingError(f"{name}: no page {number:,}; the PDF has {pages}")
@@ -107,6 +110,8 @@ def _ask_process(request: str, data: bytes, name: str) -> _Rendering:
         header = json.loads(head)
     except ValueError:  # it was ended, by its limits or by a fault of the library
         problem = "takes too long or too much memory, or is damaged; print it to a new PDF"
+        if request == "survey":
+            problem += ", or if it has several pages, give the ECG's, as --page 1"
         raise RecordingError(f"{name}: the PDF {problem}") from None
     if "error" in header:
         raise RecordingError(f"{name}: {_REASONS[header['error']]}")
@@ -120,8 +125,6 @@ def _ask_process(request: str, data: bytes, name: str) -> _Rendering:
 
 def _most_like_an_ecg(survey: _Rendering, name: str) -> tuple[int, tuple[str, ...]]:
     """(number, notes): the page that looks most like an ECG."""
-    if survey.pages == 1:
-        return 1, ()
     grids = [grid_score(np.asarray(picture.convert("L"))) for picture in survey.pictures]
     scores = [
         grid + _LANDSCAPE * (picture.width > picture.height)
@@ -135,12 +138,19 @@ def _most_like_an_ecg(survey: _Rendering, name: str) -> tuple[int, tuple[str, ..
                 f"{name}: none of its {survey.pages:,} pages has the grid of an ECG; give the "
                 f"page, as --page 1 (1 to {survey.pages:,})"
             )
-        return landscape[0] + 1, ()
+        return landscape[0] + 1, _unseen(survey)
     best = max(likely, key=lambda index: scores[index])
     others = [str(index + 1) for index in likely if index != best]
-    if not others:
-        return best + 1, ()
-    return best + 1, (f"Pages with a grid as well: {', '.join(others)}.",)
+    also = (f"Pages with a grid as well: {', '.join(others)}.",) if others else ()
+    return best + 1, (*also, *_unseen(survey))
+
+
+def _unseen(survey: _Rendering) -> tuple[str, ...]:
+    """The note that a survey has not looked at all pages."""
+    seen = len(survey.pictures)
+    if seen == survey.pages:
+        return ()
+    return (f"Only pages 1 to {seen:,} were looked at; --page chooses another.",)
 
 
 def grid_score(grey: NDArray[np.uint8], dpi: float = SURVEY_DPI) -> float:

@@ -9,11 +9,19 @@ nothing of this package, so that it starts in a tenth of a second.
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import time
 from typing import Any
 
 MEMORY = 768 << 20  # bytes of address space
-SECONDS = 5  # of the processor; a page takes 0.1 s
+# Seconds of the processor once the library is there. Neither reading a page's operators nor drawing
+# one of them can be interrupted, so the process ends. Together they leave 0.4 s of the 2 s that a
+# hostile file may take. A page takes 0.03 s, and a scan of 600 dpi 0.4 s.
+SURVEY_SECONDS = 0.6
+PAGE_SECONDS = 1.0
+ENOUGH_SECONDS = 0.3  # after which a survey looks at no further page
+BACKSTOP = 3  # seconds, where a system counts whole ones only
 DPI = 200  # of the page that the model gets
 SURVEY_DPI = 72
 SURVEYED = 32  # pages; an ECG is on the first ones
@@ -46,7 +54,7 @@ def _limit() -> None:
         import resource
     except ImportError:
         return
-    for kind, most in ((resource.RLIMIT_AS, MEMORY), (resource.RLIMIT_CPU, SECONDS)):
+    for kind, most in ((resource.RLIMIT_AS, MEMORY), (resource.RLIMIT_CPU, BACKSTOP)):
         _, hard = resource.getrlimit(kind)
         if hard != resource.RLIM_INFINITY:
             most = min(most, hard)
@@ -54,11 +62,22 @@ def _limit() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
+def end_after(seconds: float) -> None:
+    """End this process when it has run for so long, from now on.
+
+    Args:
+        seconds: of the processor.
+    """
+    if hasattr(signal, "setitimer"):  # Windows has none; the parent's time limit remains
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
 def answer_request(request: str, data: bytes) -> tuple[dict[str, Any], bytes]:
     """(header, pixels) of a request.
 
     Args:
-        request: "survey", for a small picture of each page; or the number of a page.
+        request: "survey", for a small picture of each page, or the page itself if there is one;
+            or the number of a page.
         data: the PDF.
 
     Raises:
@@ -66,28 +85,38 @@ def answer_request(request: str, data: bytes) -> tuple[dict[str, Any], bytes]:
     """
     import pypdfium2
 
+    end_after(SURVEY_SECONDS if request == "survey" else PAGE_SECONDS)
     try:
         document = pypdfium2.PdfDocument(data)
         count = len(document)
     except pypdfium2.PdfiumError as error:
         encrypted = getattr(error, "err_code", None) == WRONG_PASSWORD
         raise PdfRefusal("password" if encrypted else "damaged") from None
-    if request == "survey":
-        pictures = []
-        pixels = b""
-        for number in range(min(count, SURVEYED)):
-            try:
-                size, part = _render_sheet(document, number, SURVEY_DPI)
-            except PdfRefusal:  # of a page that is perhaps not the one
-                size, part = (1, 1), b"\xff\xff\xff"
-            pictures.append(size)
-            pixels += part
-        return {"pages": count, "pictures": pictures}, pixels
-    number = int(request)
+    if request == "survey" and count > 1:
+        return _survey(document, count)
+    number = 1 if request == "survey" else int(request)
     if not 1 <= number <= count:
         return {"pages": count, "pictures": []}, b""
+    end_after(PAGE_SECONDS)
     size, pixels = _render_sheet(document, number - 1, DPI)
     return {"pages": count, "pictures": [size]}, pixels
+
+
+def _survey(document: Any, count: int) -> tuple[dict[str, Any], bytes]:
+    """Small pictures of the first pages: as many as there is time for."""
+    begun = time.process_time()
+    pictures = []
+    pixels = []
+    for number in range(min(count, SURVEYED)):
+        try:
+            size, part = _render_sheet(document, number, SURVEY_DPI)
+        except PdfRefusal:  # of a page that is perhaps not the one
+            size, part = (1, 1), b"\xff\xff\xff"
+        pictures.append(size)
+        pixels.append(part)
+        if time.process_time() - begun > ENOUGH_SECONDS:
+            break
+    return {"pages": count, "pictures": pictures}, b"".join(pixels)
 
 
 def _render_sheet(document: Any, index: int, dpi: int) -> tuple[tuple[int, int], bytes]:
@@ -97,7 +126,7 @@ def _render_sheet(document: Any, index: int, dpi: int) -> tuple[tuple[int, int],
     try:
         page = document[index]
         width, height = page.get_size()
-        area = width * height * (dpi / POINTS) ** 2
+        area = width * height * (DPI / POINTS) ** 2
         if not 1 <= area <= MAX_PIXELS:
             raise PdfRefusal("size")
         _check_pictures(page)

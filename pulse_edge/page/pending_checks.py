@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import threading
 
+# numpy imports these two where they are first used, which would be in our thread. A process that is
+# forked in the midst of an import waits for it for ever.
+import numpy.fft
+import numpy.ma  # noqa: F401
 from PIL import Image
 
 from pulse_edge.bundle.spec import ModelSpec

@@ -32,6 +32,7 @@ LYING_LANDSCAPE = 2.5  # the same for a page whose shape says otherwise
 _SHEET_IN = 11.0  # long side of a usual sheet, in inches
 _MM = 25.4  # of an inch
 _SQUARE = 5.0  # mm
+_MULTIPLE = 1.5  # of the pitch of a usual sheet: a grid's is more likely a multiple of its own
 
 _UNSEEN = "Unknown: the grid does not show it."
 
@@ -164,7 +165,9 @@ def _blur(looks: PageLooks, grid: PageGrid | None) -> PageCheck:
         return PageCheck("blur", "unknown", None, "mm", message, blind)
     pitch = max(looks.size) / (_SHEET_IN * _MM)
     if grid is not None:
-        pitch = min(grid.pitch_x, grid.pitch_y) / _SQUARE
+        by_grid = min(grid.pitch_x, grid.pitch_y) / _SQUARE
+        # Blur hides lines of a grid, and others are then a multiple as far apart.
+        pitch = by_grid if by_grid < _MULTIPLE * pitch else pitch
     soft = blur / pitch > MOST_BLUR_MM and blur > MOST_BLUR_PX
     message = f"Edges of ink are blurred by {blur / pitch:.2f} mm (standard deviation)."
     return PageCheck("blur", "warn" if soft else "ok", blur / pitch, "mm", message, blind)

@@ -54,12 +54,12 @@ def swatch_of(image: Image.Image) -> Swatch:
     dark = ImageChops.darker(ImageChops.darker(red, green), blue)
     shares = np.cumsum(light.histogram()) / (small.width * small.height)
     paper = float(np.searchsorted(shares, 0.6))
-    black = float(np.searchsorted(shares, 0.004))
+    black = float(np.searchsorted(shares, 0.002))
     limit = max(12, round(0.45 * (paper - black)))
     ink = np.asarray(ImageChops.subtract(local_mean(light), light)) > limit
-    chroma = ImageChops.subtract(light, dark).histogram()
-    coloured = sum(chroma[_CHROMA:]) / sum(chroma)
-    return Swatch(scale, np.asarray(light), np.asarray(dark), ink, paper, black, coloured)
+    brightest, darkest = np.asarray(light), np.asarray(dark)
+    coloured = np.count_nonzero(brightest - darkest >= _CHROMA) / brightest.size
+    return Swatch(scale, brightest, darkest, ink, paper, black, coloured)
 
 
 def local_mean(plane: Image.Image) -> Image.Image:

@@ -27,7 +27,7 @@ from pulse_edge.serve.service import Service, service_of
 from pulse_edge.serve.tickets import admitted
 from pulse_edge.serve.uploads import image_of_bytes
 
-PAGE_FIELDS = ("file", "picture", "priority", "deadline_s", "best_effort")
+PAGE_FIELDS = ("file", "page", "picture", "priority", "deadline_s", "best_effort")
 ECG_FIELDS = (
     *("file", "page", "panel", "question", "deadline_s", "best_effort", "priority"),
     "max_tokens",
@@ -92,7 +92,7 @@ async def read_ecg(request: Request) -> Response:
 def _look(service: Service, exchange: Exchange, body: bytes, content_type: str) -> KeptPage:
     if content_type.startswith("multipart/"):
         form = read_form(body, content_type, PAGE_FIELDS)
-        image = image_of_bytes(form.files.get("file", b""))
+        image = image_of_bytes(form.files.get("file", b""), _number_in_file(form))
         options = _options(form)
         wants_picture = _truth_of(form.texts.get("picture", "false"), "picture")
     else:
@@ -139,12 +139,22 @@ def _answer_form(
 
 
 def _image_of(service: Service, form: Form) -> ImageSource | Look:
-    page = form.texts.get("page")
-    if (page is None) == ("file" not in form.files):
+    """The page of a form. Its field `page` is a number beside a file, and an id without one."""
+    if "file" in form.files:
+        return image_of_bytes(form.files["file"], _number_in_file(form))
+    if "page" not in form.texts:
         raise _wrong_field("send either a file, or the id of a page that was sent ahead", "file")
-    if page is not None:
-        return service.pages.find(page).look
-    return image_of_bytes(form.files["file"])
+    return service.pages.find(form.texts["page"]).look
+
+
+def _number_in_file(form: Form) -> int | None:
+    """Of the page in the form's file."""
+    text = form.texts.get("page")
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text)):
+        raise _wrong_field("page must be a whole number from 1, of a page in the file", "page")
+    return int(text)
 
 
 def _options(form: Form) -> dict[str, Any]:

@@ -40,7 +40,11 @@ class _Message:
 
 
 def read_messages(
-    messages: Any, system: str, ignore_system: bool, warnings: list[str]
+    messages: Any,
+    system: str,
+    ignore_system: bool,
+    warnings: list[str],
+    page: int | None = None,
 ) -> Conversation:
     """Read the field `messages`.
 
@@ -49,6 +53,7 @@ def read_messages(
         system: the model's own system text, the only one that it was trained with.
         ignore_system: leave another system text out, with a warning.
         warnings: gets what was left out.
+        page: of the image's file, from 1; None for the reader's own choice.
 
     Raises:
         Refusal: the messages are no conversation that the model can answer.
@@ -63,7 +68,7 @@ def read_messages(
     if read[0].role in SYSTEM_ROLES:
         _check_system(read.pop(0), system, ignore_system, warnings)
     _check_turns(read)
-    image = _single_image(read)
+    image = _single_image(read, page)
     texts = [message.text for message in read]
     turns = tuple(zip(texts[:-1:2], texts[1::2], strict=True))
     return Conversation(image, turns, texts[-1])
@@ -153,7 +158,7 @@ def _check_turns(messages: Sequence[_Message]) -> None:
         raise _no_conversation("the last message must be the user's; ask a question")
 
 
-def _single_image(messages: Sequence[_Message]) -> ImageSource | None:
+def _single_image(messages: Sequence[_Message], page: int | None) -> ImageSource | None:
     for message in messages[1:]:
         if message.images:
             raise Refusal(
@@ -167,7 +172,12 @@ def _single_image(messages: Sequence[_Message]) -> ImageSource | None:
             f"the first user message has {len(images)} images; the model takes 1",
             400, "too_many_images", param=messages[0].place,
         )  # fmt: skip
-    return image_of_url(images[0]) if images else None
+    if not images and page is not None:
+        raise Refusal(
+            "page is given, but no image; send the file with the first user message",
+            400, "invalid_parameter", param="page",
+        )  # fmt: skip
+    return image_of_url(images[0], page) if images else None
 
 
 def _no_conversation(message: str, param: str = "messages") -> Refusal:

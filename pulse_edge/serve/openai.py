@@ -71,7 +71,7 @@ def _complete(service: Service, exchange: Exchange, body: bytes) -> Answer:
     plan = read_parameters(record)
     config = service.config
     asked = read_messages(
-        record.get("messages"), service.system, config.ignore_system, plan.warnings
+        record.get("messages"), service.system, config.ignore_system, plan.warnings, plan.page
     )
     del record
     exchange.tell(plan)

@@ -18,7 +18,7 @@ PRIORITIES = ("interactive", "background")
 _IMPOSSIBLE = ("tools", "functions", "audio", "prediction", "web_search_options")
 # Fields that say nothing about the answer.
 _SILENT = ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key")
-_OURS = ("messages", "model", "n", "stream", "stream_options", "modalities", "tool_choice")
+_OURS = ("messages", "model", "n", "page", "stream", "stream_options", "modalities", "tool_choice")
 _NAMED_IN_WARNINGS = 100  # characters
 
 
@@ -31,6 +31,7 @@ class ChatParameters:
         stream: whether the answer comes in pieces.
         include_usage: whether a stream ends with a chunk of token counts.
         heartbeat_s: between two comments of a stream that waits; None: the server's setting.
+        page: of the image's file, from 1; None for the reader's own choice.
         warnings: what was ignored.
     """
 
@@ -38,6 +39,7 @@ class ChatParameters:
     stream: bool = False
     include_usage: bool = False
     heartbeat_s: float | None = None
+    page: int | None = None
     warnings: list[str] = field(default_factory=list)
 
 
@@ -56,6 +58,7 @@ def read_parameters(body: Mapping[str, Any]) -> ChatParameters:
     parameters.stream = bool(_field_of(asked, "stream", bool, False))
     parameters.include_usage = _include_usage(asked)
     parameters.heartbeat_s = _heartbeat(asked)
+    parameters.page = _file_page(asked)
     options = parameters.options
     for name, (option, read) in _FIELDS.items():
         if name in asked:
@@ -93,6 +96,15 @@ def _heartbeat(asked: Mapping[str, Any]) -> float | None:
     if not HEARTBEATS[0] <= seconds <= HEARTBEATS[1]:
         raise _invalid(f"{place} must be from {HEARTBEATS[0]} to {HEARTBEATS[1]:,}", place)
     return seconds
+
+
+def _file_page(asked: Mapping[str, Any]) -> int | None:
+    if "page" not in asked:
+        return None
+    number = _whole_number("page", asked["page"])
+    if number < 1:
+        raise _invalid("page must be 1 or more", "page")
+    return number
 
 
 def _field_of(

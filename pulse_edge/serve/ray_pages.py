@@ -93,13 +93,11 @@ class KnownPages:
             return (
                 _sha256_of(_decoded(found[1])) if found else "" if json_body else _sha256_of(body)
             )
-        for field, content in _form_fields(kind, body):
-            if field == "page":
-                page = content.decode("latin-1").strip()
-                return self._names.get(page, page)
-            if field == "file":
-                return _sha256_of(content)
-        return ""
+        fields = dict(_form_fields(kind, body))
+        if "file" in fields:  # a number of a page may stand beside it
+            return _sha256_of(fields["file"])
+        page = fields.get("page", b"").decode("latin-1").strip()
+        return self._names.get(page, page)
 
 
 class PageHomes:

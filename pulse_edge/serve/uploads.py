@@ -8,6 +8,7 @@ import re
 import pybase64
 
 from pulse_edge.ecg.readers.registry import embedded_pdf, read_bytes
+from pulse_edge.page.numbered import FilePage
 from pulse_edge.page.source import ImageSource
 from pulse_edge.serve.refusals import Refusal
 
@@ -20,11 +21,12 @@ _DATA_URL = re.compile(r"data:([a-z0-9.+-]+/[a-z0-9.+-]+)((?:;[^;,]{1,60}){0,4})
 _BASE64 = ";base64"
 
 
-def image_of_url(url: str) -> ImageSource:
+def image_of_url(url: str, page: int | None = None) -> ImageSource:
     """The image in a data URL.
 
     Args:
         url: `data:image/png;base64,…`. What the bytes are decides, not the media type.
+        page: as for `image_of_bytes`.
 
     Raises:
         Refusal: another kind of URL, whose fetching would be a way out of this machine.
@@ -48,7 +50,7 @@ def image_of_url(url: str) -> ImageSource:
             "the image's data URL is not base64; send data:image/png;base64,…",
             400, "unsupported_image_url", param="messages",
         )  # fmt: skip
-    return image_of_bytes(_from_base64(url[start.end() :]))
+    return image_of_bytes(_from_base64(url[start.end() :]), page)
 
 
 def _from_base64(text: str) -> bytes:
@@ -66,20 +68,28 @@ def _from_base64(text: str) -> bytes:
         ) from None  # fmt: skip
 
 
-def image_of_bytes(data: bytes) -> ImageSource:
+def image_of_bytes(data: bytes, page: int | None = None) -> ImageSource:
     """The bytes of a file; a recording as one.
 
     Args:
         data: a file, of any kind. What no reader knows is an image, or is refused as one.
+        page: of a PDF or TIFF, from 1; None for the reader's own choice.
 
     Raises:
-        Refusal: there are no bytes.
+        Refusal: there are no bytes, or a page of a recording is asked for.
         RecordingError: a recording that cannot be read.
     """
     if not data:
         raise Refusal("the image is empty; send a file", 400, "empty_image")
     document = embedded_pdf(data)
-    if document is not None:
-        return document
-    recording = read_bytes(data)
-    return data if recording is None else recording
+    if document is None:
+        recording = read_bytes(data)
+        if recording is not None and page is not None:
+            raise Refusal(
+                "a recording has no pages; send it without page",
+                400, "invalid_parameter", param="page",
+            )  # fmt: skip
+        if recording is not None:
+            return recording
+    file = data if document is None else document
+    return file if page is None else FilePage(file, page)

@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from pulse_edge.cli.ask import ask_command
+from pulse_edge.cli.chat import chat_command
 from pulse_edge.cli.draw import draw_command
 from pulse_edge.cli.panel import panel_command
 from pulse_edge.errors import ImageError, ParameterError, RecordingError
@@ -106,3 +107,63 @@ def test_a_panel_tells_the_carts_words_from_the_models(tmp_path: Path) -> None:
     assert "cart states: Sinus rhythm\n" in done.stdout
     assert "PR interval: 148 ms (cart)\n" in done.stdout
     assert not [name for name in PLANTED if name in done.output]
+
+
+def chat(lines: list[str], *arguments: object) -> Result:
+    options = ("--max-new-tokens", "2", "--threads", "1")
+    words = [*map(str, arguments), *options]
+    return CliRunner().invoke(chat_command, words, input="\n".join(lines))
+
+
+def saved_notes(path: Path) -> list[str]:
+    """The first turn's notes of a chat that was saved as JSON."""
+    notes: list[str] = json.loads(path.read_text())["turns"][0]["provenance"]["image"]["notes"]
+    return notes
+
+
+def test_a_chat_is_about_the_page_that_was_given(tmp_path: Path) -> None:
+    pytest.importorskip("pypdfium2", reason="PDF needs pulse-edge[formats]")
+    path = tmp_path / "report.pdf"
+    path.write_bytes(pdf_file([text_sheet(), ecg_sheet(), ecg_sheet(306, 396)]))
+    save = [tmp_path / f"{name}.json" for name in ("given", "page", "reset", "image")]
+    question = "What is the rate?"
+    wrong = ["/page", "/page 4", "/page 0", "/page two", "/page \u00b2"]
+    lines = [question, f"/save {save[0]}", *wrong]
+    lines += ["/page 2", question, f"/save {save[1]}", "/reset", question, f"/save {save[2]}"]
+    lines += ["/page 1", f"/image {path}", question, f"/save {save[3]}"]
+    done = chat(lines, path, "--page", 3)
+    assert done.exit_code == 0, done.output
+    assert [saved_notes(file)[0][:11] for file in save] == [
+        *("Page 3 of 3", "Page 2 of 3", "Page 2 of 3"),
+        "Page 2 of 3",  # of another file, the reader chooses
+    ]
+    errors = [line for line in done.output.splitlines() if line.startswith("error: ")]
+    assert len(errors) == len(wrong)
+    assert "/page needs the number of a page" in errors[0]
+    assert "no page 4; the PDF has pages 1 to 3" in errors[1]
+    assert all("must be 1 or more" in line for line in errors[2:])
+
+
+def test_a_chat_is_about_tables(tmp_path: Path) -> None:
+    first = table(tmp_path)
+    second = tmp_path / "other.CSV"
+    second.write_bytes(first.read_bytes())
+    muse = WRITERS["GE MUSE XML"](tmp_path, SIGNALS)
+    question = "What is the rate?"
+    save = [tmp_path / f"{name}.json" for name in ("first", "second", "muse")]
+    lines = [question, f"/save {save[0]}", "/page 2", f"/image {muse}", question]
+    lines += [f"/save {save[2]}", f"/image {second}", "/reset", question, f"/save {save[1]}"]
+    done = chat(lines, first, *CSV)
+    assert done.exit_code == 0, done.output
+    forms = [
+        json.loads(file.read_text())["turns"][0]["provenance"]["image"]["recording"]["format"]
+        for file in save
+    ]
+    assert forms == ["CSV", "CSV", "GE MUSE XML"]
+    assert "a CSV file has no pages" in done.output
+
+
+def test_a_chat_refuses_what_ask_refuses(tmp_path: Path) -> None:
+    assert isinstance(chat([], table(tmp_path)).exception, RecordingError)
+    assert isinstance(chat([], table(tmp_path), *CSV[:4]).exception, ParameterError)
+    assert isinstance(chat([], table(tmp_path), *CSV, "--page", 1).exception, ParameterError)

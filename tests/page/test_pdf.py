@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from pulse_edge.errors import RecordingError
-from pulse_edge.page import pdf
+from pulse_edge.page import pdf, pdf_process
 from pulse_edge.page.numbered import FilePage
 from pulse_edge.page.pdf import grid_score, is_pdf, render_pdf
 from pulse_edge.page.source import read_page
@@ -121,11 +121,68 @@ def test_a_picture_that_would_inflate_to_gigabytes_is_refused() -> None:
         render_pdf(data, "made")
 
 
-def test_a_page_whose_operators_inflate_too_far_is_refused() -> None:
-    data = pdf_file([Sheet(b"0 0 m 700 500 l S 3 w 1 0 0 RG " * 3_000_000)])
-    assert len(data) < 1 << 20
-    with pytest.raises(RecordingError, match="takes too long or too much memory"):
-        render_pdf(data, "made")
+LINE = b"0 0 m 700 500 l S 3 w 1 0 0 RG "
+ENDLESS = {
+    "reading the operators": pdf_file([Sheet(LINE * 300_000)]),
+    "drawing each of them": pdf_file([Sheet(b"0 0 900 900 re f " * 200_000)]),
+    "drawing one of them": pdf_file([Sheet(b"0 0 m " + b"700 500 l 0 3 l " * 150_000 + b"f*")]),
+    "memory for them": pdf_file([Sheet(LINE * 3_000_000)]),
+    "a page that is not the one": pdf_file([ecg_sheet(), Sheet(LINE * 300_000)]),
+}
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_a_page_that_takes_too_long_is_given_up_within_two_seconds(kind: str) -> None:
+    resource = pytest.importorskip("resource", reason="this system counts no processor's seconds")
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert len(ENDLESS[kind]) < 1 << 20
+    with pytest.raises(RecordingError, match="takes too long or too much memory") as caught:
+        render_pdf(ENDLESS[kind], "made")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2
+    assert str(caught.value).endswith("if it has several pages, give the ECG's, as --page 1")
+
+
+def test_a_page_beside_one_that_takes_too_long_is_read_by_its_number() -> None:
+    page = read_page(FilePage(ENDLESS["a page that is not the one"], 1))
+    assert page.size == (1100, 850)
+
+
+def test_a_file_of_one_page_takes_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+    run = subprocess.run
+
+    def counted(words: list[str], **options: Any) -> Any:
+        started.append(words[-1])
+        return run(words, **options)
+
+    monkeypatch.setattr(subprocess, "run", counted)
+    render_pdf(ONE, "made")
+    assert started == ["survey"]
+    render_pdf(REPORT, "made")
+    assert started == ["survey", "survey", "2"]
+
+
+def test_of_many_pages_the_first_are_looked_at_and_that_is_said() -> None:
+    sheets = [Sheet(b"", 50, 60) for _ in range(pdf_process.SURVEYED + 2)]
+    sheets[4] = ecg_sheet()
+    page = read_page(pdf_file(sheets))
+    assert page.notes == (
+        "Page 5 of 34 in the file was read.",
+        "Only pages 1 to 32 were looked at; --page chooses another.",
+    )
+
+
+def test_a_survey_that_takes_long_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pdf_process, "end_after", lambda _: None)  # it would end the tests
+    data = pdf_file([ecg_sheet(), text_sheet(), text_sheet()])
+    header, pixels = pdf_process.answer_request("survey", data)
+    assert (header["pages"], len(header["pictures"])) == (3, 3)
+    monkeypatch.setattr(pdf_process, "ENOUGH_SECONDS", 0)
+    header, first = pdf_process.answer_request("survey", data)
+    assert (header["pages"], header["pictures"]) == (3, [(396, 306)])
+    assert pixels.startswith(first)
+    assert len(first) == 3 * 396 * 306
 
 
 def test_a_process_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,12 +10,15 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 
 import pulse_edge
+from pulse_edge.page.numbered import FilePage
 
 from support.paced import paced
+from support.pdf_files import ecg_sheet, pdf_file, text_sheet
 from support.requests import Q1, encoded, page
-from support.served import Served, eventually, served
+from support.served import Served, about, eventually, served
 
 QUESTION = "What is the heart rate?"
 
@@ -62,6 +66,49 @@ def test_a_page_as_a_form(shared: Served, png: bytes) -> None:
     response = shared.client.post("/v1/pages", files=files)
     assert response.status_code == 201
     assert response.json()["id"] == send(shared, png)["id"]
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_page_of_a_file_is_chosen_by_its_number(shared: Served, number: int) -> None:
+    file = pages_of_a_tiff(3)
+    fields: dict[str, Any] = {"file": ("x.tif", file), "page": (None, str(number))}
+    record = shared.client.post("/v1/pages", files=fields).json()
+    expected = shared.model.ask(FilePage(file, number), QUESTION, max_new_tokens=3)
+    assert record["id"] == expected.provenance["image"]["sha256"]
+    assert record["image"]["notes"] == [f"Page {number} of 3 in the file was read."]
+    answer = ecg(shared, file=file, page=number, question=QUESTION, max_tokens=3).json()
+    assert answer["provenance"]["image"]["sha256"] == record["id"]
+    asked = shared.chat(about(file, QUESTION), page=number, max_tokens=3).json()["pulse_edge"]
+    assert asked["provenance"]["image"]["sha256"] == record["id"]
+    assert asked["warnings"] == []
+
+
+def test_a_page_of_a_pdf_is_chosen_by_its_number(shared: Served) -> None:
+    pytest.importorskip("pypdfium2", reason="PDF needs pulse-edge[formats]")
+    file = pdf_file([ecg_sheet(), text_sheet(), ecg_sheet(306, 396)])
+    answer = ecg(shared, file=file, page=3, question=QUESTION, max_tokens=3).json()
+    assert answer["provenance"]["image"]["notes"] == ["Page 3 of 3 in the file was read."]
+    wrong = ecg(shared, file=file, page=4, question=QUESTION).json()["error"]
+    assert wrong["code"] == "invalid_recording"
+    assert wrong["message"].endswith("no page 4; the PDF has pages 1 to 3")
+
+
+def test_a_recording_has_no_pages(shared: Served, tmp_path: Path) -> None:
+    pytest.importorskip("pydicom")
+    from support import dicom_files
+
+    file = dicom_files.save(tmp_path / "ecg.dcm", dicom_files.dataset()).read_bytes()
+    response = ecg(shared, file=file, page=1, question=QUESTION)
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "page")
+    assert "a recording has no pages" in response.json()["error"]["message"]
+
+
+def pages_of_a_tiff(count: int) -> bytes:
+    """A TIFF of pages that differ."""
+    first, *others = (Image.fromarray(page(number, (80, 60))) for number in range(count))
+    file = io.BytesIO()
+    first.save(file, "TIFF", save_all=True, append_images=others)
+    return file.getvalue()
 
 
 def test_a_prediction_comes_with_a_page(shared: Served) -> None:
@@ -158,6 +205,13 @@ def test_a_server_s_own_deadline(nano: pulse_edge.Model, png: bytes) -> None:
         ({}, "invalid_form"),
         ({"question": "a"}, "invalid_form"),
         ({"file": b"x", "page": "y", "question": "a"}, "invalid_form"),
+        ({"file": b"PNG", "page": "0", "question": "a"}, "invalid_form"),
+        ({"file": b"PNG", "page": "-1", "question": "a"}, "invalid_form"),
+        ({"file": b"PNG", "page": "1.5", "question": "a"}, "invalid_form"),
+        ({"file": b"PNG", "page": "", "question": "a"}, "invalid_form"),
+        ({"file": b"PNG", "page": "\u00b2", "question": "a"}, "invalid_form"),
+        ({"file": b"PNG", "page": "1" * 40, "question": "a"}, "invalid_form"),
+        ({"file": b"PNG", "page": "2", "question": "a"}, "invalid_image"),
         ({"file": b"", "question": "a"}, "empty_image"),
         ({"file": b"no image", "question": "a"}, "invalid_image"),
         ({"file": b"PNG", "question": ""}, "invalid_parameter"),

@@ -208,6 +208,10 @@ WRONG: list[tuple[dict[str, Any], int, str]] = [
     ({"priority": "first"}, 400, "invalid_parameter"),
     ({"deadline_s": 0}, 400, "invalid_parameter"),
     ({"best_effort": 1}, 400, "invalid_parameter"),
+    ({"page": 0}, 400, "invalid_parameter"),
+    ({"page": "2"}, 400, "invalid_parameter"),
+    ({"page": True}, 400, "invalid_parameter"),
+    ({"page": 1}, 400, "invalid_parameter"),
     ({"model": "gpt-4"}, 404, "model_not_found"),
     ({"model": 5}, 404, "model_not_found"),
 ]  # fmt: skip

@@ -53,6 +53,10 @@ BODIES = {
     "a file of no kind": ("", FILE),
     "a form": ("multipart/form-data; boundary=xyz", form({"question": b"Rate?", "file": FILE})),
     "a form, quoted": ('multipart/form-data; boundary="x y"', form({"file": FILE}, "x y")),
+    "a form with the number of a page": (
+        "multipart/form-data; boundary=xyz",
+        form({"page": b"2", "file": FILE}),
+    ),
     "a form that goes on": (
         "Multipart/form-data; boundary=xyz",
         form({"file": FILE, "panel": b"p"}),
