@@ -78,7 +78,7 @@ class Dispatcher:
             QueueFullError: too many requests wait.
         """
         ids = tuple(self._template.page_only())
-        request = Request(ids, "", page, GenerationParams(max_new_tokens=1), terms, generates=False)
+        request = Request(ids, "", page, GenerationParams(), terms, generates=False)
         delivery = Delivery(self._worker.thread)
         run = Job(request, Stopwatch(delivery.out.clock))
         queued = self._queue_look(run, delivery)
@@ -140,7 +140,7 @@ class Dispatcher:
             error = (
                 _too_late("all options were scored", run)
                 if delivery.expired
-                else PulseEdgeError("the interpreter is exiting; ask the model before that")
+                else PulseEdgeError(self._worker.closed_message)
             )
         if error is not None:
             try:

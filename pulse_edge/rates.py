@@ -45,7 +45,7 @@ class Line:
         """Seconds for `n`; None without a measurement."""
         if n == 0:
             return 0.0
-        if self.weight == 0 or self.n == 0:
+        if self.square == 0:
             return None
         spread = self.weight * self.square - self.n**2
         if spread > 1e-3 * self.weight * self.square:

@@ -29,7 +29,8 @@ class Inbox:
         self.process = os.getpid()
         self.lock = threading.RLock()  # of `Worker.begin`; held for no wait
         self.starting = threading.RLock()  # of the thread
-        # A request goes into the queue of its priority, and is counted in `wakes`.
+        # A request goes into the queue of its priority, and is counted in `wakes`. One that has
+        # paused needs no wake: the thread that paused it looks there before it waits.
         self.jobs: dict[Priority, SimpleQueue[Delivery]] = {p: SimpleQueue() for p in PRIORITIES}
         self.paused: deque[Delivery] = deque()  # have begun, and go before other background ones
         self.wakes: SimpleQueue[bool] = SimpleQueue()  # False ends the thread
@@ -59,10 +60,6 @@ class Inbox:
 
     def put(self, delivery: Delivery, priority: Priority) -> None:
         self.jobs[priority].put(delivery)
-        self.wakes.put(True)
-
-    def pause(self, delivery: Delivery) -> None:
-        self.paused.append(delivery)
         self.wakes.put(True)
 
     def take(self) -> Delivery | None:
@@ -131,7 +128,7 @@ def _begin_turn(inbox: Inbox, delivery: Delivery) -> None:
     if finished:
         delivery.end()
     elif not delivery.decoding:
-        inbox.pause(delivery)
+        inbox.paused.append(delivery)
 
 
 def step_together(inbox: Inbox) -> None:

@@ -38,6 +38,9 @@ class Worker:
         queue_limit: most requests that wait, beside those under way; None is any number.
         slots: requests that may be under way at the same time.
         share: runs the steps that they offer. It must not refer to this object.
+
+    Attributes:
+        closed_message: for who asks too late, or whose request never ran.
     """
 
     def __init__(
@@ -48,7 +51,7 @@ class Worker:
     ) -> None:
         self._queue_limit = queue_limit
         self._slots = slots
-        self._closed_message = "the interpreter is exiting; ask the model before that"
+        self.closed_message = "the interpreter is exiting; ask the model before that"
         self._share = share
         self._count = 0  # of requests that were queued
         self._open()
@@ -148,7 +151,7 @@ class Worker:
         inbox = self._inbox_here()
         with inbox.lock:
             if inbox.closed:
-                raise PulseEdgeError(self._closed_message)
+                raise PulseEdgeError(self.closed_message)
             if limited:
                 self.check_room()
             idle = inbox.has_room(priority)
@@ -171,7 +174,7 @@ class Worker:
         of the engine may hang.
         """
         inbox = self._inbox
-        self._closed_message = "the model is closed; load it again"
+        self.closed_message = "the model is closed; load it again"
         with inbox.lock:
             inbox.closed = True
         for delivery in tuple(inbox.unfinished):
@@ -223,7 +226,7 @@ class Worker:
             finally:
                 del error  # its traceback holds this frame, which would hold it in turn
         if not results:
-            raise PulseEdgeError("the interpreter is exiting; ask the model before that")
+            raise PulseEdgeError(self.closed_message)
         return results[0]
 
     def host(self) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
-from pulse_edge.answer import Stopwatch
+from pulse_edge.answer import Answer, Request, Stopwatch, Usage
 from pulse_edge.decode.result import Generation
+from pulse_edge.params import GenerationParams
 
 from support.ticking import WorkClock
 
@@ -42,6 +44,36 @@ def test_stages_add_up() -> None:
     t = watch.timings(Generation(clock=clock))
     assert (t.total, t.queued) == (24 + 3, 250)
     assert watch.reached == ["decode_image", "vision", "prefill"]
+
+
+def test_a_request_that_ends_between_two_turns_has_worked_in_the_first_only() -> None:
+    clock = WorkClock()
+    watch = Stopwatch(clock)
+    clock.add(10)
+    watch.begin_turn()
+    clock.add(3)
+    watch.end_turn()
+    clock.add(7)
+    timings = watch.timings(Generation(clock=clock))
+    assert (timings.total, timings.queued) == (3, 17)
+    watch.end_turn()  # it has none to end
+    timings = watch.timings(Generation(clock=clock))
+    assert (timings.total, timings.queued) == (3, 17)
+
+
+def test_an_answer_as_text_and_as_json() -> None:
+    watch = Stopwatch(WorkClock())
+    usage = Usage(5, 0, 1, 2, 0, 0)
+    timings = watch.timings(Generation(clock=WorkClock()))
+    answer = Answer("Sinus rhythm.", (7, 8), "eos", usage, timings, {"bundle": "00"})
+    assert str(answer) == "Sinus rhythm."
+    record = json.loads(json.dumps(answer.to_dict()))
+    assert (record["text"], record["token_ids"]) == ("Sinus rhythm.", [7, 8])
+    assert (record["usage"]["prompt_tokens"], record["deadline"]) == (5, None)
+
+
+def test_a_request_generates_unless_it_says_otherwise() -> None:
+    assert Request((1, 5), "a prompt", None, GenerationParams()).generates is True
 
 
 @pytest.mark.parametrize(

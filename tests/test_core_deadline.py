@@ -199,3 +199,14 @@ def test_seconds_per_token_leave_out_the_first() -> None:
     clock.add(9)
     timings = watch.timings(out)
     assert (timings.ttft, timings.tpot, timings.total) == (2, 3, 9)
+
+
+def test_its_alarm_ends_with_it() -> None:
+    """Its thread does not wait for the deadline."""
+    before = set(threading.enumerate())
+    own = delivery()
+    (alarm,) = (t for t in set(threading.enumerate()) - before if t.name == "pulse-edge deadline")
+    assert alarm.daemon
+    own.withdraw()
+    alarm.join(10)
+    assert not alarm.is_alive()

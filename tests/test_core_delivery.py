@@ -142,3 +142,41 @@ def test_a_callback_that_cancels_stops_at_once() -> None:
     tell = own.progress(lambda *_: own.cancel())
     with pytest.raises(Cancelled):
         tell("prefill", 1, 2)
+
+
+def test_a_new_one_is_nobodys_turn() -> None:
+    own = Delivery(threading.Thread())
+    assert (own.number, own.priority, own.alone) == (0, "interactive", False)
+    assert (own.begun, own.ended, own.expired, own.cancelled, own.decoding) == (False,) * 5
+    assert (own.seconds, own.prefill_s, own.usual_s, own.left_s) == (None,) * 4
+    assert own.left_prefill_s == 0.0
+
+
+def test_a_preparation_aside_keeps_no_process_alive() -> None:
+    own = Delivery(threading.Thread())
+    threads: list[threading.Thread] = []
+
+    def start(own: Delivery) -> None:
+        threads.append(threading.current_thread())
+        own.withdraw()
+
+    own.begin(start, aside=True)
+    own.wait()
+    assert threads[0] is not threading.current_thread()
+    assert threads[0].daemon
+    assert threads[0].name == "pulse-edge preparation"
+
+
+def test_a_preparation_aside_that_cannot_start_ends_the_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = Delivery(threading.Thread())
+
+    def fails(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fails)
+        own.begin(lambda _: None, aside=True)
+    assert own.ended
+    assert str(own.take_error()) == "can't start new thread"

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 from pulse_edge.cancellation import Cancellation, Cancelled
 from pulse_edge.delivery import Delivery
-from pulse_edge.errors import QueueTimeoutError
+from pulse_edge.errors import EngineError, PulseEdgeError, QueueFullError, QueueTimeoutError
 from pulse_edge.params import Patience
 from pulse_edge.worker import Worker
 
@@ -105,6 +108,38 @@ def test_calls_run_in_order_one_at_a_time() -> None:
     for delivery in deliveries:
         delivery.wait()
     assert seen == [(number, 1) for number in range(20)]
+    assert [delivery.number for delivery in deliveries] == [*range(1, 21)]
+
+
+def test_one_request_is_under_way_if_no_slots_are_said() -> None:
+    worker = Worker()
+    steps: list[str] = []
+
+    def loop(name: str) -> Generator[None, None, Any]:
+        for _ in range(3):
+            steps.append(name)
+            yield
+
+    deliveries = {name: Delivery(worker.thread) for name in ("a", "b")}
+    may = threading.Event()
+    held = threading.Thread(target=lambda: worker.call(lambda _: may.wait(PATIENCE)))
+    held.start()
+    while not worker.unfinished:
+        time.sleep(0.001)
+    for name, delivery in deliveries.items():
+        worker.begin(delivery, lambda own, name=name: loop(name))  # type: ignore[misc]
+    may.set()
+    for delivery in deliveries.values():
+        delivery.wait()
+    held.join(PATIENCE)
+    assert steps == ["a", "a", "a", "b", "b", "b"]
+
+
+def test_who_asks_at_the_interpreter_s_exit_is_told_so() -> None:
+    worker = Worker()
+    assert worker.closed_message == "the interpreter is exiting; ask the model before that"
+    worker.close()
+    assert worker.closed_message == "the model is closed; load it again"
 
 
 def test_what_runs_and_what_waits(held: Held) -> None:
@@ -171,6 +206,62 @@ def test_a_wait_that_is_interrupted_cancels_the_call(monkeypatch: pytest.MonkeyP
     with pytest.raises(Cancelled):
         seen[0].check()
     assert worker.call(lambda _: "next") == "next"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "behind", "after"), [(None, None, 1.0), (40.0, 20.0, 60.0), (40.0, None, 1.0)]
+)
+def test_who_finds_the_queue_full_is_told_when_to_come_again(
+    held: Held, seconds: float | None, behind: float | None, after: float
+) -> None:
+    """After all that is predicted, background work too; after a second if not all of it is."""
+    worker = Worker(queue_limit=1)
+    begun(worker, held).seconds = seconds
+    second = Delivery(worker.thread)
+    second.seconds = behind
+    worker.begin(second, lambda own: None, priority="background")
+    with pytest.raises(QueueFullError, match=r"^1 requests wait for the model") as refused:
+        worker.begin(Delivery(worker.thread), lambda own: None)
+    assert refused.value.retry_after_s == pytest.approx(after, abs=10)
+    held.may.set()
+    second.wait()
+
+
+def test_the_thread_keeps_no_process_alive() -> None:
+    assert Worker().thread.daemon
+
+
+def test_a_call_that_waits_when_the_worker_is_closed(held: Held) -> None:
+    """It raises the reason, though its work has neither run nor failed."""
+    worker = Worker()
+    first = begun(worker, held)
+    with ThreadPoolExecutor(2) as pool:
+        waiting = pool.submit(worker.call, lambda _: None)
+        while len(worker.unfinished) < 2:
+            time.sleep(0.001)
+        closing = pool.submit(worker.close)
+        with pytest.raises(PulseEdgeError, match=r"^the model is closed; load it again$"):
+            waiting.result(PATIENCE)
+        held.may.set()
+        closing.result(PATIENCE)
+    assert first.ended
+
+
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError()])
+def test_a_worker_whose_thread_cannot_start_is_closed_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fails(*_: object) -> None:
+        raise error
+
+    worker = Worker()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fails)
+        with pytest.raises(EngineError, match="thread cannot start"):
+            worker.call(lambda _: None)
+    worker.close()  # joins no thread that was never started
+    with pytest.raises(PulseEdgeError, match="the model is closed"):
+        worker.call(lambda _: None)
 
 
 def test_an_idle_worker_is_collected(uncollected: None) -> None:

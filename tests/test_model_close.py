@@ -99,6 +99,25 @@ def test_waiting_requests_end_at_once(fresh_model: pulse_edge.Model, waiting: in
         assert first.result(SECONDS).finish_reason == "cancelled"
 
 
+@pytest.mark.parametrize("way", ["score", "forget"])
+def test_who_gets_no_answer_is_told_why(fresh_model: pulse_edge.Model, way: str) -> None:
+    """These requests wait for their turn when the model is closed."""
+    with paced(fresh_model) as pace, ThreadPoolExecutor(3) as pool:
+        pace.hold()
+        first = pool.submit(fresh_model.ask, None, Q1, max_new_tokens=LONG)
+        while pace.steps == 0:
+            time.sleep(0.001)
+        waiting = pool.submit(WAYS[way], fresh_model)
+        while len(fresh_model.worker.unfinished) < 2:
+            time.sleep(0.001)
+        closing = pool.submit(fresh_model.close)
+        with pytest.raises(PulseEdgeError, match=r"^the model is closed; load it again$"):
+            waiting.result(SECONDS)
+        pace.go()
+        closing.result(SECONDS)
+        first.result(SECONDS)
+
+
 @pytest.mark.parametrize("stage", ["vision", "prefill"])
 def test_another_thread_closes_it_before_the_first_token(bundle: Path, stage: str) -> None:
     """In the tower, between two views, and at a chunk of the prefill."""

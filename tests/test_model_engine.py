@@ -69,3 +69,15 @@ def test_it_is_cancelled_when_the_wait_is_interrupted(
             model.run_on_engine(work)
     assert ended.wait(60)
     assert usable(model, bundle)
+
+
+def test_what_its_failure_left_is_gone_although_no_request_follows(
+    model: pulse_edge.Model,
+) -> None:
+    def fail(engine: Engine, _: Cancellation) -> None:
+        engine.prefill(engine.rows(np.arange(9)))
+        raise LookupError("in the middle")
+
+    with pytest.raises(LookupError, match="in the middle"):
+        model.run_on_engine(fail)
+    assert model.engine.length == 0

@@ -54,12 +54,13 @@ def valid(part: dict[str, Any]) -> bool:
 def test_what_it_says(bundle: Path, model: pulse_edge.Model) -> None:
     opened = open_bundle(bundle)
     params = GenerationParams(seed=5, stop=("x",))
+    precision = dataclasses.asdict(opened.manifest.precision)
     assert record(bundle, model) == {
         "bundle": opened.digest,
         "verified": {"how": "checksum", "key": None},
         "checkpoint": dataclasses.asdict(opened.manifest.checkpoint),
         "image": IMAGE,
-        "precision": dataclasses.asdict(opened.manifest.precision),
+        "precision": {name: value for name, value in precision.items() if value is not None},
         "target": "cpu",
         "engine": model.engine.describe(),
         "versions": versions(),

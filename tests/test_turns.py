@@ -14,6 +14,7 @@ from pulse_edge.cancellation import Cancellation, Paused
 from pulse_edge.delivery import Delivery
 from pulse_edge.errors import EngineError, QueueFullError, QueueTimeoutError
 from pulse_edge.params import Patience, Priority
+from pulse_edge.turns import Inbox
 from pulse_edge.worker import Worker
 
 from support.requests import settled
@@ -327,6 +328,63 @@ def test_the_wait_for_a_slot(slots: int, seconds: list[float], wait: float) -> N
     table.finish(*deliveries)
 
 
+class Lasting:
+    """Requests that decode until they may end."""
+
+    def __init__(self, slots: int) -> None:
+        self.table = Table(slots)
+        self._may = threading.Event()
+        self._deliveries: list[Delivery] = []
+
+    def queue(self, seconds: float, priority: Priority) -> Delivery:
+        """A request that is predicted to take so long."""
+        delivery = Delivery(self.table.worker.thread)
+        delivery.seconds = seconds
+        self.table.worker.begin(delivery, lambda own: self._steps(), priority=priority)
+        self._deliveries.append(delivery)
+        return delivery
+
+    def _steps(self) -> Generator[None, None, Any]:
+        while not self._may.wait(0.001):
+            yield
+
+    def end(self) -> None:
+        self._may.set()
+        self.table.finish(*self._deliveries)
+
+
+def decoding(*deliveries: Delivery) -> bool:
+    """Whether they all decode, after a while."""
+    limit = time.monotonic() + PATIENCE
+    while not all(delivery.decoding for delivery in deliveries) and time.monotonic() < limit:
+        time.sleep(0.001)
+    return all(delivery.decoding for delivery in deliveries)
+
+
+def test_interactive_requests_do_not_wait_for_background_ones_that_have_not_begun() -> None:
+    lasting = Lasting(1)
+    assert decoding(lasting.queue(1000, "background"))
+    lasting.queue(2000, "background")
+    lasting.queue(500, "interactive")
+    wait_s = lasting.table.worker.wait_s
+    assert wait_s("interactive") == pytest.approx(1000 + 500, abs=60)
+    assert wait_s("background") == pytest.approx(1000 + 2000 + 500, abs=60)
+    lasting.end()
+
+
+def test_who_has_a_turn_is_before_who_came_earlier() -> None:
+    """Two requests of 4000 s have the two slots, so the next turn is after one of them; the 8000 s
+    of the background request that came first and waits are in the other slot then."""
+    lasting = Lasting(2)
+    lasting.table.hold()
+    lasting.queue(8000, "background")
+    later = [lasting.queue(4000, "interactive") for _ in range(2)]
+    lasting.table.go()
+    assert decoding(*later)
+    assert lasting.table.worker.wait_s("background") == pytest.approx(4000, abs=60)
+    lasting.end()
+
+
 def test_one_request_at_a_time_is_prefilled_so_free_slots_wait_for_it() -> None:
     table = Table(4)
     table.hold()
@@ -341,6 +399,43 @@ def test_one_request_at_a_time_is_prefilled_so_free_slots_wait_for_it() -> None:
     held.seconds = 0.0
     assert table.worker.wait_s("interactive") == pytest.approx(12, abs=0.01)
     table.finish(*deliveries)
+
+
+@pytest.mark.parametrize(
+    ("waits", "decodes", "interactive", "background"),
+    [
+        ([], [], True, True),
+        ([], ["background"], True, True),
+        ([], ["interactive"], True, False),
+        ([], ["background", "interactive"], False, False),
+        (["background"], [], False, False),
+        (["interactive"], ["background"], False, False),
+    ],
+)
+def test_whose_turn_comes_at_once_with_two_slots(
+    waits: list[Priority], decodes: list[Priority], interactive: bool, background: bool
+) -> None:
+    def requests(priorities: list[Priority]) -> tuple[Delivery, ...]:
+        deliveries = tuple(Delivery(threading.Thread()) for _ in priorities)
+        for delivery, priority in zip(deliveries, priorities, strict=True):
+            delivery.priority = priority
+        return deliveries
+
+    inbox = Inbox(2, lambda: None)
+    inbox.decoding = requests(decodes)
+    inbox.unfinished = {*inbox.decoding, *requests(waits)}
+    assert inbox.turns == {*inbox.decoding}
+    assert inbox.has_room("interactive") is interactive
+    assert inbox.has_room("background") is background
+
+
+def test_the_request_that_is_prefilled_has_its_turn_too() -> None:
+    decoding, running, waiting = (Delivery(threading.Thread()) for _ in range(3))
+    inbox = Inbox(3, lambda: None)
+    inbox.decoding = (decoding,)
+    inbox.running = running
+    inbox.unfinished = {decoding, running, waiting}
+    assert inbox.turns == {decoding, running}
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -108,3 +109,22 @@ def test_a_step_that_is_withdrawn_is_not_run() -> None:
     assert engine.passes == [("choose", [4], [1])]
     handovers[1].withdraw()
     assert handovers[1].take(Generation()) is None
+
+
+def test_a_new_one_offers_nothing_and_knows_of_no_company() -> None:
+    handover = Handover(3)
+    assert (handover.slot, handover.token) == (3, None)
+    assert handover.needs_logits is False
+    assert handover.company is False
+
+
+def test_each_answer_notes_the_seconds_of_the_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    moments = iter([10.0, 10.25])
+    clock = SimpleNamespace(perf_counter=lambda: next(moments))
+    monkeypatch.setattr("pulse_edge.decode.handover.time", clock)
+    handovers = offered((0, 3, False), (1, 4, False))
+    share(Counter(), handovers)
+    for handover in handovers:
+        out = Generation()
+        handover.take(out)
+        assert out.step_seconds == [0.25]

@@ -88,6 +88,22 @@ def test_the_least_recently_used_go_first() -> None:
     assert (len(held), held.nbytes) == (0, 0)
 
 
+def test_memory_is_freed_before_more_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a copy is made, it and the others are within the budget."""
+    held = caches(100)
+    most: list[int] = []
+    save = Copier.save
+
+    def counted(engine: Copier, length: int) -> SavedCache:
+        most.append(held.nbytes + POSITION * length)
+        return save(engine, length)
+
+    monkeypatch.setattr(Copier, "save", counted)
+    for page in (-1, -2, -3, -4, -5):
+        assert held.keep([page] * 4)
+    assert most == [40, 80, 80, 80, 80]
+
+
 @pytest.mark.parametrize(
     ("budget", "free", "fits"),
     [(30, 1000, True), (29, 1000, False), (0, 1000, False), (100, 59, False), (100, 60, True)],

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from pulse_edge.bundle.bundle import open_bundle
+from pulse_edge.decode.kept import Kept
 from pulse_edge.decode.lanes import Lane, Lanes
+from pulse_edge.engines.engine import Engine
 from pulse_edge.engines.options import EngineOptions
 from pulse_edge.engines.registry import open_engine
+from pulse_edge.errors import EngineError
 from pulse_edge.text.template import Prompt, render
 
 CAPACITY = 64
@@ -67,6 +71,24 @@ def test_pages_stay_in_their_slots(bundle: Path, pages: list[int | None], slots:
     assert [ask(held, request)[0] for request in requests(pages)] == slots
 
 
+def test_of_empty_slots_the_first_is_given(bundle: Path) -> None:
+    """Also if it is the one that was used last."""
+    held = lanes(bundle, 3)
+    assert ask(held, prompt(1, 20))[0] == 0
+    held.reset()
+    assert ask(held, prompt(2, 20)) == (0, 0)
+
+
+def test_who_leaves_offers_no_step_any_more(bundle: Path) -> None:
+    held = lanes(bundle, 2)
+    lane = held.enter(prompt(None, 20))
+    offering(lane, 30)
+    held.leave(lane)
+    assert not lane.busy
+    assert lane.handover is not None
+    assert lane.handover.token is None
+
+
 def test_busy_slots_are_not_given(bundle: Path) -> None:
     held = lanes(bundle, 3)
     assert ask(held, prompt(1, 20), leave=False) == (0, 0)
@@ -103,6 +125,77 @@ def test_a_page_that_leaves_comes_back_to_another_slot(bundle: Path) -> None:
     assert all_pages(held) == [3, 1]
 
 
+def test_a_page_is_copied_only_to_leave_and_comes_back_only_if_it_left(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = lanes(bundle, 1, 1 << 20)
+    restored: list[int] = []
+    restore = held.kept.restore
+
+    def seen(kept: Kept, length: int, engine: Engine | None = None) -> None:
+        restored.append(length)
+        restore(kept, length, engine)
+
+    monkeypatch.setattr(held.kept, "restore", seen)
+    page = len(HEAD) + 9
+    for request, found, copies, back in (
+        (prompt(1, 20), 0, 0, []),
+        (prompt(1, 30), page, 0, []),  # the page stays
+        (prompt(2, 20), len(HEAD), 1, []),
+        (prompt(1, 20), page, 2, [page]),
+        (prompt(1, 30), page, 2, [page]),  # the slot shares as much as the copy
+    ):
+        assert ask(held, request) == (0, found)
+        assert (len(held.kept), restored) == (copies, back)
+        assert held.all[0].engine.length == len(request.keys)
+
+
+def test_what_a_slot_shares_already_is_not_copied_from_another(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = lanes(bundle, 2)
+    ask(held, prompt(1, 20), leave=False)
+    ask(held, prompt(1, 21))
+    lane = held.enter(prompt(1, 22))
+    copied: list[int] = []
+    engine: Any = lane.sequence.engine
+    monkeypatch.setattr(engine, "copy", lambda length, *_: copied.append(length))
+    assert lane.sequence.slot == 1
+    assert lane.sequence.rewind_to(prompt(1, 22), held.others(lane)) == len(HEAD) + 9
+    assert copied == []
+
+
+def test_a_copy_that_cannot_come_back_leaves_an_empty_slot(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise EngineError("no copy")
+
+    held = lanes(bundle, 1, 1 << 20)
+    for page in (1, 2):
+        ask(held, prompt(page, 20))
+    monkeypatch.setattr(held.kept, "restore", fails)
+    with pytest.raises(EngineError, match="no copy"):
+        held.all[0].sequence.rewind_to(prompt(1, 30))
+    assert held.all[0].sequence.keys == []
+
+
+def test_a_slot_that_cannot_be_copied_leaves_an_empty_one(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise EngineError("no copy")
+
+    held = lanes(bundle, 2)
+    ask(held, prompt(1, 20), leave=False)
+    ask(held, prompt(2, 20))
+    lane = held.enter(prompt(1, 30))
+    monkeypatch.setattr(lane.sequence.engine, "copy", fails)
+    with pytest.raises(EngineError, match="no copy"):
+        lane.sequence.rewind_to(prompt(1, 30), held.others(lane))
+    assert lane.sequence.keys == []
+
+
 def test_what_is_known_is_known_of_any_slot(bundle: Path) -> None:
     held = lanes(bundle, 3)
     for page in (1, 2):
@@ -110,7 +203,12 @@ def test_what_is_known_is_known_of_any_slot(bundle: Path) -> None:
     for page in (1, 2):
         assert held.known(prompt(page, 20, 30).keys) == len(HEAD) + 9 + 1
     assert held.known(prompt(None, 20).keys) == len(HEAD)
+    held.kept.budget = 1 << 20
+    ask(held, prompt(3, 20))
+    ask(held, prompt(4, 20))
+    assert len(held.kept) == 1
     held.forget()
+    assert len(held.kept) == 0
     assert held.known(prompt(1, 20).keys) == 0
     assert [lane.engine.length for lane in held.all] == [0, 0, 0]
 

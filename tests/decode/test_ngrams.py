@@ -115,6 +115,14 @@ def test_images_never_match() -> None:
     assert found(fed([12, *image, 13, 20], [12, *image]), 5) == []
 
 
+def test_token_0_is_a_token() -> None:
+    """It separates nothing, other than a page."""
+    ngrams = Ngrams()
+    ngrams.begin([5, 0, 7])
+    ngrams.begin([5])
+    assert [guess.token for guess in ngrams.guesses()] == [0, 7]
+
+
 def test_a_loop_goes_on() -> None:
     assert found(fed([3, 4, 5, 3, 4, 5, 3, 4]), 7) == [5, 3, 4, 5, 3, 4, 5]
     assert found(fed([3, 3, 3]), 4) == [3, 3, 3, 3]

@@ -167,6 +167,39 @@ def test_logits_that_are_not_finite(at: int, bad: float) -> None:
     assert fixture.engine.cache == PROMPT
 
 
+def test_a_token_that_cannot_come_moves_no_other_score() -> None:
+    """Its logit is minus infinity: alone that is no error."""
+    never = np.float32(-np.inf)
+    fixture = Fixture()
+
+    def model(cache: Sequence[int]) -> Floats:
+        logits = noise(cache)
+        logits[3] = never
+        return logits
+
+    fixture.engine.model = model
+    (score,) = fixture.scorer.score(model(PROMPT), ["sinus rhythm"])
+    plain = Fixture().score("sinus rhythm")[0]
+    assert 3 not in TOKENS.encode("sinus rhythm")
+    assert plain.logprob < score.logprob < 0
+
+
+def test_a_row_without_a_token_that_can_come() -> None:
+    """One of several rows of a step."""
+    fixture = Fixture()
+    length = len(TOKENS.encode("sinus rhythm"))
+    assert length > 1
+
+    def model(cache: Sequence[int]) -> Floats:
+        if len(cache) == len(PROMPT) + 1:
+            return np.full(VOCAB, -np.inf, np.float32)
+        return noise(cache)
+
+    fixture.engine.model = model
+    with pytest.raises(EngineError, match="not finite"):
+        fixture.scorer.score(noise(PROMPT), ["sinus rhythm"])
+
+
 @pytest.mark.parametrize("before", [0, 1, 3])
 def test_it_can_be_stopped_before_each_option(before: int) -> None:
     fixture = Fixture()

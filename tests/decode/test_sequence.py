@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pulse_edge.bundle.bundle import open_bundle
-from pulse_edge.decode.sequence import Sequence
+from pulse_edge.decode.sequence import Pieces, Sequence
 from pulse_edge.engines.options import EngineOptions
 from pulse_edge.engines.registry import open_engine
 from pulse_edge.errors import ContextError, EngineError
@@ -101,6 +101,44 @@ def test_what_two_prompts_share_is_kept(
     assert np.allclose(logits, filled(sequence, *following), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("keys", "end"),
+    [
+        ([], 0),
+        ([1, 2], 0),
+        ([0, 0], 0),
+        ([-5], 1),
+        ([1, -5, -5, 2, 3], 3),
+        ([1, -5, 2, -6, -6], 5),
+    ],
+)
+def test_where_a_page_ends(sequence: Sequence, keys: list[int], end: int) -> None:
+    sequence.keys = keys
+    assert sequence.page_end == end
+
+
+@pytest.mark.parametrize(
+    ("following", "known"),
+    [
+        ((1, 5, 6, 7, 8), 4),
+        ((1, 5, 6, 7), 3),
+        ((1, 5, 9, 7), 2),
+        ((1,), 0),
+        ((2, 5, 6, 7), 0),
+    ],
+)
+def test_what_need_not_be_computed(
+    sequence: Sequence, following: tuple[int, ...], known: int
+) -> None:
+    """The last token of a prompt always is, for its logits."""
+    filled(sequence, 1, 5, 6, 7)
+    assert sequence.known(list(following)) == known
+
+
+def test_a_sequence_is_in_the_first_slot_and_keeps_no_copies(sequence: Sequence) -> None:
+    assert (sequence.slot, sequence.kept.budget) == (0, 0)
+
+
 @pytest.mark.parametrize("length", [CAPACITY, CAPACITY + 9])
 def test_a_prompt_that_does_not_fit_changes_nothing(sequence: Sequence, length: int) -> None:
     filled(sequence, 1, 5, 6)
@@ -121,11 +159,40 @@ def test_a_page_of_one_token_is_read(sequence: Sequence) -> None:
     features = np.random.default_rng(0).normal(0, 1, (1, 1, width)).astype(np.float32)
     prompt = render((1, IMAGE, 5), -9, np.array([engine.table_rows]))
     sequence.rewind_to(prompt)
+    assert sequence.needs_page(prompt) is True
     logits = sequence.prefill(prompt, features).copy()
+    assert sequence.needs_page(prompt) is False
     sequence.rewind(0)
     sequence.rewind_to(prompt)
     other = sequence.prefill(prompt, 2 * features)
     assert not np.allclose(logits, other)
+
+
+# --- pieces ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("length", "pauses"), [(8, 0), (9, 1), (16, 1), (17, 2), (40, 4)])
+def test_a_prefill_may_pause_between_two_pieces(
+    sequence: Sequence, length: int, pauses: int
+) -> None:
+    prompt = text(*range(20, 20 + length))
+    held: list[int] = []
+    pieces = Pieces(8, lambda: held.append(len(sequence.keys)))
+    sequence.rewind_to(prompt)
+    logits = sequence.prefill(prompt, pieces=pieces).copy()
+    assert held == [8 * (number + 1) for number in range(pauses)]
+    sequence.rewind(0)
+    assert np.allclose(logits, filled(sequence, *prompt.keys), rtol=1e-4, atol=1e-4)
+
+
+def test_a_prefill_in_pieces_tells_of_the_whole(sequence: Sequence) -> None:
+    """Chunks of 8 rows in pieces of 16: no piece but the first begins anew."""
+    prompt = text(*range(20, 60))
+    told: list[tuple[str, int, int]] = []
+    sequence.rewind_to(prompt)
+    pieces = Pieces(16, lambda: None)
+    sequence.prefill(prompt, progress=lambda *step: told.append(step), pieces=pieces)
+    assert told == [("prefill", done, 40) for done in (0, 8, 8, 8, 8, 8)]
 
 
 # --- what goes wrong -----------------------------------------------------------------------------

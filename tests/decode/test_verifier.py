@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import pytest
 
 from pulse_edge.arrays import Floats, Numbers
+from pulse_edge.decode.handover import Handover
 from pulse_edge.decode.ngrams import Ngrams
+from pulse_edge.decode.result import Generation
+from pulse_edge.decode.sampler import Sampler
+from pulse_edge.decode.verifier import Verifier
+from pulse_edge.engines.engine import Engine
 from pulse_edge.errors import EngineError
 from pulse_edge.params import GenerationParams
 
-from support.counting import EOS, Run, after
+from support.counting import EOS, Counting, Run, after
 
 SIZE = 64
 TEXT = [*range(10, 50), EOS]
@@ -69,6 +75,38 @@ def test_a_step_has_no_more_rows_than_the_engine_takes(rows: int, most: int) -> 
     assert max(answer.engine.steps) == most
     assert answer.out.tokens == TEXT[:40]
     assert after(answer.engine, [9], answer.out.tokens)
+
+
+def test_what_is_drafted_is_not_offered() -> None:
+    """Nor is anything without somebody to offer it to."""
+    params = GenerationParams(max_new_tokens=40)
+    for handover in (None, Handover(0)):
+        engine = cast(Engine, Counting(model, [9], row_cost=0.001))
+        verifier = Verifier(engine, params, Generation(), known(), Sampler(params), handover)
+        assert verifier.offer(10) is (handover is not None)
+        assert verifier.after(10) == 11  # and 12 to 24 are drafted
+        assert verifier.offer(11) is False
+        assert handover is None or handover.token is None
+
+
+def test_what_was_drafted_in_vain_leaves_the_cache_before_the_step_is_offered() -> None:
+    handover = Handover(0)
+    engine = Counting(model, [9], row_cost=0.001)
+    params = GenerationParams(max_new_tokens=40)
+    out = Generation()
+    verifier = Verifier(cast(Engine, engine), params, out, known(), Sampler(params), handover)
+    assert verifier.after(10) == 11
+    assert len(engine.cache) == 2 + 15  # the prompt, the token and its draft
+    assert verifier.offer(30) is True
+    assert (handover.token, handover.needs_logits) == (30, False)
+    assert engine.cache == [9, 10]
+    handover.give(np.array([31]), 0.5)
+    assert verifier.after(30) == 31
+    assert out.step_seconds[1:] == [0.5]
+    assert engine.steps == [16]
+    assert verifier.offer(31) is True
+    verifier.settle()  # the answer is over
+    assert handover.token is None
 
 
 @pytest.mark.parametrize("speculating", [False, True])

@@ -35,13 +35,13 @@ class MutatedRoom:
 CORE = (
     *("model", "answer", "worker", "chat", "params", "provenance"),
     *("stream", "delivery", "cancellation", "deadline", "dispatcher", "runner"),
-    *("rates", "look", "health"),
+    *("turns", "job", "rates", "look", "health"),
 )
 _MODEL = "tests/test_model*.py"
 ROOMS = {
     "core": MutatedRoom(
         tuple(f"pulse_edge/{name}.py" for name in CORE),
-        tuple(f"tests/test_{name}*.py" for name in (*CORE, "core")),
+        tuple(f"tests/test_{name}*.py" for name in (*CORE, "core", "known")),
     ),
     "decode": MutatedRoom(("pulse_edge/decode/*.py",), ("tests/decode", _MODEL)),
     "text": MutatedRoom(("pulse_edge/text/*.py",), ("tests/text", "tests/goldens")),
