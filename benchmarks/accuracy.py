@@ -5,6 +5,8 @@ fp32 bundle.
     python -m benchmarks.accuracy --rows cpu --append    # what compare.py times, for the report
     python -m benchmarks.accuracy CHECKPOINT --pages 0 --rows int8,w8a8
     python -m benchmarks.accuracy --rows w8a8-naive,w8a8 --fail-over 0.5    # SmoothQuant's gate
+    python -m benchmarks.accuracy --rows int4,int4-32-auto --pages 0    # recipes of 4 bits
+    python -m benchmarks.accuracy --formats    # the codes alone, against llama.cpp's formats
 
 Logits: fp32 writes its report of each page; every bundle reads the page, the question and that
 report, and its logits at the report's positions are compared. Tasks: `pulse-edge eval`. All on the
@@ -27,6 +29,7 @@ from typing import Any
 import click
 import numpy as np
 
+from benchmarks import recipes
 from benchmarks.compare import commit
 from pulse_edge.bundle.bundle import Bundle, open_bundle
 from pulse_edge.cli.status import Status
@@ -41,7 +44,9 @@ from pulse_edge.page.tokens import image_rows
 from pulse_edge.simulation import cases
 from pulse_edge.text.template import prompt_rows
 from pulse_export.pipeline import export
+from pulse_export.quantize.precision import BLOCK_SIZES
 from pulse_export.quantize.recipe import Recipe
+from pulse_export.quantize.rounding import ROWS as RECIPES
 from pulse_export.verify import Floats, kl_divergence, prompt_ids
 
 REPORT_TOKENS = 120
@@ -58,6 +63,7 @@ class Row:
     block_size: int | None = None
     cache: str = "float"
     head: str | None = None
+    recipe: str | None = None
 
 
 ROWS = {
@@ -77,7 +83,12 @@ ROWS = {
     "w8a8-naive": Row("w8a8", "standard", alpha=0),
     "w8a8": Row("w8a8", "standard", alpha=Recipe.alpha),
 }
-CPU = [name for name, row in ROWS.items() if row.target == "cpu"]
+ROWS |= {
+    f"int4-{block}-{recipe}": Row("int4", "cpu", block_size=block, recipe=recipe)
+    for block in BLOCK_SIZES
+    for recipe in RECIPES
+}
+CPU = [name for name, row in ROWS.items() if row.target == "cpu" and row.recipe is None]
 KIND, SCHEMA = "accuracy", 1  # of a record
 RESULTS = Path(__file__).parent / "results" / "accuracy.jsonl"
 
@@ -184,6 +195,8 @@ def make_bundles(
         if row.alpha is not None:
             alpha = recipe.alpha if row.alpha else 0
             calibration = Recipe(recipe.images, recipe.prompts, recipe.samples, alpha)
+        elif row.recipe is not None and RECIPES[row.recipe].takes_data:
+            calibration = Recipe(recipe.images, recipe.prompts, recipe.samples)
         if not (folder / name).exists():
             export(
                 checkpoint,
@@ -194,6 +207,7 @@ def make_bundles(
                 calibration=calibration,
                 cache=row.cache,
                 head=row.head,
+                recipe=row.recipe,
             )
     return {name: open_bundle(folder / name) for name in rows}
 
@@ -202,9 +216,9 @@ def make_bundles(
 @click.argument("checkpoint", type=click.Path(path_type=Path), default=CHECKPOINT)
 @click.option(
     "--rows",
-    default=",".join(ROWS),
+    default=",".join(name for name, row in ROWS.items() if row.recipe is None),
     show_default=True,
-    help="What to compare with fp32; cpu: all of it.",
+    help="What to compare with fp32; cpu: all of it; also int4-BLOCK-RECIPE.",
 )
 @click.option(
     "--pages",
@@ -231,6 +245,11 @@ def make_bundles(
     type=click.Path(path_type=Path),
     help="Leave the bundles here, and use those that are there.",
 )
+@click.option(
+    "--formats",
+    is_flag=True,
+    help="Compare 4-bit codes alone, ours and llama.cpp's (benchmarks.recipes has the options).",
+)
 @click.option("--json", "as_json", is_flag=True)
 @click.option("--append", is_flag=True, help=f"Add a line of JSON to results/{RESULTS.name}.")
 @click.option(
@@ -250,10 +269,14 @@ def main(
     prompts: Path | None,
     workers: int,
     keep: Path | None,
+    formats: bool,
     as_json: bool,
     append: bool,
     fail_over: float | None,
 ) -> None:
+    if formats:
+        _compare_formats(checkpoint, logit_pages, samples, calibration, prompts, as_json, append)
+        return
     names = list(dict.fromkeys(["fp32", *(CPU if rows == "cpu" else rows.split(","))]))
     unknown = sorted(set(names) - ROWS.keys())
     if unknown:
@@ -289,6 +312,23 @@ def main(
             err=True,
         )
         sys.exit(9)
+
+
+def _compare_formats(
+    checkpoint: Path,
+    pages: int,
+    samples: int,
+    calibration: Path | None,
+    prompts: Path | None,
+    as_json: bool,
+    append: bool,
+) -> None:
+    """`benchmarks.recipes` on the same checkpoint, pages and calibration."""
+    command = [str(checkpoint), "--pages", str(pages), "--samples", str(samples)]
+    for option, value in (("--calibration", calibration), ("--prompts", prompts)):
+        command += [option, str(value)] if value is not None else []
+    command += ["--json"] * as_json + ["--append"] * append
+    recipes.main(command, standalone_mode=False)
 
 
 def points_lost(tasks: dict[str, Any], row: str) -> float:

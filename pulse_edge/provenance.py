@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pulse_edge.bundle.bundle import Bundle
+from pulse_edge.bundle.manifest import PrecisionInfo
 from pulse_edge.engines.engine import Engine
 from pulse_edge.params import GenerationParams
 
@@ -43,7 +44,7 @@ def provenance(
         "verified": {"how": "checksum", "key": None} if verified is None else dict(verified),
         "checkpoint": dict(vars(manifest.checkpoint)),
         "image": copy.deepcopy(image),  # its owner may change it
-        "precision": {n: v for n, v in vars(manifest.precision).items() if v is not None},
+        "precision": _known(vars(manifest.precision) | _rounding(manifest.precision)),
         "target": manifest.target,
         "engine": engine.describe(),
         "versions": dict(versions(*(("llguidance",) if params.schema is not None else ()))),
@@ -51,6 +52,15 @@ def provenance(
         "prompt": prompt,
         "parameters": dict(vars(params)),
     }
+
+
+def _rounding(precision: PrecisionInfo) -> dict[str, Any]:
+    return {} if precision.rounding is None else {"rounding": _known(vars(precision.rounding))}
+
+
+def _known(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields that are not None: the manifest leaves out the others, too."""
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 @functools.cache

@@ -9,7 +9,17 @@ from typing import Any
 
 import click
 
-from benchmarks import accuracy, batching, compare, engines, predictions, serve, speculation
+from benchmarks import (
+    accuracy,
+    batching,
+    compare,
+    engines,
+    predictions,
+    recipe_cost,
+    recipes,
+    serve,
+    speculation,
+)
 from pulse_edge.measure.figures import OLDER_SCHEMAS, SCHEMA_VERSION
 from pulse_edge.measure.machine import machine_class
 
@@ -22,6 +32,8 @@ SCHEMAS: dict[str, tuple[int | None, ...]] = {
     predictions.KIND: (predictions.SCHEMA,),
     engines.KIND: (None,),
     accuracy.KIND: (accuracy.SCHEMA,),
+    recipes.KIND: (recipes.SCHEMA,),
+    recipe_cost.KIND: (recipe_cost.SCHEMA,),
     speculation.KIND: (speculation.SCHEMA,),
     batching.KIND: (batching.SCHEMA,),
     batching.REQUESTS_KIND: (batching.SCHEMA,),

@@ -18,11 +18,13 @@ from pulse_export.quantize.precision import (
     CACHES,
     HEADS,
     PRECISIONS,
+    RECIPE_STORAGE,
     STORAGES,
     TOWERS,
     Precision,
 )
 from pulse_export.quantize.recipe import Recipe
+from pulse_export.quantize.rounding import DAMPING, ROWS, Rounding
 from pulse_export.targets.registry import TARGETS, get_target
 
 if TYPE_CHECKING:
@@ -54,8 +56,14 @@ class ExportOptions:
             one set for prompts and steps. It takes the disk and memory of both.
         template: conversation format of the prompts, of `TEMPLATES`; None is llava_v1, and refuses
             a checkpoint whose own chat template is of another format.
-        calibration: how the scales of 8-bit activations are found, for precisions that have them;
-            None is the default recipe.
+        recipe: how weights become 4-bit codes, a name in `ROWS`; None rounds to nearest by the
+            largest weight of each block.
+        damping: of GPTQ's Hessian, as a share of the mean of its diagonal; None is the paper's.
+        act_order: whether GPTQ rounds the inputs with the largest activations first.
+        budget_mib: what the decoder's matrices may take: as many as fit get 8 bits, those first
+            whose outputs gain most for each byte. None keeps all of them in 4 bits.
+        calibration: the samples for a recipe, or for the scales of 8-bit activations, if the export
+            has either; None is the default.
         self_test: run the bundle once it is written, and record a token that it says
             (`pulse_export.self_test`). It takes ONNX Runtime and the memory of a load.
         turns: what conversations the model was trained on, of `TURNS`; None if that is not known.
@@ -112,8 +120,28 @@ class ExportOptions:
             tuple(TEMPLATES),
         ),
     )
+    recipe: str | None = field(
+        default=None,
+        metadata=_about(
+            "How int4's weights are rounded; auto: GPTQ after scaling "
+            "[default: to nearest, without data].",
+            tuple(ROWS),
+        ),
+    )
+    damping: float | None = field(
+        default=None,
+        metadata=_about(f"gptq, auto: share of the Hessian's mean diagonal [default: {DAMPING}]."),
+    )
+    act_order: bool = field(
+        default=False,
+        metadata=_about("gptq, auto: round the inputs with large activations first."),
+    )
+    budget_mib: float | None = field(
+        default=None,
+        metadata=_about("With --recipe: the decoder's matrices may take this, some in 8 bits."),
+    )
     calibration: Recipe | None = field(
-        default=None, metadata=_about("How 8-bit activations are calibrated.")
+        default=None, metadata=_about("The samples of a calibration.")
     )
     self_test: bool = field(
         default=False,
@@ -156,6 +184,9 @@ class ExportOptions:
         recipe = self.calibration
         quantized = bool(adapted.parts_that_round_inputs())
         block = self._block(target, adapted)
+        rounding = self._rounding(adapted)
+        if rounding is not None:
+            recipe = None  # the samples are the weights' alone
         if recipe and not quantized:
             raise ExportError(
                 f"precision {self.precision} quantizes no activations, "
@@ -165,7 +196,54 @@ class ExportOptions:
             raise ExportError(f"context {self.context} must be a whole number from 1")
         if recipe is None and quantized and target.calibrated:
             recipe = Recipe()
-        return Resolved(target, adapted, block, recipe, prefill)
+        return Resolved(target, adapted, block, recipe, prefill, rounding)
+
+    def _rounding(self, precision: Precision) -> Rounding | None:
+        """The recipe with its options. Raises `ExportError` for options that it does not take."""
+        extra = {
+            "damping": self.damping,
+            "act-order": self.act_order or None,
+            "budget-mib": self.budget_mib,
+        }
+        given = [name for name, value in extra.items() if value is not None]
+        if self.recipe is None:
+            if given:
+                raise ExportError(f"{given[0]} needs a recipe: {', '.join(ROWS)}")
+            return None
+        if self.recipe not in ROWS:
+            raise ExportError(f"recipe {self.recipe!r:.60} is not one of {', '.join(ROWS)}")
+        if precision.decoder != RECIPE_STORAGE:
+            raise ExportError(
+                f"recipe {self.recipe} needs precision {RECIPE_STORAGE}, not {self.precision}"
+            )
+        row = ROWS[self.recipe]
+        if not row.compensates and given and given[0] != "budget-mib":
+            raise ExportError(f"recipe {self.recipe} has no {given[0]}; gptq and auto have it")
+        if self.budget_mib is not None and not 0 < self.budget_mib < 1 << 24:
+            raise ExportError(
+                f"budget-mib {self.budget_mib:g} must be over 0 and below {1 << 24:,}"
+            )
+        return self._with_data(
+            Rounding(
+                self.recipe,
+                damping=DAMPING if self.damping is None else float(self.damping),
+                act_order=self.act_order,
+                budget=None if self.budget_mib is None else int(self.budget_mib * (1 << 20)),
+            )
+        )
+
+    def _with_data(self, rounding: Rounding) -> Rounding:
+        """The recipe with its calibration samples."""
+        if not rounding.takes_data:
+            if self.calibration is not None:
+                raise ExportError(
+                    f"recipe {rounding.recipe} takes no calibration data without budget-mib"
+                )
+            return rounding
+        data = self.calibration or Recipe()
+        if data.alpha != Recipe.alpha:
+            raise ExportError("SmoothQuant's alpha goes with precision w8a8, not with a recipe")
+        return replace(rounding, data=data)
 
     def _block(self, target: Target, precision: Precision) -> int:
         blocked = bool(target.blocked & precision.storages)
@@ -197,6 +275,10 @@ class OptionValues(TypedDict, total=False):
     tower: str | None
     prefill: str | None
     template: str | None
+    recipe: str | None
+    damping: float | None
+    act_order: bool
+    budget_mib: float | None
     calibration: Recipe | None
     self_test: bool
     turns: str | None
@@ -212,6 +294,7 @@ class Resolved:
         block: inputs that share a scale; 0 if no storage has blocks.
         recipe: the calibration to make, None for none.
         prefill: of the decoder that prompts run through; None if it is the same one.
+        rounding: how the decoder's weights become codes; None rounds them to nearest.
     """
 
     target: Target
@@ -219,6 +302,7 @@ class Resolved:
     block: int
     recipe: Recipe | None
     prefill: Precision | None = None
+    rounding: Rounding | None = None
 
 
 def options_from_keywords(options: ExportOptions | None, values: OptionValues) -> ExportOptions:

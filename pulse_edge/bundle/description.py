@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from pulse_edge.bundle.bundle import Bundle
 from pulse_edge.bundle.cubins import compiled_for
-from pulse_edge.bundle.manifest import NOTICE
+from pulse_edge.bundle.manifest import NOTICE, RecipeInfo
 from pulse_edge.bundle.plans import available
 from pulse_edge.units import element_bytes, size
 
 TURNS_IN_WORDS = {"first": "first questions only", "several": "conversations of several turns"}
+
+RECIPES_IN_WORDS = {
+    "rtn": "rtn (scales by least squares)",
+    "gptq": "gptq (errors made good by inputs not rounded yet)",
+    "awq": "awq (large inputs scaled into the weights)",
+    "auto": "auto (scaled, then gptq)",
+}
 
 
 def describe_bundle(bundle: Bundle) -> list[tuple[str, str]]:
@@ -46,6 +53,11 @@ def describe_bundle(bundle: Bundle) -> list[tuple[str, str]]:
             f"vision {precision.vision}{block}; activations {precision.activations}; "
             f"{precision.recipe}",
         ),
+        *(
+            ()
+            if precision.rounding is None
+            else (("4-bit recipe", recipe_in_words(precision.rounding)),)
+        ),
         (
             "KV cache",
             f"{precision.kv_cache}, {size(row)} a token, "
@@ -57,3 +69,19 @@ def describe_bundle(bundle: Bundle) -> list[tuple[str, str]]:
         *(("kernels", name) for name in compiled_for(bundle)),
         ("notice", NOTICE),  # ours: a bundle's own text could be forged
     ]
+
+
+def recipe_in_words(info: RecipeInfo) -> str:
+    """How the decoder's weights became codes, in one line."""
+    parts = [RECIPES_IN_WORDS.get(info.name, info.name)]
+    if info.damping is not None:
+        parts.append(f"damping {info.damping:g}")
+    if info.act_order is not None:
+        parts.append("large inputs first" if info.act_order else "inputs in their order")
+    if info.samples is not None:
+        parts.append(f"{info.samples:,} samples, {info.tokens:,} tokens")
+    if info.data_sha256 is not None:
+        parts.append(f"data sha256 {info.data_sha256}")
+    if info.eight_bits is not None:
+        parts.append(f"{len(info.eight_bits):,} layers in 8 bits")
+    return ", ".join(parts)

@@ -50,6 +50,10 @@ TEXT_RANGES: dict[str, tuple[float, float]] = {
     "bos": (0, 1 << 20),
 }
 PROJECTOR_DEPTHS = (1, 8)
+DAMPINGS = (1e-6, 1.0)  # of a Hessian, as a share of the mean of its diagonal
+CALIBRATION_SAMPLES = (1, 4096)
+CALIBRATION_TOKENS = (1, 1 << 40)
+MOST_EIGHT_BITS = 256 * 7 + 1  # linear layers that a mix may have in 8 bits: all there may be
 BLOCK_SIZES = (0, 16, 32, 64, 128, 256)  # of quantized weights; 0: none are in blocks
 # Suffixes of files that hold only numbers. They are hashed while the engine opens
 WEIGHTS = (".data", ".bin")

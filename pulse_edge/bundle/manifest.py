@@ -8,6 +8,10 @@ from typing import Literal
 
 from pulse_edge.bundle.limits import (
     BLOCK_SIZES,
+    CALIBRATION_SAMPLES,
+    CALIBRATION_TOKENS,
+    DAMPINGS,
+    MOST_EIGHT_BITS,
     file_problems,
     is_digest,
     model_problems,
@@ -27,9 +31,33 @@ NOTICE = "Research use only: not a medical device, not for diagnosis or treatmen
 
 GRAPHS = (VISION_GRAPH, DECODER_GRAPH)  # of every bundle
 PREFILLS = ("w8a8",)  # storages of such weights
+RECIPES = ("rtn", "gptq", "awq", "auto")  # how weights became four-bit codes
 TURNS = ("first", "several")  # turns of a conversation that a model was trained on
 
 TargetName = Literal["cpu", "cuda", "standard"]  # what the graphs are written for
+
+
+@dataclass(frozen=True)
+class RecipeInfo:
+    """How the decoder's weights became codes. What a recipe does not have is left out of the file.
+
+    Attributes:
+        name: one of `RECIPES`.
+        damping: of the Hessian, as a share of the mean of its diagonal.
+        act_order: whether the inputs with the largest activations were rounded first.
+        samples: of the calibration.
+        tokens: of these samples, pages' among them.
+        data_sha256: of their pages and conversations.
+        eight_bits: linear layers with 8 bits instead of 4, of a mix for a budget of bytes.
+    """
+
+    name: str
+    damping: float | None = None
+    act_order: bool | None = None
+    samples: int | None = None
+    tokens: int | None = None
+    data_sha256: str | None = None
+    eight_bits: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -42,6 +70,8 @@ class PrecisionInfo:
     Attributes:
         prefill: of a second set of decoder weights, which prompts run through, one of `PREFILLS`.
             None, and left out of the file, where prompts and steps share one set.
+        rounding: how the decoder's weights became codes. None, and left out of the file, if they
+            were rounded to nearest by the largest weight of each block.
     """
 
     name: str
@@ -55,6 +85,7 @@ class PrecisionInfo:
     block_size: int
     recipe: str
     prefill: str | None = None
+    rounding: RecipeInfo | None = None
 
 
 @dataclass(frozen=True)
@@ -140,6 +171,8 @@ def _problems(manifest: Manifest) -> Iterator[str]:
         yield f"precision.prefill is {prefill!r:.40}; legal are {', '.join(PREFILLS)}"
     if prefill is not None and manifest.target != "cpu":
         yield f"precision.prefill is {prefill}, but the target is {manifest.target}, not cpu"
+    if manifest.precision.rounding is not None:
+        yield from recipe_problems(manifest.precision.rounding)
     if not 0 <= manifest.checkpoint.parameters < 1 << 50:
         yield f"checkpoint.parameters is {manifest.checkpoint.parameters}"
     if not is_digest(manifest.checkpoint.sha256):
@@ -150,3 +183,24 @@ def _problems(manifest: Manifest) -> Iterator[str]:
     if manifest.self_test is not None:
         test = manifest.self_test
         yield from self_test_problems(test.question, test.token, manifest.model.text)
+
+
+def recipe_problems(info: RecipeInfo) -> Iterator[str]:
+    """What is impossible about how weights became codes, in words that name the field."""
+    where = "precision.rounding"
+    if info.name not in RECIPES:
+        yield f"{where}.name is {info.name!r:.40}; legal are {', '.join(RECIPES)}"
+    ranges = {
+        "damping": DAMPINGS,
+        "samples": CALIBRATION_SAMPLES,
+        "tokens": CALIBRATION_TOKENS,
+    }
+    for name, (least, most) in ranges.items():
+        value = getattr(info, name)
+        if value is not None and not least <= value <= most:  # also NaN
+            yield f"{where}.{name} is {value}, outside {least:,} to {most:,}"
+    if info.data_sha256 is not None and not is_digest(info.data_sha256):
+        yield f"{where}.data_sha256 is no SHA-256 in hex"
+    wide = len(info.eight_bits or ())
+    if wide > MOST_EIGHT_BITS:
+        yield f"{where}.eight_bits lists {wide:,} layers, over {MOST_EIGHT_BITS:,}"

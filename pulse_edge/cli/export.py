@@ -27,6 +27,10 @@ FIELDS = (
     "tower",
     "prefill",
     "template",
+    "recipe",
+    "damping",
+    "act_order",
+    "budget_mib",
     "self_test",
     "turns",
     "force",
@@ -79,12 +83,14 @@ class ExportCommand(click.Command):
 @click.option(
     "--calibration",
     metavar="DIR",
-    help="w8a8: ECG pages to calibrate on [default: simulated ones].",
+    help="w8a8, --recipe: ECG pages to calibrate on [default: simulated ones].",
 )
 @click.option(
-    "--prompts", metavar="FILE", help="w8a8: conversations about them, JSON as ECGInstruct's."
+    "--prompts",
+    metavar="FILE",
+    help="w8a8, --recipe: conversations about them, JSON as ECGInstruct's.",
 )
-@click.option("--samples", type=int, help="w8a8: how many of them to use [default: 16].")
+@click.option("--samples", type=int, help="w8a8, --recipe: how many of them [default: 16].")
 @click.option("--smoothing", type=float, help="w8a8: SmoothQuant's alpha, 0 is off [default: 0.8].")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def export_command(
@@ -104,6 +110,8 @@ def export_command(
 
     The target tensorrt is the target standard with --build.
     """
+    if smoothing is not None and options["recipe"] is not None:
+        raise click.UsageError("--smoothing goes with --precision w8a8, not with --recipe")
     console = exporter("console")  # if the extra is missing, its error comes first
     with_plans = build or target == PLANS
     if build and target not in ("standard", PLANS):

@@ -139,6 +139,7 @@ def test_a_question_about_a_recording(shared: Served, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sent_ahead", [False, True])
 def test_a_panel(shared: Served, png: bytes, sent_ahead: bool) -> None:
+    shared.model.look(png).wait()  # a page in one piece with its question has other last bits
     expected = shared.model.panel(png).to_dict()
     source: dict[str, Any] = {"page": send(shared, png)["id"]} if sent_ahead else {"file": png}
     result = ecg(shared, **source).json()

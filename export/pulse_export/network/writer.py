@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from pulse_export.checkpoint import Tensors
 from pulse_export.graph import Graph
-from pulse_export.quantize.precision import STORAGES, Precision
+from pulse_export.quantize.decoder_codes import DecoderCodes
+from pulse_export.quantize.precision import RECIPE_STORAGE, STORAGES, Precision, Storage
 from pulse_export.quantize.smooth import Smoothed
 from pulse_export.quantize.weights import QuantWeight, quantize
-from pulse_export.targets.target import Target
+from pulse_export.targets.target import Target, Weight
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class NetworkWriter:
         tensors: the checkpoint's tensors by canonical name.
         smoothed: tensors with their calibration, if activations are quantized too; then
             `tensors` is the same object.
+        codes: of the matrices that the precision stores in 4 bits, by a recipe; then `tensors` is
+            the same object. None rounds them to nearest.
     """
 
     graph: Graph
@@ -36,14 +39,13 @@ class NetworkWriter:
     block: int
     tensors: Tensors
     smoothed: Smoothed | None = None
+    codes: DecoderCodes | None = None
 
     def linear(self, x: str, *names: str, part: str, name: str | None = None) -> str:
         """A Linear layer; several names are stacked along their outputs into one.
 
         Layers of the vision part have a bias, which is found by its name.
         """
-        stacked = [self.tensors(f"{n}.weight") for n in names]
-        weight = stacked[0] if len(stacked) == 1 else np.concatenate(stacked)
         bias = self.tensors(f"{names[0]}.bias") if part == "vision" else None
         storage = STORAGES[getattr(self.precision, part)]
         scale = None
@@ -52,8 +54,16 @@ class NetworkWriter:
                 self._smoothed_input(x, names[0], self.smoothed),
                 self.smoothed.scale(names[0]),
             )
-        stored = self._quantized(weight, storage.name) if storage.quantized else weight
+        stored = self._stored(names, storage)
         return self.target.emit_linear(self.graph, x, stored, bias, name or names[0], scale)
+
+    def _stored(self, names: tuple[str, ...], storage: Storage) -> Weight:
+        """The matrix of these layers as the precision stores it."""
+        if self.codes is not None and storage.name == RECIPE_STORAGE:
+            return self.codes.codes(names)
+        stacked = [self.tensors(f"{n}.weight") for n in names]
+        weight = stacked[0] if len(stacked) == 1 else np.concatenate(stacked)
+        return self._quantized(weight, storage.name) if storage.quantized else weight
 
     def _smoothed_input(self, x: str, layer: str, smoothed: Smoothed) -> str:
         factor = smoothed.factor(layer)

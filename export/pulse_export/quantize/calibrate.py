@@ -82,7 +82,50 @@ def calibrate(checkpoint: Path, spec: ModelSpec, tensors: Tensors, recipe: Recip
         ExportError: the data is not as the recipe says.
         ImageError: a page is no image.
     """
-    observer, digest = _Observer(), DataHash()
+    observer = _Observer()
+    encoded = encode_samples(checkpoint, spec, tensors, recipe, observer)
+    states = list(encoded.states)
+    for i in range(spec.text.layers):
+        cached = cache(tensors)
+        for at, x in enumerate(states):
+            states[at] = reference.decoder_layer(x, i, spec, cached, None, observer)
+    return Calibration(observer.inputs, observer.weights, recipe.alpha, len(states), encoded.sha256)
+
+
+@dataclass(frozen=True)
+class EncodedSamples:
+    """Samples as the decoder reads them.
+
+    Attributes:
+        states: the embeddings float32 [tokens, hidden] of each sample, its page's among them.
+        sha256: of the pages and conversations.
+    """
+
+    states: tuple[reference.Array, ...]
+    sha256: str
+
+
+def encode_samples(
+    checkpoint: Path,
+    spec: ModelSpec,
+    tensors: Tensors,
+    recipe: Recipe,
+    linear: reference.Linear = reference.linear_layer,
+) -> EncodedSamples:
+    """Run the recipe's samples through tower and projector, layer by layer.
+
+    Args:
+        checkpoint: its directory, for the tokenizer.
+        spec: the model.
+        tensors: is asked for the tensors of tower and projector and for the embeddings, once each.
+        recipe: which samples, and how many.
+        linear: what a linear layer does.
+
+    Raises:
+        ExportError: the data is not as the recipe says.
+        ImageError: a page is no image.
+    """
+    digest = DataHash()
     states, pages, ids = [], [], []
     cached = cache(tensors)
     for sample in read_samples(checkpoint, spec, recipe.samples, recipe.images, recipe.prompts):
@@ -95,14 +138,10 @@ def calibrate(checkpoint: Path, spec: ModelSpec, tensors: Tensors, recipe: Recip
         cached = cache(tensors)
         for views in states:
             for view in views:
-                view[:] = reference.vision_layer(view, i, spec, cached, observer)
+                view[:] = reference.vision_layer(view, i, spec, cached, linear)
     cached = cache(tensors)
     newline = cached("image_newline") if spec.image.merge == "spatial_unpad" else None
     for at, (views, size) in enumerate(zip(states, pages, strict=True)):
-        features = reference.project(views[:, 1:], spec, cached, observer)
+        features = reference.project(views[:, 1:], spec, cached, linear)
         states[at] = reference.splice(ids[at], merge(features, size, spec, newline), cached)
-    for i in range(spec.text.layers):
-        cached = cache(tensors)
-        for at, x in enumerate(states):
-            states[at] = reference.decoder_layer(x, i, spec, cached, None, observer)
-    return Calibration(observer.inputs, observer.weights, recipe.alpha, len(states), digest.hex)
+    return EncodedSamples(tuple(states), digest.hex)

@@ -12,6 +12,8 @@ memory of the factor.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,11 +21,12 @@ from pulse_export.quantize.search import BlockFormat, searched_scales
 from pulse_export.quantize.weights import QuantWeight
 
 Floats = NDArray[np.float32]
-DAMPING = 0.01  # the paper's: of the mean of the Hessian's diagonal, added to it
+Factor = NDArray[np.floating[Any]]
+DOUBLES = 1 << 22  # elements of weight and factor up to which all is computed in float64
 LEAF = 32  # columns that are walked through one by one; wider stretches use matrix products
 
 
-def damped_factor(hessian: Floats, damping: float) -> NDArray[np.float32]:
+def damped_factor(hessian: Floats, damping: float) -> Factor:
     """R upper triangular with R R^T = H + damping * mean(diag H) * I.
 
     An input that is always zero gets 1 on the diagonal (as the authors' code does): any code will
@@ -36,12 +39,13 @@ def damped_factor(hessian: Floats, damping: float) -> NDArray[np.float32]:
     Raises:
         numpy.linalg.LinAlgError: H is not positive definite even so.
     """
-    flipped = hessian[::-1, ::-1].astype(np.float64)
+    kind = np.float64 if hessian.size <= DOUBLES else np.float32
+    flipped: Factor = hessian[::-1, ::-1].astype(kind)
     diagonal = np.einsum("ii->i", flipped)
     diagonal[diagonal == 0] = 1
     diagonal += damping * diagonal.mean()
-    lower = np.linalg.cholesky(flipped)
-    return np.ascontiguousarray(lower[::-1, ::-1]).astype(np.float32)
+    lower: Factor = np.linalg.cholesky(flipped)
+    return np.ascontiguousarray(lower[::-1, ::-1])
 
 
 class Compensation:
@@ -57,22 +61,28 @@ class Compensation:
     """
 
     def __init__(
-        self, weight: Floats, factor: Floats, layout: BlockFormat,
+        self,
+        weight: Floats,
+        factor: Factor,
+        layout: BlockFormat,
         order: NDArray[np.int64] | None = None,
     ) -> None:
         self._layout = layout
         self._columns = weight.shape[1]
         self._order = order
-        self._diagonal = np.diagonal(factor).copy()
-        self._steps = factor / self._diagonal  # R_kj / R_jj
+        self._diagonal = np.diagonal(factor).astype(np.float32)
+        self._steps: Factor = factor / np.diagonal(factor)  # R_kj / R_jj
         # Transposed, so that a column is contiguous.
         ordered = weight if order is None else weight[:, order]
-        self._weight = np.ascontiguousarray(ordered.T)
+        kind = factor.dtype if weight.size <= DOUBLES else np.float32
+        self._weight: Factor = np.ascontiguousarray(ordered.T).astype(kind)
         self._target = self._weight.copy()  # w_j and what it makes good, until column j is rounded
-        self._codes = np.empty(self._weight.shape, np.int8)
-        self._scales = np.empty((layout.blocks(self._columns), weight.shape[0]), np.float32)
+        rows = weight.shape[0]
+        self._codes: NDArray[np.int8] = np.empty((self._columns, rows), np.int8)
+        self._scales = np.empty((layout.blocks(self._columns), rows), np.float32)
         if order is not None:
-            self._search(weight, np.square(self._diagonal)[np.argsort(order)])
+            importance: Floats = np.square(self._diagonal)[np.argsort(order)]
+            self._scales[:] = searched_scales(weight, layout, importance).T
 
     def run(self) -> QuantWeight:
         """The codes and scales."""
@@ -81,41 +91,42 @@ class Compensation:
         if self._order is not None:
             codes = codes[np.argsort(self._order)]
         layout = self._layout
-        stored = np.full(
-            (codes.shape[1], layout.blocks(self._columns) * layout.block), layout.half, np.uint8
-        )
+        width = layout.blocks(self._columns) * layout.block
+        stored = np.full((codes.shape[1], width), layout.half, np.uint8)
         stored[:, : self._columns] = codes.T.astype(np.int16) + layout.half
         return QuantWeight(
             stored, np.ascontiguousarray(self._scales.T), layout.bits, layout.block, self._columns
         )
 
-    def _search(self, weight: Floats, importance: Floats) -> None:
-        """Scales of all blocks from the weight."""
-        block = self._layout.block
-        for at in range(self._layout.blocks(self._columns)):
-            part = slice(at * block, min((at + 1) * block, self._columns))
-            self._scales[at] = searched_scales(
-                weight[:, None, part], importance[None, part], self._layout
-            )[:, 0]
-
     def _solve(self, start: int, end: int) -> None:
         """Round columns start to end. All earlier ones are in their target already."""
-        block = self._layout.block
-        if self._order is None and start % block == 0 and end - start <= block:
-            targets = np.ascontiguousarray(self._target[start:end].T)
-            importance = np.square(self._diagonal[start:end])
-            self._scales[start // block] = searched_scales(
-                targets[:, None], importance[None], self._layout
-            )[:, 0]
-        if end - start <= LEAF:
+        width, block = end - start, self._layout.block
+        if self._order is None and start % block == 0 and end == min(start + block, self._columns):
+            self._scales[start // block] = self._block_scales(start, end)
+        if width <= (LEAF if self._order is not None else min(LEAF, block)):
             self._walk(start, end)
             return
-        unit = block if end - start > block else LEAF
-        middle = start + max(1, (end - start) // (2 * unit)) * unit
+        unit = block if width > block else LEAF  # a block's scale is chosen before its columns
+        middle = start + max(1, width // (2 * unit)) * unit
         self._solve(start, middle)
         errors = self._weight[start:middle]  # E, once they are rounded
         self._target[middle:end] += self._steps[start:middle, middle:end].T @ errors
         self._solve(middle, end)
+
+    def _block_scales(self, start: int, end: int) -> Floats:
+        """Scales of the block of these columns, when the walk reaches it.
+
+        They are of the weights that the paper's algorithm has at that time: those that make good
+        all errors so far if no further column were rounded. There E R is zero in these columns.
+        """
+        shifts = self._weight[start:end] - self._target[start:end]
+        if start:
+            steps = self._steps[start:end, start:end].astype(np.float64)
+            shifts = np.linalg.inv(steps).T.astype(shifts.dtype) @ shifts
+        weights = (self._weight[start:end] - shifts).T.astype(np.float32, order="C")
+        importance: Floats = np.square(self._diagonal[start:end])
+        scales: Floats = searched_scales(weights, self._layout, importance)[:, 0]
+        return scales
 
     def _walk(self, start: int, end: int) -> None:
         for j in range(start, end):

@@ -89,6 +89,7 @@ PRECISIONS = {
     )
 }
 BLOCK_SIZES = (32, 64, 128)
+RECIPE_STORAGE = "int4"  # the storage whose codes a recipe may choose
 HEADS = ("int8", "int4")  # storages that a quantized precision's head may have instead of its own
 TOWERS = ("int8", "fp16")  # storages that a tower may have instead, if the target runs them
 CACHES = ("float", "int8")  # of the KV cache: the target's float type, or 8-bit codes

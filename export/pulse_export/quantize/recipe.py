@@ -15,7 +15,7 @@ MOST_SAMPLES = 4096
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the scales of 8-bit activations are found.
+    """Which samples a calibration takes, for a recipe of weights or scales of 8-bit activations.
 
     Args:
         images: directory of ECG pages; None: the directory of `prompts`, or simulated pages.
