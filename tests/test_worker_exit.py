@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,13 @@ def outcomes(bundle: Path) -> Outcomes:
     )
     found: Outcomes = json.loads(done.stdout)
     return found
+
+
+def test_no_thread_is_in_numpy_s_unique_at_the_exit() -> None:
+    """It gives the interpreter's lock back within C++ that must not be left by an exit."""
+    texts = {file: file.read_text() for file in (ROOT / "pulse_edge").rglob("*.py")}
+    calls = re.compile(r"np\.unique\((?![^)]*(?:axis|return_))")
+    assert [file.name for file, text in texts.items() if calls.search(text)] == []
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -156,7 +156,7 @@ def _without_repeats(
         # Two constant rows are equal whatever they are, so they prove nothing.
         if known != row and not (
             np.array_equal(signals[known], signals[row], equal_nan=signals.dtype.kind == "f")
-            and len(np.unique(signals[row][:1000])) > 1
+            and len(set(signals[row][:1000].tolist())) > 1
         ):
             different.append(lead)
     if different:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import threading
 
 # numpy imports these two where they are first used, which would be in our thread. A process that is
@@ -14,6 +16,26 @@ from pulse_edge.bundle.spec import ModelSpec
 from pulse_edge.log import LOGGER
 from pulse_edge.page.check import PageCheck
 from pulse_edge.page.preflight import check_looks, look_over
+
+_unfinished: set[PendingChecks] = set()
+_exiting = threading.Event()
+
+
+def _finish() -> None:
+    """Wait for all checks before the interpreter takes itself apart, and begin no more.
+
+    A thread that returns to Python after that is ended in the midst of whatever library it is in,
+    which ends the process where that is C++ that must not be left so.
+    """
+    _exiting.set()
+    while _unfinished:
+        for checks in tuple(_unfinished):
+            checks.result()
+
+
+atexit.register(_finish)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unfinished.clear)  # whose threads are the parent's
 
 
 class PendingChecks:
@@ -30,6 +52,10 @@ class PendingChecks:
         self._released = threading.Event()
         self._checks: tuple[PageCheck, ...] = ()
         self._done = threading.Event()
+        if _exiting.is_set():
+            self._end()
+            return
+        _unfinished.add(self)
         thread = threading.Thread(target=self._run, name="pulse-edge page checks", daemon=True)
         try:
             thread.start()
@@ -65,4 +91,5 @@ class PendingChecks:
     def _end(self) -> None:
         self._image = None
         self._released.set()
+        _unfinished.discard(self)
         self._done.set()

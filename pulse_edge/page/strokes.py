@@ -92,8 +92,10 @@ def _goes_inwards(edge: NDArray[np.bool_], start: int, stop: int) -> bool:
     for column in part.T[1:]:
         beside = np.convolve(reached, _NEAR, "same") > 0
         runs = np.cumsum(np.diff(column.astype(np.int8), prepend=0) == 1) * column
-        touched = np.unique(runs[beside & column])
-        reached = np.isin(runs, touched[touched > 0])
+        touched = np.zeros(int(runs.max()) + 1, np.bool_)
+        touched[runs[beside & column]] = True
+        touched[0] = False  # which is no run
+        reached = touched[runs]
         if not reached.any():
             return False
     return True

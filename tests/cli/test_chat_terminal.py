@@ -97,12 +97,14 @@ HALTING = """
     import pulse_edge.cli.answers as answers
 
     show = answers.show_text
-    left = [1]
+    halts = [True]
 
     def show_piece(text, end="\\n", err=False):
+        halt = end == "" and text.strip() and halts[0]
+        if halt:  # before anything is shown: Ctrl-C may come as soon as it is
+            halts[0] = False
         show(text, end, err)
-        if end == "" and text.strip() and left:
-            left.pop()
+        if halt:
             threading.Event().wait()
 
     answers.show_text = show_piece

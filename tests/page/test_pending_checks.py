@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
+import sys
 import threading
 import weakref
 from pathlib import Path
@@ -59,3 +62,43 @@ def test_a_thread_that_cannot_start_leaves_no_checks(
     checks = PendingChecks(Image.new("RGB", (30, 20)), spec)
     checks.release_page()
     assert checks.result() == ()
+
+
+SLOW_CHECKS = """
+import atexit, os, sys, time
+from PIL import Image
+
+def late():
+    print(checks.PendingChecks(image, None).result(), flush=True)
+
+atexit.register(late)  # before the module's own, so it runs after that
+from pulse_edge.page import pending_checks as checks
+
+checks.look_over = lambda image: time.sleep(0.5)
+checks.check_looks = lambda looks, model: print("checked", flush=True) or ()
+image = Image.new("RGB", (9, 9))
+checks.PendingChecks(image, None)
+"""
+
+
+def run_python(script: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    return done.stdout
+
+
+def test_the_interpreter_waits_for_checks_and_begins_no_more() -> None:
+    """A thread that comes back after its exit would be ended within C++, which aborts."""
+    assert run_python(SLOW_CHECKS) == "checked\n()\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_waits_for_no_thread_of_its_parent() -> None:
+    fork = """
+child = os.fork()
+if child == 0:
+    sys.exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+    assert run_python(SLOW_CHECKS + fork) == "()\n7\nchecked\n()\n"

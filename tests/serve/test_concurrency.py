@@ -248,9 +248,9 @@ def test_a_page_that_is_cancelled_before_its_work_says_so(
     with served(model) as server:
         read = uploads.image_of_bytes
 
-        def late(data: bytes) -> Any:
+        def late(*given: Any) -> Any:
             server.service.admission.cancel_all()
-            return read(data)
+            return read(*given)
 
         monkeypatch.setattr(cart, "image_of_bytes", late)
         response = server.client.post(path, files={"file": ("page", png)})

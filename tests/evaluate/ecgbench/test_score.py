@@ -468,11 +468,11 @@ def full_size(folder: Path) -> None:
 def test_a_full_size_run_is_scored_in_little_memory(tmp_path: Path) -> None:
     full_size(tmp_path)
     program = (
-        "import json, resource, sys; from pulse_edge.evaluate.ecgbench.score import score_runs; "
+        "import json; from pulse_edge.evaluate.ecgbench.score import score_runs; "
+        "from pulse_edge.system import peak_memory; "
         f"report = score_runs([{str(tmp_path / 'run')!r}], {str(tmp_path / 'bench')!r}); "
         "counts = {name: row['n'] - row['missing'] for name, row in report['configs'].items()}; "
-        "peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; "
-        "peak *= 1 if sys.platform == 'darwin' else 1024; print(json.dumps([counts, peak]))"
+        "print(json.dumps([counts, peak_memory()]))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=100
