@@ -21,7 +21,7 @@ _unfinished: set[PendingChecks] = set()
 _exiting = threading.Event()
 
 
-def _finish() -> None:
+def _end_all() -> None:
     """Wait for all checks before the interpreter takes itself apart, and begin no more.
 
     A thread that returns to Python after that is ended in the midst of whatever library it is in,
@@ -33,7 +33,7 @@ def _finish() -> None:
             checks.result()
 
 
-atexit.register(_finish)
+atexit.register(_end_all)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_unfinished.clear)  # whose threads are the parent's
 
