@@ -155,6 +155,8 @@ def test_cancelling_frees_the_engine(asked: Screen, way: str) -> None:
         else:
             asked.node("remove").click()
         asked.until_idle()
+        # The page is idle before the server hears that the connection is gone.
+        assert eventually(lambda: all(d.cancellation.requested for d in model.worker.unfinished))
         pace.go()
         assert asked.server.settled()
         assert pace.steps <= 2
