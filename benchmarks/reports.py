@@ -14,8 +14,8 @@ import numpy as np
 
 from pulse_edge.panels.findings import BY_NAME, broader_findings
 from pulse_edge.panels.statements import Status
+from pulse_edge.simulation.population import sample_spec
 from pulse_edge.simulation.questions import Findings, report
-from pulse_edge.simulation.simulator import sample_spec
 
 WORDINGS: dict[str, tuple[str, ...]] = {
     "sinus rhythm": ("sinus rhythm", "normal sinus rhythm", "a regular sinus rhythm", "NSR"),

@@ -11,19 +11,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from pulse_edge.simulation.simulator import (
-    LBBB,
-    RBBB,
-    SECOND,
-    THIRD,
-    Beat,
-    EcgSpec,
-    Floats,
-    Heart,
-    lead_vector,
-    sample_spec,
-    vary_repolarization,
-)
+from pulse_edge.simulation.ecg import LBBB, RBBB, SECOND, THIRD, EcgSpec, Floats
+from pulse_edge.simulation.heart import Beat, Heart, lead_vector
+from pulse_edge.simulation.population import sample_spec, vary_repolarization
 
 
 def sample_varied_spec(rng: np.random.Generator, rare: float) -> EcgSpec:

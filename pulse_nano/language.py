@@ -23,8 +23,8 @@ from pulse_nano.loop import Loop, Loss, launch, prepare  # isort: skip (before t
 import torch
 from torch import Tensor, nn
 
+from pulse_edge.simulation.ecg import AXES, CONDUCTION, ECTOPY, RHYTHMS, ST_CHANGES
 from pulse_edge.simulation.questions import Findings
-from pulse_edge.simulation.simulator import AXES, CONDUCTION, ECTOPY, RHYTHMS, ST_CHANGES
 from pulse_nano.lessons import Talk, random_findings, training_talks
 from pulse_nano.model import VIEWS, Decoder, Size
 from pulse_nano.optim import make_optimizers

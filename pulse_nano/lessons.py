@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from pulse_edge.simulation.intents import CHECKS, FOLLOW_UPS, reply
+from pulse_edge.simulation.population import sample_spec
 from pulse_edge.simulation.questions import Findings, Item, ask
-from pulse_edge.simulation.simulator import sample_spec
 from pulse_nano.wordings import sample_follow_up, sample_intent, wording
 
 Talk = tuple[Item, ...]  # one conversation: its turns

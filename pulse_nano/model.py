@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pulse_edge.simulation.simulator import AXES, CONDUCTION, ECTOPY, RHYTHMS, ST_CHANGES
+from pulse_edge.simulation.ecg import AXES, CONDUCTION, ECTOPY, RHYTHMS, ST_CHANGES
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pulse_edge.simulation.simulator import CONDUCTION, ECTOPY, RHYTHMS, ST_CHANGES
+from pulse_edge.simulation.ecg import CONDUCTION, ECTOPY, RHYTHMS, ST_CHANGES
 from pulse_nano.checkpoint import load_start
 from pulse_nano.cpu import autocast
 from pulse_nano.data import Batch, Pages, shard_path

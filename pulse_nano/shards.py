@@ -27,21 +27,16 @@ from pulse_edge.ecg.drawing import draw_ink, grid_cover
 from pulse_edge.ecg.layout import Cell, PageStyle
 from pulse_edge.ecg.recording import LEADS, Recording
 from pulse_edge.ecg.spacing import Arrangement, arrange
+from pulse_edge.simulation.ecg import LBBB, Ecg
+from pulse_edge.simulation.noise import Noise, add_noise
 from pulse_edge.simulation.pages import (
     make_ecg,
     sample_header,
     sample_style,
     shown_ectopy,
 )
-from pulse_edge.simulation.simulator import (
-    LBBB,
-    Ecg,
-    Noise,
-    add_noise,
-    sample_spec,
-    simulate,
-    vary_repolarization,
-)
+from pulse_edge.simulation.population import sample_spec, vary_repolarization
+from pulse_edge.simulation.simulator import simulate
 from pulse_nano.hearts import VariedHeart, sample_varied_spec
 from pulse_nano.sheets import draw_sheet, sample_sheet, sheet_profiles
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pulse_edge.ecg.layout import Cell
 from pulse_edge.ecg.raster import stroke
-from pulse_edge.simulation.simulator import LEADS, Ecg
+from pulse_edge.simulation.ecg import LEADS, Ecg
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]

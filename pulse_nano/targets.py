@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pulse_edge.simulation.simulator import AXES, CONDUCTION, ECTOPY, RHYTHMS, ST_CHANGES
+from pulse_edge.simulation.ecg import AXES, CONDUCTION, ECTOPY, RHYTHMS, ST_CHANGES
 from pulse_nano.model import BINS, CLASSES, DENSE, LOCAL, VIEWS, Seen
 from pulse_nano.shards import CANVAS, EVENT_COLUMNS, LONE_P, P_WAVE, SIDE, SPIKE, Page
 

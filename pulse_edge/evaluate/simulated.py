@@ -32,6 +32,7 @@ from pulse_edge.evaluate.scoring import (
 )
 from pulse_edge.evaluate.task import Ask
 from pulse_edge.simulation.cases import SEED, TOPICS, Case, heldout_case, heldout_indices
+from pulse_edge.simulation.ecg import CONDUCTION, ECTOPY, RHYTHMS, ST_CHANGES
 from pulse_edge.simulation.questions import (
     LABELS,
     NO_ECG,
@@ -42,7 +43,6 @@ from pulse_edge.simulation.questions import (
     number_before,
     parse_report,
 )
-from pulse_edge.simulation.simulator import CONDUCTION, ECTOPY, RHYTHMS, ST_CHANGES
 
 RATE_BPM = 5  # tolerance of a heart rate
 INTERVAL_MS = 20  # tolerance of PR and QRS

@@ -11,6 +11,7 @@ from PIL import Image
 
 from pulse_edge.ecg.drawing import draw_page
 from pulse_edge.ecg.recording import LEADS, Recording
+from pulse_edge.simulation.noise import Noise
 from pulse_edge.simulation.pages import (
     make_ecg,
     no_ecg,
@@ -20,7 +21,6 @@ from pulse_edge.simulation.pages import (
     shown_ectopy,
 )
 from pulse_edge.simulation.questions import CHOICES, Findings, Item, ask
-from pulse_edge.simulation.simulator import Noise
 
 TOPICS = ("rhythm", "rate", "conduction", "ectopy", "st")
 SEED = 99001  # training uses other ones

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from pulse_edge.ecg.recording import LEADS
 from pulse_edge.errors import RecordingError
-from pulse_edge.simulation.simulator import RBBB, EcgSpec, simulate
+from pulse_edge.simulation.ecg import RBBB, EcgSpec
+from pulse_edge.simulation.simulator import simulate
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

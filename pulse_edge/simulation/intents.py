@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 
+from pulse_edge.simulation.ecg import AXES, CONDUCTION, RHYTHMS, SECOND
 from pulse_edge.simulation.questions import CANNOT, LABELS, NO_ECG, Findings, answer, report
-from pulse_edge.simulation.simulator import AXES, CONDUCTION, RHYTHMS, SECOND
 
 UNKNOWN = "I cannot tell that from this ECG."
 HELP = "Ask me about this ECG."

@@ -14,7 +14,10 @@ from PIL import Image
 
 from pulse_edge.ecg.drawing import draw_grid
 from pulse_edge.ecg.layout import Color, PageStyle
-from pulse_edge.simulation.simulator import Ecg, EcgSpec, Noise, add_noise, sample_spec, simulate
+from pulse_edge.simulation.ecg import Ecg, EcgSpec
+from pulse_edge.simulation.noise import Noise, add_noise
+from pulse_edge.simulation.population import sample_spec
+from pulse_edge.simulation.simulator import simulate
 
 
 def sample_style(rng: np.random.Generator) -> PageStyle:

@@ -16,13 +16,7 @@ from typing import Any
 import numpy as np
 
 from pulse_edge.assets import RATE_QUESTION, REPORT_QUESTION
-from pulse_edge.simulation.simulator import (
-    AXES,
-    CONDUCTION,
-    ECTOPY,
-    RHYTHMS,
-    ST_CHANGES,
-)
+from pulse_edge.simulation.ecg import AXES, CONDUCTION, ECTOPY, RHYTHMS, ST_CHANGES
 
 NO_ECG = "No ECG can be read from this image."
 CANNOT = "An ECG cannot show that."

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pulse_edge.simulation.simulator import LEADS, EcgSpec, simulate
+from pulse_edge.simulation.ecg import LEADS, EcgSpec
+from pulse_edge.simulation.simulator import simulate
 from pulse_nano.hearts import VariedHeart, sample_varied_spec
 
 LIMITS = {

@@ -16,9 +16,9 @@ torch = pytest.importorskip("torch")
 CliRunner = pytest.importorskip("click.testing").CliRunner
 safetensors_numpy = pytest.importorskip("safetensors.numpy")
 
+from pulse_edge.simulation.ecg import EcgSpec  # noqa: E402
 from pulse_edge.simulation.pages import make_ecg  # noqa: E402
 from pulse_edge.simulation.questions import Findings  # noqa: E402
-from pulse_edge.simulation.simulator import EcgSpec  # noqa: E402
 from pulse_nano import checkpoint, data, language, loop, pretrain, train  # noqa: E402
 from pulse_nano.checkpoint import (  # noqa: E402
     SYSTEM,

@@ -16,8 +16,8 @@ from pulse_edge.panels.panel_file import (
     parse_panel,
     shipped_panels,
 )
+from pulse_edge.simulation.ecg import RHYTHMS
 from pulse_edge.simulation.questions import CHOICES, NO_ECG, QUESTIONS, Findings, answer
-from pulse_edge.simulation.simulator import RHYTHMS
 
 HEAD = 'schema = "pulse-edge/panel/1"\nname = "mine"\ntitle = "Mine"\n'
 QUESTION = '[[questions]]\nid = "a"\nask = "A?"\noptions = ["yes", "no"]\n'

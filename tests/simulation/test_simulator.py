@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pulse_edge.simulation.simulator import (
+from pulse_edge.simulation.ecg import (
     ECTOPY,
     FIRST,
     LBBB,
@@ -18,11 +18,10 @@ from pulse_edge.simulation.simulator import (
     THIRD,
     Ecg,
     EcgSpec,
-    add_noise,
-    sample_spec,
-    simulate,
-    vary_repolarization,
 )
+from pulse_edge.simulation.noise import add_noise
+from pulse_edge.simulation.population import sample_spec, vary_repolarization
+from pulse_edge.simulation.simulator import simulate
 
 HZ = 500
 

@@ -20,8 +20,8 @@ from pulse_edge.evaluate.ecgbench.records import IMAGE_MARK
 from pulse_edge.guarded import reason
 from pulse_edge.progress import Progress
 from pulse_edge.simulation.cases import SEED, Case, heldout_case
+from pulse_edge.simulation.ecg import RHYTHMS, ST_CHANGES
 from pulse_edge.simulation.questions import QUESTIONS, Findings, Item
-from pulse_edge.simulation.simulator import RHYTHMS, ST_CHANGES
 
 PAGES = 6  # by default
 ONLY_OPTIONS = "Only answer based on the given Options without any explanation."
