@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from typing import Protocol
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from benchmarks.peers.ggml import (
     there_and_back,
 )
 from pulse_edge.bundle.spec import ModelSpec
-from pulse_export.checkpoint import Checkpoint, Floats
+from pulse_export.checkpoint import Floats
 from pulse_export.quantize.decoder_codes import DecoderCodes, MatrixError
 from pulse_export.quantize.lockstep import through_layer
 from pulse_export.quantize.mix import eight_bit_names
@@ -53,6 +54,20 @@ class Stored:
     problem: str = ""
 
 
+class Weights(Protocol):
+    """A model's tensors, by canonical name: a `Checkpoint`, or a `LanguageModel`."""
+
+    @property
+    def spec(self) -> ModelSpec: ...
+
+    @property
+    def names(self) -> Sequence[str]: ...
+
+    def tensor(self, name: str) -> Floats: ...
+
+    def elements(self, name: str) -> int: ...
+
+
 @dataclass(frozen=True)
 class RowRequest:
     """What every row is made from.
@@ -63,7 +78,7 @@ class RowRequest:
         library: ggml's; None leaves out the rows that need it.
     """
 
-    source: Checkpoint
+    source: Weights
     states: Sequence[Floats]
     scale_type: type[np.generic]
     library: GgmlLibrary | None

@@ -3,20 +3,23 @@
     python -m benchmarks.recipes                      # pulse-nano, all rows
     python -m benchmarks.recipes CHECKPOINT --rows gptq-32,q4_0 --pages 4 --append
     python -m benchmarks.recipes --ggml PATH/libggml-base.so    # with K-quants and importances
+    python -m benchmarks.recipes --language-model FILE.gguf    # somebody else's trained weights
 
 Every row is the decoder's matrices through one format and back, run by the same numpy reference in
 float32; head, tower and embeddings stay as they are. So a row differs from another in the codes
 alone, and its bytes are those matrices' with their scales. The questions and answers are about
 simulated pages that neither training nor calibration saw. Each answer is long: all of a page's
 turns, read in one pass. KL, top-1 and loss are over the positions that choose an answer's tokens.
+Of a language model, texts are its own, and every position counts (`benchmarks.language_model`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,8 +28,9 @@ import click
 import numpy as np
 
 from benchmarks.compare import commit
+from benchmarks.language_model import LanguageModel, read_gguf
 from benchmarks.peers.ggml import GgmlLibrary
-from benchmarks.recipe_rows import RowRequest, Stored
+from benchmarks.recipe_rows import RowRequest, Stored, Weights
 from benchmarks.recipe_rows import rows as all_rows
 from benchmarks.report.page import markdown
 from pulse_edge.bundle.manifest import TOKENIZER
@@ -44,6 +48,8 @@ from pulse_export.verify import kl_divergence
 KIND, SCHEMA = "recipes", 1
 CHECKPOINT = Path(__file__).parent.parent / "pulse_nano" / "pulse-nano"
 RESULTS = Path(__file__).parent / "results" / "recipes.jsonl"
+TEXT_TOKENS = 200  # of each text that a language model writes
+HELD_OUT, CALIBRATION = 1, 2  # purposes of such texts
 SCALES: dict[str, type[np.generic]] = {"fp16": np.float16, "fp32": np.float32}
 
 
@@ -111,6 +117,19 @@ def _passage(index: int, spec: ModelSpec, template: PromptBuilder, read: Tensors
     return Passage(embeds, tuple(p - 1 for p, _ in kept), tuple(t for _, t in kept))
 
 
+def own_texts(model: LanguageModel, count: int, purpose: int) -> list[Passage]:
+    """Texts that the model wrote, of which every token counts.
+
+    Args:
+        model: writes them.
+        count: how many.
+        purpose: makes the texts of another purpose others.
+    """
+    texts = [model.sample((purpose, index), TEXT_TOKENS) for index in range(count)]
+    rows = tuple(range(TEXT_TOKENS - 1))
+    return [Passage(model.embed(ids[:-1]), rows, tuple(ids[1:])) for ids in texts]
+
+
 def answer_logits(texts: Iterable[Passage], spec: ModelSpec, read: Tensors) -> list[Floats]:
     """Logits [answer tokens, vocabulary] of each passage."""
     return [
@@ -129,7 +148,7 @@ def loss(logits: Sequence[Floats], texts: Sequence[Passage]) -> float:
 
 
 def outcome(
-    expected: Sequence[Floats], texts: Sequence[Passage], source: Checkpoint, stored: Stored
+    expected: Sequence[Floats], texts: Sequence[Passage], source: Weights, stored: Stored
 ) -> Outcome:
     """A row against the logits of the fp32 model."""
 
@@ -208,6 +227,28 @@ def compare_rows(
     }
 
 
+def _of_checkpoint(
+    path: Path, pages: int, recipe: Recipe, library: GgmlLibrary | None
+) -> tuple[dict[str, Any], RowRequest, list[Passage]]:
+    """What a record says of a checkpoint, and what its rows are made from and measured on."""
+    source = Checkpoint(path)
+    data = encode_samples(source.path, source.spec, source.tensor, recipe)
+    request = RowRequest(source, data.states, np.float32, library)
+    said = {"data_sha256": data.sha256, "checkpoint": asdict(source.info())}
+    return said, request, passages(source, pages)
+
+
+def _of_language_model(
+    path: Path, texts: int, samples: int, library: GgmlLibrary | None
+) -> tuple[dict[str, Any], RowRequest, list[Passage]]:
+    """The same of a language model."""
+    model = read_gguf(path, Checkpoint(CHECKPOINT).spec)
+    states = [text.embeds for text in own_texts(model, samples, CALIBRATION)]
+    request = RowRequest(model, states, np.float32, library)
+    said = {"model": model.name, "file_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    return said, request, own_texts(model, texts, HELD_OUT)
+
+
 @click.command(help=(__doc__ or "").split("\n\n", 1)[0])
 @click.argument("checkpoint", type=click.Path(path_type=Path), default=CHECKPOINT)
 @click.option("--rows", default=",".join(all_rows()), help="What to compare [default: all].")
@@ -215,6 +256,11 @@ def compare_rows(
 @click.option("--samples", default=Recipe.samples, show_default=True, help="Calibration pages.")
 @click.option("--calibration", type=click.Path(path_type=Path), help="Directory of pages.")
 @click.option("--prompts", type=click.Path(path_type=Path), help="Conversations about them.")
+@click.option(
+    "--language-model",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="GGUF of a Llama; CHECKPOINT is not read then.",
+)
 @click.option("--scales", type=click.Choice(list(SCALES)), default="fp32", show_default=True)
 @click.option("--ggml", type=click.Path(path_type=Path), help="libggml-base, for K-quants.")
 @click.option("--layers", is_flag=True, help="Print the errors by layer, too.")
@@ -227,6 +273,7 @@ def main(
     samples: int,
     calibration: Path | None,
     prompts: Path | None,
+    language_model: Path | None,
     scales: str,
     ggml: Path | None,
     layers: bool,
@@ -237,11 +284,14 @@ def main(
     unknown = sorted(set(names) - all_rows().keys())
     if unknown:
         raise click.UsageError(f"unknown row {unknown[0]!r}; there are {', '.join(all_rows())}")
-    source = Checkpoint(checkpoint)
-    data = encode_samples(
-        source.path, source.spec, source.tensor, Recipe(calibration, prompts, samples)
+    library = GgmlLibrary(ggml) if ggml else None
+    recipe = Recipe(calibration, prompts, samples)
+    begin, request, texts = (
+        _of_checkpoint(checkpoint, pages, recipe, library)
+        if language_model is None
+        else _of_language_model(language_model, pages, samples, library)
     )
-    request = RowRequest(source, data.states, SCALES[scales], GgmlLibrary(ggml) if ggml else None)
+    request = replace(request, scale_type=SCALES[scales])
     record = {
         "kind": KIND,
         "schema": SCHEMA,
@@ -249,11 +299,10 @@ def main(
         "commit": commit(),
         "pages": pages,
         "scales": scales,
-        "samples": len(data.states),
-        "tokens": sum(map(len, data.states)),
-        "data_sha256": data.sha256,
-        **compare_rows(request, names, passages(source, pages), loudly=not as_json),
-        "checkpoint": asdict(source.info()),
+        "samples": len(request.states),
+        "tokens": sum(map(len, request.states)),
+        **compare_rows(request, names, texts, loudly=not as_json),
+        **begin,
     }
     if append:
         RESULTS.parent.mkdir(exist_ok=True)
