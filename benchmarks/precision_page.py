@@ -1,4 +1,4 @@
-"""The table of docs/precision.md: what each precision takes, gives and runs on.
+"""The tables of docs/precision.md: what each precision takes, gives and runs on.
 
     python -m benchmarks.precision_page           # writes it
     python -m benchmarks.precision_page --check   # exits with 1 if the page differs
@@ -29,7 +29,6 @@ from pulse_export.targets.registry import TARGETS
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "precision.md"
 RESULTS = Path(__file__).parent / "results"
-MARKERS = ("<!-- precisions -->\n", "<!-- /precisions -->")
 DEVICES = {  # of a target
     "cpu": "CPUs",
     "cuda": "NVIDIA GPUs",
@@ -174,12 +173,30 @@ def _last(folder: Path, kind: str) -> dict[str, Any]:
 
 
 def filled(page: str, folder: Path = RESULTS) -> str:
-    """The page with the table of today's rows and records."""
-    start, end = MARKERS
+    """The page with the tables of today's rows and records."""
+    tables = {
+        "precisions": rows(folder),
+        "codes": _codes(folder, recipes.KIND),
+        "language model": _codes(folder, recipes.MODEL_KIND),
+    }
+    for name, lines in tables.items():
+        page = _put(page, name, markdown(lines))
+    return page
+
+
+def _codes(folder: Path, kind: str) -> list[list[str]]:
+    """The newest comparison of codes."""
+    record = _last(folder, kind)
+    return recipes.table(record) if record else [["nothing was measured yet"]]
+
+
+def _put(page: str, name: str, text: str) -> str:
+    """The page with `text` at the one place with this name."""
+    start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
     parts = re.split(rf"(?<={start}).*?(?={end})", page, flags=re.S)
     if len(parts) != 2:
         raise click.ClickException(f"{PAGE.name} has no one place marked {start.strip()}")
-    return f"{parts[0]}{markdown(rows(folder))}\n{parts[1]}"
+    return f"{parts[0]}{text}\n{parts[1]}"
 
 
 @click.command()

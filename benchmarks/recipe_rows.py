@@ -18,6 +18,7 @@ from benchmarks.peers.ggml import (
     format_of,
     there_and_back,
 )
+from benchmarks.peers.int4_formats import INTEGER_ROWS, IntegerFormat
 from pulse_edge.bundle.spec import ModelSpec
 from pulse_export.checkpoint import Floats
 from pulse_export.quantize.decoder_codes import DecoderCodes, MatrixError
@@ -109,6 +110,8 @@ def rows() -> dict[str, Maker]:
     table["auto-128-mix"] = _ours(Rounding("auto"), 128, MIX_BITS)
     for name, row in GGML_ROWS.items():
         table[name] = _ggml(row)
+    for name, kind in INTEGER_ROWS.items():
+        table[name] = _integers(kind)
     return table
 
 
@@ -189,6 +192,20 @@ def _ggml(row: GgmlRow) -> Maker:
             back, bytes_ = there_and_back(weight, kind, library, squares.get(name))
             tensors[f"{name}.weight"] = back
             size += bytes_
+        return Stored(tensors, size, time.process_time() - start)
+
+    return make
+
+
+def _integers(kind: IntegerFormat) -> Maker:
+    def make(request: RowRequest) -> Stored:
+        start, tensors, size = time.process_time(), {}, 0
+        for name in request.matrices:
+            weight = request.source.tensor(f"{name}.weight")
+            if problem := kind.problem(weight.shape[1]):
+                return Stored({}, 0, 0.0, problem=problem)
+            tensors[f"{name}.weight"] = kind.there_and_back(weight)
+            size += kind.size(weight)
         return Stored(tensors, size, time.process_time() - start)
 
     return make

@@ -46,6 +46,7 @@ from pulse_export.quantize.recipe import Recipe
 from pulse_export.verify import kl_divergence
 
 KIND, SCHEMA = "recipes", 1
+MODEL_KIND = "recipes-language-model"
 CHECKPOINT = Path(__file__).parent.parent / "pulse_nano" / "pulse-nano"
 RESULTS = Path(__file__).parent / "results" / "recipes.jsonl"
 TEXT_TOKENS = 200  # of each text that a language model writes
@@ -293,7 +294,7 @@ def main(
     )
     request = replace(request, scale_type=SCALES[scales])
     record = {
-        "kind": KIND,
+        "kind": KIND if language_model is None else MODEL_KIND,
         "schema": SCHEMA,
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "commit": commit(),
