@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 import pulse_edge
 from pulse_edge.assets import EMBEDDED
 from pulse_edge.cli import cli
-from pulse_edge.cli.ecgbench import duration_text
+from pulse_edge.cli.ecgbench_runs import duration_text
 from pulse_edge.errors import ParameterError
 from pulse_edge.evaluate.ecgbench.items import open_benchmark
 from pulse_edge.evaluate.simulated import Reply, report_right, score_replies
