@@ -42,6 +42,7 @@ class Kind:
 
 # A kind is a folder of this name. What its values mean is up to the module that remembers them.
 KINDS = {
+    "engines": Kind(records=64, size=1024),  # measured seconds, by engine
     "rates": Kind(records=64, size=4096),  # measured speeds
     "shapes": Kind(records=64, size=4096),  # tuned launch shapes
     "verdicts": Kind(records=256, size=1024),  # results of self-checks

@@ -42,6 +42,16 @@ def describe() -> dict[str, Any]:
     }
 
 
+def processor() -> dict[str, Any]:
+    """What of the machine decides how fast kernels are on its CPU. Starts no process."""
+    return {
+        "cpu": _cpu_model(),
+        "architecture": platform.machine(),
+        "usable_cores": usable_cores(),
+        "simd": _simd(),
+    }
+
+
 def power() -> dict[str, Any]:
     """Power mode and clocks in MHz, as far as the OS tells them."""
     clock = CPUS / "cpu0/cpufreq"

@@ -128,9 +128,9 @@ def test_text_is_refused(folder: Path, value: Any) -> None:
 def test_sizes_and_kinds_are_checked(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"bytes, over 1024"):
         remember("verdicts", FACTS, {"x": [0] * 1000})
-    with pytest.raises(ValueError, match="'other' is not one of rates, shapes, verdicts"):
+    with pytest.raises(ValueError, match="'other' is not one of engines, rates, shapes, verdicts"):
         remember("other", FACTS, VALUE)
-    with pytest.raises(ValueError, match="'other' is not one of rates, shapes, verdicts"):
+    with pytest.raises(ValueError, match="'other' is not one of engines, rates, shapes, verdicts"):
         recall("other", FACTS)
     assert not folder.exists()
 

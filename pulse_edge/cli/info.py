@@ -13,6 +13,7 @@ from pulse_edge.bundle.sealed_json import dumps
 from pulse_edge.cli.options import default_bundle
 from pulse_edge.cli.status import Status
 from pulse_edge.cli.terminal import show, show_json
+from pulse_edge.engines.faster import fastest_engine, measured_speeds
 from pulse_edge.engines.registry import engine_module
 
 
@@ -30,6 +31,10 @@ def info_command(bundle: str | None, as_json: bool) -> None:
         return
     for name, value in describe_bundle(opened):
         show(f"{name:<12} {value}")
+    if speeds := measured_speeds(opened) if opened.manifest.target == "cpu" else {}:
+        told = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in speeds.items())
+        chosen = fastest_engine(speeds)
+        show(f"{'engine':<12} --engine auto takes {chosen} here; a page and an answer: {told}")
     if opened.manifest.target == "cuda":
         problem = engine_module("native").why_not(opened)
         verdict = f"cannot decode it: {problem}" if problem else "can decode it"

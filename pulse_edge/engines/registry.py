@@ -9,6 +9,7 @@ from typing import Any
 from pulse_edge.bundle.bundle import Bundle
 from pulse_edge.engines import cuda_driver
 from pulse_edge.engines.engine import Engine
+from pulse_edge.engines.faster import fastest_engine, measured_speeds
 from pulse_edge.engines.options import EngineOptions
 from pulse_edge.engines.table import BUILT_IN, EngineRow, find_engine
 from pulse_edge.errors import EngineError
@@ -61,13 +62,19 @@ def choose_engine(bundle: Bundle, options: EngineOptions) -> tuple[EngineRow, st
     target = bundle.manifest.target
     runs = [(row, device) for row in rows for device in row.devices(target)]
     for row, device in runs:
-        if options.device in ("auto", device) and (options.engine != "auto" or _by_default(row)):
+        if options.device not in ("auto", device):
+            continue
+        if options.engine != "auto" or _by_default(row, bundle, options):
             return row, device
-    raise EngineError(_why_nothing_runs(bundle, options, [device for _, device in runs]))
+    devices = dict.fromkeys(device for _, device in runs)
+    raise EngineError(_why_nothing_runs(bundle, options, list(devices)))
 
 
-def _by_default(row: EngineRow) -> bool:
-    """Whether `auto` takes an engine on this machine's GPU."""
+def _by_default(row: EngineRow, bundle: Bundle, options: EngineOptions) -> bool:
+    """Whether `auto` takes an engine on this machine."""
+    if row.measured:
+        alone = options.slots == 1
+        return alone and fastest_engine(measured_speeds(bundle)) == row.name
     return row.auto_on is None or (
         bool(row.auto_on) and cuda_driver.compute_capability() in row.auto_on
     )

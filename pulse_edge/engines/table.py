@@ -32,6 +32,7 @@ class EngineRow:
         auto_on: compute capabilities of GPUs that `auto` takes it on; None for everywhere. If the
             engine cannot run there, its module opens another one, and warns.
         slotted: those of `runs` in which it can have several slots (`EngineOptions.slots`).
+        measured: `auto` takes it only where it was measured to be the fastest (`faster.py`).
     """
 
     name: str
@@ -39,6 +40,7 @@ class EngineRow:
     runs: tuple[tuple[str, str], ...]
     auto_on: tuple[int, ...] | None = None
     slotted: tuple[tuple[str, str], ...] = ()
+    measured: bool = False
 
     def devices(self, target: str) -> tuple[str, ...]:
         """What it runs bundles for `target` on, preferred first; nothing if it does not."""
@@ -61,6 +63,12 @@ BUILT_IN = (
         module="pulse_edge.engines.native.engine",
         runs=(("cuda", "cuda"),),
         auto_on=NATIVE_MEASURED,
+    ),
+    EngineRow(
+        name="openvino",
+        module="pulse_edge.engines.openvino",
+        runs=(("cpu", "cpu"),),
+        measured=True,
     ),
     EngineRow(
         name="onnxruntime",

@@ -31,7 +31,7 @@ from pulse_edge.errors import EngineError, ParameterError
 
 
 def test_the_built_in_engines() -> None:
-    assert ENGINES == ("auto", "native", "onnxruntime", "tensorrt")
+    assert ENGINES == ("auto", "native", "onnxruntime", "openvino", "tensorrt")
     assert engine_names()[: len(ENGINES)] == ENGINES
     assert list_engines()[: len(BUILT_IN)] == BUILT_IN
     for row in BUILT_IN:
@@ -45,6 +45,7 @@ def test_the_built_in_engines() -> None:
     [
         ("cpu", "auto", "auto", ("onnxruntime", "cpu")),
         ("cpu", "cpu", "onnxruntime", ("onnxruntime", "cpu")),
+        ("cpu", "auto", "openvino", ("openvino", "cpu")),
         ("cuda", "auto", "auto", ("onnxruntime", "cuda")),
         ("cuda", "cpu", "auto", ("onnxruntime", "cpu")),
         ("cuda", "auto", "native", ("native", "cuda")),
@@ -71,6 +72,9 @@ def test_what_runs_a_target(
     [
         ("cpu", "cuda", "auto", "does not run on cuda; .*--target cuda, or use --device cpu$"),
         ("cpu", "auto", "tensorrt", "which engine tensorrt does not run; use --engine auto$"),
+        ("cpu", "cuda", "openvino", "openvino does not run on cuda; use --device cpu$"),
+        ("cuda", "auto", "openvino", "which engine openvino does not run; use --engine auto$"),
+        ("standard", "cpu", "openvino", "which engine openvino does not run; use --engine auto$"),
         ("standard", "cpu", "tensorrt", "tensorrt does not run on cpu; use --device cuda$"),
         (
             "tpu",
