@@ -2,8 +2,11 @@
 
 A variant is a precision of the export, followed by any of these, with colons between: a block size,
 `kv8` for an int8 cache, `head4` for a head of 4 bits, `prefill8` for w8a8 weights for prompts,
-`cuda` for a GPU, and there `tower8` for an int8 tower (fp16 otherwise) and `native` for that
-engine. Examples: `int4:128:head4:kv8:prefill8`, `int4:128:cuda:tower8`, `int4:128:cuda:native`.
+`openvino` for that engine, which needs `pulse-edge[openvino]` here, `cuda` for a GPU, and there
+`tower8` for an int8 tower (fp16 otherwise) and `native` for that engine. Examples:
+`int4:128:head4:kv8:prefill8`, `int4:128:head4:kv8:openvino`, `int4:128:cuda:tower8`,
+`int4:128:cuda:native`. With `optimum`, Optimum exports the tower instead of us: the peer
+`optimum-tower`, whose decoder is ours.
 """
 
 from __future__ import annotations
@@ -17,15 +20,14 @@ from benchmarks.peers.protocol import serve
 from pulse_edge.bundle.bundle import open_bundle
 from pulse_edge.engines.options import EngineOptions
 from pulse_edge.engines.registry import open_engine
-
-NATIVE = "native"  # of a variant, and the engine's name
+from pulse_edge.engines.table import ENGINES
 
 
 class Ours:
     def __init__(self, path: Path, variant: str, threads: int, context: int) -> None:
         bundle = open_bundle(path)
         manifest = bundle.manifest
-        engine = NATIVE if NATIVE in variant.split(":") else "auto"
+        engine = next((part for part in variant.split(":") if part in ENGINES), "auto")
         options = EngineOptions(threads=threads, context=context, engine=engine)
         self._engine = open_engine(bundle, options)
         self._vision = manifest.model.vision
@@ -67,6 +69,7 @@ def convert(checkpoint: Path, out: Path, variant: str) -> None:
         head="int4" if "head4" in parts else None,
         prefill="w8a8" if "prefill8" in parts else None,
         tower="int8" if "tower8" in parts else None,
+        network="optimum" if "optimum" in parts else "own",
     )
     export(checkpoint, out, options)
 

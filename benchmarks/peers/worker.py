@@ -70,6 +70,12 @@ PEERS = {
         ("fp32",),
         (("setuptools", TORCH), (TORCH, "optimum-onnx", "onnxruntime", "onnx")),
     ),
+    # Ours, but for the tower, which Optimum exports: the row `vision` is the one to look at.
+    "optimum-tower": Kind(
+        "ours",
+        ("fp32:optimum", "int8:optimum"),
+        (("setuptools", TORCH), (TORCH, "-e", f"{ROOT}[cpu,export,optimum]")),
+    ),
     "transformers": Kind(
         "transformers", ("bf16",), (("setuptools", TORCH), (TORCH, "transformers"))
     ),

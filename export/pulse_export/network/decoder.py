@@ -1,4 +1,4 @@
-"""The Llama decoder as one graph for prefill, steps and verification.
+"""The decoder as one graph for prefill, steps and verification.
 
 Inputs are inputs_embeds [batch, rows, hidden], logit_rows int64 [n] and the cache; outputs are
 logits float32 [batch * n, vocab] of those rows, sequence after sequence, and the cache. The batch
@@ -57,6 +57,7 @@ def _layers(net: NetworkWriter, spec: ModelSpec, x: str, logit_rows: str | None)
             *(f"{name}.self_attn.{p}_proj" for p in "qkv"),
             part="decoder",
             name=f"{name}.qkv",
+            biased=bool(text.qkv_bias),
         )
         h = target.emit_cached_attention(net.graph, qkv, cache, text, i, f"{name}.attention")
         if last:  # from here on only rows with logits matter

@@ -1,4 +1,4 @@
-"""CLIP ViT and LLaVA's projector as one graph.
+"""CLIP ViT and LLaVA's projector as one graph; or the projector behind another tower.
 
 Pixels float32 [views, 3, side, side] -> features [views, patches, hidden]. Sources: transformers
 modeling_clip.py `CLIPVisionTransformer`; llava clip_encoder.py (the hidden state before the last
@@ -7,25 +7,32 @@ layers, without class token and post-LayerNorm) and multimodal_projector/builder
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from pulse_edge.bundle.spec import ModelSpec
 from pulse_export.graph import onnx_type
 from pulse_export.network.writer import NetworkWriter
 
+# Writes a tower: the graph, and the name of pixels in the target's float type -> the name of the
+# patches' hidden states [views, patches, width].
+WriteTower = Callable[[NetworkWriter, str], str]
 
-def write_vision(net: NetworkWriter, spec: ModelSpec) -> None:
-    """Write the whole tower and projector. Pixels are float32, features as the target has them."""
+
+def write_vision(net: NetworkWriter, spec: ModelSpec, tower: WriteTower | None = None) -> None:
+    """Write the whole tower and projector. Pixels are float32, features as the target has them.
+
+    Args:
+        net: the graph, target, precision and tensors.
+        spec: the model.
+        tower: writes another tower than CLIP's.
+    """
     v, io = spec.vision, net.target.io
     pixels = net.graph.input("pixels", np.float32, ["views", 3, v.image_size, v.image_size])
     if io != np.float32:
         pixels = net.node("Cast", pixels, name="pixels.cast", to=onnx_type(io))
-    x = _embed(net, spec, pixels)
-    x = net.layer_norm(x, "vision.pre_layrnorm", v.eps)
-    for i in range(v.feature_layers):
-        x = _layer(net, spec, x, f"vision.encoder.layers.{i}")
-    # Drop the class token.
-    x = net.node("Slice", x, net.ints(1), net.ints(2**31), net.ints(1), name="vision.patches")
+    x = tower(net, pixels) if tower else _clip(net, spec, pixels)
     for depth in range(spec.projector_depth):
         if depth:
             x = net.target.emit_activation(net.graph, x, "gelu", f"projector.{2 * depth - 1}")
@@ -33,6 +40,16 @@ def write_vision(net: NetworkWriter, spec: ModelSpec) -> None:
     out = net.target.features
     net.node("Cast", x, name="features", to=onnx_type(out))
     net.graph.output("features", out, ["views", v.grid**2, spec.text.hidden])
+
+
+def _clip(net: NetworkWriter, spec: ModelSpec, pixels: str) -> str:
+    """Hidden states of the patches [views, patches, width], without the class token."""
+    v = spec.vision
+    x = _embed(net, spec, pixels)
+    x = net.layer_norm(x, "vision.pre_layrnorm", v.eps)
+    for i in range(v.feature_layers):
+        x = _layer(net, spec, x, f"vision.encoder.layers.{i}")
+    return net.node("Slice", x, net.ints(1), net.ints(2**31), net.ints(1), name="vision.patches")
 
 
 def _embed(net: NetworkWriter, spec: ModelSpec, pixels: str) -> str:

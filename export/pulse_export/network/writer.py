@@ -41,12 +41,22 @@ class NetworkWriter:
     smoothed: Smoothed | None = None
     codes: DecoderCodes | None = None
 
-    def linear(self, x: str, *names: str, part: str, name: str | None = None) -> str:
+    def linear(
+        self, x: str, *names: str, part: str, name: str | None = None, biased: bool = False
+    ) -> str:
         """A Linear layer; several names are stacked along their outputs into one.
 
-        Layers of the vision part have a bias, which is found by its name.
+        Args:
+            x: what it reads.
+            *names: of its weights.
+            part: of the network, which has a storage.
+            name: of the node; None: the first of the names.
+            biased: whether it has biases, which are found by its names. Those of the vision part
+                always have.
         """
-        bias = self.tensors(f"{names[0]}.bias") if part == "vision" else None
+        bias = None
+        if biased or part == "vision":
+            bias = np.concatenate([self.tensors(f"{layer}.bias") for layer in names])
         storage = STORAGES[getattr(self.precision, part)]
         scale = None
         if storage.rounds_inputs and self.smoothed:
@@ -56,6 +66,23 @@ class NetworkWriter:
             )
         stored = self._stored(names, storage)
         return self.target.emit_linear(self.graph, x, stored, bias, name or names[0], scale)
+
+    def stored_linear(
+        self,
+        x: str,
+        weight: NDArray[np.float32],
+        bias: NDArray[np.float32] | None,
+        *,
+        part: str,
+        name: str,
+    ) -> str:
+        """A Linear layer whose weight [outputs, inputs] is given, not read by its name.
+
+        It is stored as the precision has its part. No scales of a calibration belong to it.
+        """
+        storage = STORAGES[getattr(self.precision, part)]
+        stored = self._quantized(weight, storage.name) if storage.quantized else weight
+        return self.target.emit_linear(self.graph, x, stored, bias, name)
 
     def _stored(self, names: tuple[str, ...], storage: Storage) -> Weight:
         """The matrix of these layers as the precision stores it."""
