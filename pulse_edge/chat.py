@@ -95,7 +95,7 @@ class Chat:
         template = self._template
         if self._ids:
             ids = self._ids + template.next_turn(question)
-            return ids, f"{self._prompt}</s>{template.turn_text(question)}"
+            return ids, f"{self._prompt}{template.end}{template.turn_text(question)}"
         shown = self._page is not None
         return template.first_turn(question, shown), template.text(question, shown)
 

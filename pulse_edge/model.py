@@ -13,7 +13,6 @@ from pulse_edge.answer import Answer
 from pulse_edge.assets import EMBEDDED
 from pulse_edge.audit.log import AuditLog, audit_logs
 from pulse_edge.bundle.bundle import Bundle, open_while_hashing
-from pulse_edge.bundle.manifest import TOKENIZER
 from pulse_edge.bundle.trust import CHECKSUM, Verified, check_trust
 from pulse_edge.cancellation import Cancellation
 from pulse_edge.chat import Chat
@@ -150,8 +149,8 @@ class Model:
         spec = bundle.manifest.model
         self.bundle = bundle
         self.engine = engine
-        tokenizer = bundle.read(TOKENIZER)
-        self._template = PromptBuilder.of(spec, tokenizer, str(bundle.file(TOKENIZER)))
+        name = bundle.manifest.tokenizer
+        self._template = PromptBuilder.of(spec, bundle.read(name), str(bundle.file(name)))
         self.tokenizer = self._template.tokenizer
         lanes = Lanes(engine, kept_bytes)
         self.worker = worker = Worker(queue_limit, len(lanes.all), lanes.share)

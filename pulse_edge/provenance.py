@@ -40,6 +40,7 @@ def provenance(
     # `vars`, because the records hold nothing that can change: `dataclasses.asdict` looks into each
     # value, which takes a tenth of a millisecond in all.
     return {
+        **({} if manifest.tower is None else {"tower": dict(vars(manifest.tower))}),
         "bundle": bundle.digest,
         "verified": {"how": "checksum", "key": None} if verified is None else dict(verified),
         "checkpoint": dict(vars(manifest.checkpoint)),

@@ -29,6 +29,7 @@ from pulse_edge.progress import Progress
 from pulse_edge.provenance import provenance
 from pulse_edge.rates import Rates, Work
 from pulse_edge.text.detokenizer import TextStream
+from pulse_edge.text.styles import answer_lead
 from pulse_edge.text.template import Prompt, render
 from pulse_edge.text.tokenizer import Tokenizer
 
@@ -83,7 +84,7 @@ class Runner:
         self._host = host
         self._tokenizer = tokenizer
         self._ngrams = {lane: Ngrams(tokenizer.numbers) for lane in self.lanes.all}
-        self.grammars = Grammars(tokenizer, self._eos)
+        self.grammars = Grammars(tokenizer, self._eos, answer_lead(spec.prompt))
 
     def forget(self) -> None:
         """Drop what earlier requests left behind."""

@@ -2,8 +2,9 @@
 
 A decoder answers badly in a conversation format that it was not tuned on, so the export refuses it.
 Templates are Jinja programs. They are not run: what they write is read from their text. A template
-is taken for Vicuna's if all of its own text is text of `TEMPLATES`' conversations. Sources:
-llava/conversation.py `conv_vicuna_v1`, and the templates of llava-hf's conversions.
+is taken for a conversation's if all of its own text is text of that conversation. Sources:
+llava/conversation.py `conv_llava_v1`, `conv_mistral_instruct` and, in LLaVA-NeXT, `conv_qwen`; the
+templates of llava-hf's conversions, of Mistral-7B-Instruct-v0.2 and of Qwen2-Instruct.
 """
 
 from __future__ import annotations
@@ -19,17 +20,31 @@ from pulse_export.strict_json import read_json
 
 LARGEST_TEMPLATE = 1 << 16  # characters; the largest real ones have a quarter of that
 
-VICUNA = {
+VICUNA: dict[str, Any] = {
     "name": "llava_v1",
     "system": "A chat between a curious human and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the human's questions.",
     "user": "USER",
     "assistant": "ASSISTANT",
 }
+MISTRAL: dict[str, Any] = {
+    "name": "mistral_instruct",
+    "system": "",
+    "user": "[INST]",
+    "assistant": "[/INST]",
+    "style": "llama_2",
+}
+QWEN: dict[str, Any] = {
+    "name": "qwen_1_5",
+    "system": "You are a helpful assistant.",
+    "user": "user",
+    "assistant": "assistant",
+    "style": "chatml",
+}
 # Conversation formats that a bundle can have, by the name that its manifest has: `PromptSpec`'s
 # fields without the tokenizer's.
-TEMPLATES = {template["name"]: template for template in (VICUNA,)}
-DEFAULT_TEMPLATE = VICUNA["name"]
+TEMPLATES = {template["name"]: template for template in (VICUNA, MISTRAL, QWEN)}
+DEFAULT_TEMPLATE: str = VICUNA["name"]
 
 # Vicuna 1.5's own system prompt says "user" where LLaVA's says "human".
 SYSTEMS = frozenset(VICUNA["system"].replace("human", someone) for someone in ("human", "user"))
@@ -40,7 +55,42 @@ ROLE_MARKS = frozenset(
     for after in ("", " ")
 )
 OPENING = frozenset({"ASSISTANT:", " ASSISTANT:", "ASSISTANT: ", " ASSISTANT: "})
-WRITTEN = ROLE_MARKS | SYSTEMS | {"", " ", ": ", "<image>", "<image>\n", "<s>", "</s>"}
+PLAIN = frozenset({"", "<image>", "<image>\n"})
+WRITTEN = ROLE_MARKS | SYSTEMS | PLAIN | {" ", ": ", "<s>", "</s>"}
+# llava-hf's template ends answers with `<\s>`, which is a slip.
+_INSTRUCTION_ENDS = frozenset(f"{end}{space}" for end in ("</s>", "<\\s>") for space in ("", " "))
+_INSTRUCTION = _INSTRUCTION_ENDS | PLAIN | {" ", "<s>", "<<SYS>>\n", "\n<</SYS>>\n\n"}
+_MARKS = {"<|im_start|>", "<|im_end|>", "<|im_end|>\n", "\n", QWEN["system"]}
+_TURNS = {f"<|im_start|>{role}\n" for role in ("system", "user", "assistant")}
+_SYSTEM_TURN = f"<|im_start|>system\n{QWEN['system']}<|im_end|>\n"
+
+
+@dataclass(frozen=True)
+class Writing:
+    """What templates of a conversation write.
+
+    Attributes:
+        texts: of their own, besides the messages.
+        opening: one of these comes before an answer.
+        shown: how a message names it.
+    """
+
+    texts: frozenset[str]
+    opening: frozenset[str]
+    shown: str
+
+
+WRITINGS = {
+    VICUNA["name"]: Writing(WRITTEN, OPENING, "ASSISTANT:"),
+    MISTRAL["name"]: Writing(
+        _INSTRUCTION | {"[INST] ", " [/INST]"}, frozenset({" [/INST]"}), " [/INST]"
+    ),
+    QWEN["name"]: Writing(
+        PLAIN | _MARKS | _TURNS | {_SYSTEM_TURN},
+        frozenset({"<|im_start|>assistant\n"}),
+        "<|im_start|>assistant",
+    ),
+}
 # Strings that templates compare with and look up by.
 _KEYS_NAMES = """
     role content system user assistant type text image video equalto default message messages
@@ -68,43 +118,47 @@ class StoredTemplate:
     text: str
 
 
-def check_chat_templates(path: Path) -> None:
-    """Refuse a checkpoint whose chat template is not Vicuna's.
+def check_chat_templates(path: Path, name: str = DEFAULT_TEMPLATE) -> None:
+    """Refuse a checkpoint whose chat template is of another conversation.
 
     Args:
         path: the checkpoint's directory.
+        name: of the conversation, in `TEMPLATES`.
 
     Raises:
         CheckpointError: one is not. The message names it and quotes what is foreign.
     """
     for template in stored_templates(path):
-        foreign = foreign_text(template.text)
+        foreign = foreign_text(template.text, name)
         if foreign is not None:
+            others = [n for n in TEMPLATES if foreign_text(template.text, n) is None]
+            looks = f"; it looks like {others[0]}, --template {others[0]}" if others else ""
             raise CheckpointError(
-                f"{template.where} is of another conversation format, {foreign}; PULSE speaks "
-                f"{DEFAULT_TEMPLATE}; if this model does too, export with --template "
-                f"{DEFAULT_TEMPLATE}"
+                f"{template.where} is of another conversation format, {foreign}; models with this "
+                f"decoder speak {name}; if this one does too, export with --template {name}{looks}"
             )
 
 
-def foreign_text(template: str) -> str | None:
-    """What in a Jinja template is not of Vicuna's conversation, in words; None if all is.
+def foreign_text(template: str, name: str = DEFAULT_TEMPLATE) -> str | None:
+    """What in a Jinja template is not of a conversation, in words; None if all is.
 
     Args:
         template: the source. White space alone is no template.
+        name: of the conversation, in `TEMPLATES`.
     """
+    writing = WRITINGS[name]
     if not template.strip():
         return None
     if len(template) > LARGEST_TEMPLATE:
         return f"with over {LARGEST_TEMPLATE} characters"
     texts = list(_own_text(template))
     for text in texts:
-        if text not in WRITTEN and text not in KEYS:
+        if text not in writing.texts and text not in KEYS:
             return f"with {text!r:.60}"
-    if ": " in texts and not _UPPER.search(template):
+    if ": " in texts and not _UPPER.search(template):  # only Vicuna's has a colon
         return "with roles in lower case"
-    if not OPENING & set(texts):
-        return "without 'ASSISTANT:'"
+    if not writing.opening & set(texts):
+        return f"without {writing.shown!r}"
     return None
 
 

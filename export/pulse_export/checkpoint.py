@@ -21,21 +21,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pulse_edge.bundle.limits import model_problem
-from pulse_edge.bundle.manifest import TOKENIZER, CheckpointInfo
+from pulse_edge.bundle.manifest import CheckpointInfo
 from pulse_edge.errors import CheckpointError
-from pulse_export.config import architecture, hf_spec, is_tied, published_spec, tower_name
+from pulse_export.config import (
+    architecture,
+    check_attention,
+    hf_spec,
+    is_tied,
+    published_spec,
+    tower_fields,
+    tower_name,
+)
+from pulse_export.families import PUBLISHED_FAMILIES
 from pulse_export.fields import Fields
 from pulse_export.layouts import (
     LAYOUTS,
-    PUBLISHED_CLASS,
     TensorLayout,
     expected_tensors,
     foreign_hint,
     stored_names,
 )
+from pulse_export.network.optimum.config import OPTIMUM, OWN
 from pulse_export.strict_json import read_json
 from pulse_export.threads import over_rows
-from pulse_export.tokenizer_files import fitted_to_tokenizer
+from pulse_export.tokenizer_files import fitted_to_tokenizer, tokenizer_name
 from pulse_export.weight_files import IGNORED, index_tensors, refuse_foreign_files
 
 Floats = NDArray[np.float32]
@@ -54,12 +63,25 @@ class Checkpoint:
         path: the directory.
         template: the conversation format, whatever the checkpoint's chat templates say; None to
             refuse foreign ones.
+        network: who writes the vision tower, of `NETWORKS`.
+        context: of the bundle, in tokens; None for the model's own.
+
+    Attributes:
+        tokenizer: name of its file.
+        tower: the vision tower's config.
+        strategy: whether the tower's first token is dropped ("default") or all are kept ("full").
 
     Raises:
         CheckpointError: the checkpoint cannot be exported. The message says what to do.
     """
 
-    def __init__(self, path: str | Path, template: str | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        template: str | None = None,
+        network: str = OWN,
+        context: int | None = None,
+    ) -> None:
         self.path = Path(path)
         config = _read_config(self.path)
         self.architecture = architecture(config)
@@ -68,12 +90,17 @@ class Checkpoint:
                 f"{self.path}: architecture {self.architecture!r:.60} is not supported; "
                 f"supported are {', '.join(LAYOUTS)}"
             )
-        published = self.architecture == PUBLISHED_CLASS
-        spec = (published_spec if published else hf_spec)(config, self.path, template)
-        text = fitted_to_tokenizer(spec.text, self.path, self.path / TOKENIZER)
+        published = self.architecture in PUBLISHED_FAMILIES
+        self.network = network
+        self.tower = tower_fields(config, self.path)
+        self.strategy: str = config.get("vision_feature_select_strategy", "default")
+        spec = (published_spec if published else hf_spec)(config, self.path, template, network)
+        self.tokenizer = tokenizer_name(self.path)
+        text = fitted_to_tokenizer(spec, self.path)
         self.spec = replace(spec, text=text)
         if problem := model_problem(self.spec):  # no bundle with it would load
             raise CheckpointError(f"{self.path}: {problem}; expected a LLaVA checkpoint's values")
+        check_attention(config, context or text.context)
         self.tied = is_tied(config)
         self._where = index_tensors(self.path)
         layout = LAYOUTS[self.architecture]
@@ -90,6 +117,8 @@ class Checkpoint:
         names: dict[str, str] = {}
         missing, wrong = [], []
         for name, shape in expected_tensors(self.spec, self.tied):
+            if self.network == OPTIMUM and name.startswith("vision."):
+                continue  # the torch module says what it needs
             stored = next((c for c in stored_names(name, layout) if c in self._where), None)
             if stored is None:
                 missing.append(name)
@@ -99,6 +128,8 @@ class Checkpoint:
                 )
             else:
                 names[name] = stored
+        if self.network == OPTIMUM:
+            names |= self._tower_names(layout)
         used = set(names.values())
         surplus = sorted(n for n in self._where.keys() - used if not self._ignorable(n, layout))
         for problem, found in (("missing", missing), ("misshapen", wrong), ("unknown", surplus)):
@@ -106,7 +137,7 @@ class Checkpoint:
                 more = f" and {len(found) - 3} more" if len(found) > 3 else ""
                 raise CheckpointError(
                     f"{self.path}: {problem} tensors: {', '.join(found[:3])}{more}"
-                    f"{foreign_hint(surplus)}"
+                    f"{foreign_hint(surplus, self.path)}"
                 )
         bad = sorted(
             {f"{s} ({self._where[s].dtype})" for s in used if self._where[s].dtype not in DTYPES}
@@ -115,6 +146,15 @@ class Checkpoint:
             raise CheckpointError(
                 f"{self.path}: tensors must be {', '.join(DTYPES)}, but: {', '.join(bad[:3])}"
             )
+        return names
+
+    def _tower_names(self, layout: TensorLayout) -> dict[str, str]:
+        """Canonical name -> stored name of all of a tower's tensors, whatever its family."""
+        names: dict[str, str] = {}
+        for stored in self._where:
+            prefix = next((p for p in layout.vision if stored.startswith(p)), None)
+            if prefix is not None and not IGNORED.search(stored):
+                names[f"vision.{stored.removeprefix(prefix)}"] = stored
         return names
 
     def _check_tied_head(self, layout: TensorLayout) -> None:
@@ -197,7 +237,7 @@ class Checkpoint:
     def info(self) -> CheckpointInfo:
         """Identity. Tensors that were not read yet are read now, for their hash."""
         total = hashlib.sha256()
-        for file in ("config.json", TOKENIZER):
+        for file in ("config.json", self.tokenizer):
             total.update(hashlib.sha256((self.path / file).read_bytes()).digest())
         dtypes: dict[str, int] = {}
         for name, stored in sorted(self._names.items()):
@@ -256,14 +296,7 @@ def _read_config(path: Path) -> Fields:
     refuse_foreign_files(path)
     if not (path / "config.json").exists():
         raise CheckpointError(f"{path}: no config.json, so not a checkpoint directory")
-    if not (path / TOKENIZER).exists():
-        hint = (
-            "; tokenizer.json alone is not enough, "
-            "copy tokenizer.model from the original checkpoint"
-            if ((path / "tokenizer.json").exists())
-            else ""
-        )
-        raise CheckpointError(f"{path}: no {TOKENIZER} (SentencePiece){hint}")
+    tokenizer_name(path)  # there must be one
     return Fields(read_json(path / "config.json"), str(path / "config.json"))
 
 

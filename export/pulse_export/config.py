@@ -12,10 +12,29 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pulse_edge.bundle.spec import ModelSpec, TextSpec, VisionSpec
+from pulse_edge.bundle.spec import ModelSpec, VisionSpec
 from pulse_edge.errors import CheckpointError
+from pulse_export.decoder_config import text_spec
+from pulse_export.families import (
+    FAMILIES,
+    PUBLISHED_FAMILIES,
+    attention_window,
+    check_window,
+    converted_family,
+)
 from pulse_export.fields import Fields
-from pulse_export.network_fields import CONVERSION, PUBLISHED, TEXT, VISION, check_fields
+from pulse_export.network.optimum.config import OPTIMUM, OWN, optimum_spec
+from pulse_export.network_fields import (
+    ANY_TOWER,
+    CLIP_TOWER,
+    CONVERSION,
+    OTHER_TOWER,
+    PUBLISHED,
+    TEXT,
+    VISION,
+    check_fields,
+    used_layers,
+)
 from pulse_export.preprocessing import ImageLayout, image_spec, parse_grids
 from pulse_export.strict_json import read_json
 from pulse_export.tokenizer_files import prompt_spec
@@ -42,23 +61,20 @@ CLIP_DEFAULTS: dict[str, Any] = {
     "image_size": 224,
     "patch_size": 32,
 }
-LLAMA_DEFAULTS: dict[str, Any] = {
-    "hidden_size": 4096,
-    "num_attention_heads": 32,
-    "num_hidden_layers": 32,
-    "intermediate_size": 11008,
-    "rms_norm_eps": 1e-6,
-    "max_position_embeddings": 2048,
-    "vocab_size": 32000,
-}
-ROPE = frozenset({"rope_type", "type", "rope_theta", "partial_rotary_factor", "factor"})
+CONVERTED_TOWER = (
+    "the authors' code treats each kind of tower in its own way; convert the checkpoint to "
+    "LlavaNextForConditionalGeneration with transformers, and export that with --network optimum"
+)
 
 
 def architecture(config: Fields) -> str:
     """The class the checkpoint was made for."""
     names = config.values.get("architectures")
-    if not names and config.get("model_type") in ("llava_llama", "llava"):
-        return "LlavaLlamaForCausalLM"
+    kind = config.get("model_type")
+    if not names and kind is not None:
+        for family in FAMILIES:
+            if kind in family.types:
+                return family.published
     if not isinstance(names, list) or not names or not isinstance(names[0], str):
         raise CheckpointError(
             f"{config.where}: architectures is {names!r:.60}, must be a list that names a class"
@@ -78,105 +94,12 @@ def is_tied(config: Fields) -> bool:
     return any(fields.get("tie_word_embeddings") for fields in places)
 
 
-def _text_spec(config: Fields, path: Path) -> TextSpec:
-    hidden, heads = config.whole("hidden_size"), config.whole("num_attention_heads")
-    kv_heads = config.whole("num_key_value_heads", heads)
-    head_size = config.whole("head_dim", max(1, hidden // heads))
-    if heads % kv_heads or head_size % 2 or (config.get("head_dim") is None and hidden % heads):
-        raise CheckpointError(
-            f"{config.where}: width {hidden} / {heads} heads / {kv_heads} KV heads does not "
-            f"divide, or head size {head_size} is odd"
-        )
-    vocab = config.whole("vocab_size")
-    return TextSpec(
-        hidden=hidden,
-        layers=config.whole("num_hidden_layers", most=1000),
-        heads=heads,
-        kv_heads=kv_heads,
-        head_size=head_size,
-        ffn=config.whole("intermediate_size"),
-        vocab=vocab,
-        eps=config.positive("rms_norm_eps"),
-        rope_theta=_rope_theta(config),
-        context=config.whole("max_position_embeddings"),
-        bos=config.whole("bos_token_id", 1, least=0, most=vocab - 1),
-        eos=_end_tokens(config, path, vocab),
-    )
-
-
-def _rope_theta(config: Fields) -> float:
-    """The base of plain RoPE; every other kind is refused."""
-    thetas = [config.positive("rope_theta")] if config.get("rope_theta") is not None else []
-    for key in ("rope_scaling", "rope_parameters"):
-        rope = config.part(key)
-        kind = rope.values.get("rope_type", rope.values.get("type", "default"))
-        if kind != "default":
-            raise CheckpointError(
-                f"{rope.where}: RoPE scaling {kind!r:.60} is not supported, only plain RoPE"
-            )
-        unknown = sorted(rope.values.keys() - ROPE)
-        if unknown:
-            raise CheckpointError(
-                f"{rope.where}: {unknown[0]!r:.60} is not supported, only plain RoPE"
-            )
-        rope.only("factor", 1, None)
-        rope.only("partial_rotary_factor", 1, None)
-        if rope.get("rope_theta") is not None:
-            thetas.append(rope.positive("rope_theta"))
-    if len(set(thetas)) > 1:
-        stated = " and ".join(map(str, thetas))
-        raise CheckpointError(f"{config.where}: rope_theta is both {stated}; keep one")
-    return thetas[0] if thetas else 10000.0
-
-
-def _end_tokens(config: Fields, path: Path, vocab: int) -> tuple[int, ...]:
-    """The ids that end an answer. transformers generates with those of generation_config.json."""
-    own = _ends(config, vocab)
-    file = path / "generation_config.json"
-    generation = Fields(read_json(file) if file.exists() else {}, str(file))
-    ends = _ends(generation, vocab)
-    if ends and not set(own) <= set(ends):
-        raise CheckpointError(
-            f"{file}: eos_token_id is {ends}, but {config.where} says {own}; make the two agree"
-        )
-    bos = generation.get("bos_token_id")
-    if bos is not None and bos != config.get("bos_token_id", 1):
-        raise CheckpointError(
-            f"{file}: bos_token_id is {bos!r:.60}, but {config.where} says "
-            f"{config.get('bos_token_id', 1)!r:.60}; make the two agree"
-        )
-    return tuple(dict.fromkeys(ends or own or [2]))
-
-
-def _ends(config: Fields, vocab: int) -> list[int]:
-    """End tokens: none, one or a list.
-
-    transformers takes an empty list as it stands: an answer fails or never ends.
-    """
-    value = config.get("eos_token_id")
-    if value is None:
-        return []
-    listed = value if isinstance(value, list) else [value]
-    if not listed:
-        raise CheckpointError(
-            f"{config.where}: eos_token_id is [], so an answer would never end; "
-            "list the tokenizer's end token, or remove the field"
-        )
-    return [
-        Fields({"eos_token_id": v}, config.where).whole("eos_token_id", -1, 0, vocab - 1)
-        for v in listed
-    ]
-
-
-def _vision_spec(config: Fields, select_layer: int) -> VisionSpec:
+def _vision_spec(config: Fields, select_layer: int, network: str) -> VisionSpec:
+    if network == OPTIMUM:
+        return optimum_spec(config, select_layer)
     check_fields(config, VISION)
     layers = config.whole("num_hidden_layers", most=1000)
-    # hidden_states[0] is the embeddings' output, so hidden_states[k] needs k layers, and -1 all.
-    used = select_layer if select_layer >= 0 else layers + 1 + select_layer
-    if not 0 < used <= layers:
-        raise CheckpointError(
-            f"{config.where}: feature layer {select_layer} of a tower with {layers} layers"
-        )
+    used = used_layers(config.where, select_layer, layers)
     spec = VisionSpec(
         image_size=config.whole("image_size"),
         patch_size=config.whole("patch_size"),
@@ -196,12 +119,16 @@ def _vision_spec(config: Fields, select_layer: int) -> VisionSpec:
     return spec
 
 
-def published_spec(config: Fields, path: Path, template: str | None) -> ModelSpec:
+def published_spec(
+    config: Fields, path: Path, template: str | None, network: str = OWN
+) -> ModelSpec:
     """The published layout: one flat config.
 
     The tower's config is known by its name, or lies beside the weights.
     """
-    check_fields(config, TEXT, PUBLISHED)
+    family = PUBLISHED_FAMILIES[architecture(config)]
+    rules = {"model_type": (family.types, "")}
+    check_fields(config, TEXT, PUBLISHED, rules, family.rules, read=family.read)
     kind = str(config.values.get("mm_projector_type", "linear"))
     match = re.fullmatch(r"mlp([1-8])x_gelu", kind)
     if kind != "linear" and not match:
@@ -210,7 +137,9 @@ def published_spec(config: Fields, path: Path, template: str | None) -> ModelSpe
             "only linear and mlpNx_gelu"
         )
     select = config.whole("mm_vision_select_layer", -2, least=-1000, most=1000)
-    side = _vision_spec(_published_tower(config, path), select)
+    tower = tower_fields(config, path)
+    tower.only("model_type", CLIP_TOWER, None, advice=CONVERTED_TOWER)
+    side = _vision_spec(tower, select, network)
     aspect = config.get("image_aspect_ratio", "square")
     layout = ImageLayout(
         processors=("CLIP",),
@@ -224,10 +153,25 @@ def published_spec(config: Fields, path: Path, template: str | None) -> ModelSpe
     return ModelSpec(
         side,
         int(match[1]) if match else 1,
-        _text_spec(config, path),
+        text_spec(config, path, family),
         image_spec(path, config.where, layout),
-        prompt_spec(path, template),
+        prompt_spec(path, template, family.template),
     )
+
+
+def tower_fields(config: Fields, path: Path) -> Fields:
+    """The tower's config. Of CLIP's, with the defaults of transformers.
+
+    Args:
+        config: the checkpoint's config.json.
+        path: the checkpoint's directory.
+    """
+    if architecture(config) in PUBLISHED_FAMILIES:
+        return _published_tower(config, path)
+    vision = config.part("vision_config")
+    if vision.get("model_type", CLIP_TOWER) != CLIP_TOWER:
+        return vision
+    return vision.over(CLIP_DEFAULTS if vision.values else CLIP_L_336)
 
 
 def _published_tower(config: Fields, path: Path) -> Fields:
@@ -249,33 +193,64 @@ def tower_name(config: Fields) -> str:
     return str(config.values.get("mm_vision_tower", config.values.get("vision_tower", "")))
 
 
-def hf_spec(config: Fields, path: Path, template: str | None) -> ModelSpec:
+def hf_spec(config: Fields, path: Path, template: str | None, network: str = OWN) -> ModelSpec:
     """The Hugging Face conversions: nested configs; grids as (height, width)."""
     following = architecture(config) == "LlavaNextForConditionalGeneration"
     config.only("model_type", "llava_next" if following else "llava", None)
-    check_fields(config, CONVERSION)
-    text, vision = config.part("text_config"), config.part("vision_config")
-    text.only("model_type", "llama")
-    check_fields(text, TEXT)
+    tower = tower_fields(config, path)
+    if network == OWN:
+        tower.only("model_type", CLIP_TOWER, None, advice=OTHER_TOWER)
+    check_fields(config, CONVERSION, *((ANY_TOWER,) if network == OPTIMUM else ()))
+    text = config.part("text_config")
+    family = converted_family(text)
+    check_fields(text, TEXT, family.rules, read=family.read)
     text = _with_end_tokens_of(config, text)
     select = config.whole("vision_feature_layer", -2, least=-1000, most=1000)
-    side = _vision_spec(vision.over(CLIP_DEFAULTS if vision.values else CLIP_L_336), select)
+    side = _vision_spec(tower, select, network)
     grids = parse_grids(config, side.image_size) if following else ()
     layout = ImageLayout(
-        processors=("LlavaNext",) if following else ("CLIP", "Llava"),
+        processors=_processors(following, tower),
         aspect="anyres" if following else None,
         grids=tuple((width, height) for height, width in grids),
         merge="spatial_unpad" if following else "flat",
         side=side.image_size,
         patch=side.patch_size,
+        strategy=config.get("vision_feature_select_strategy", "default"),
     )
     return ModelSpec(
         side,
         2,
-        _text_spec(text.over(LLAMA_DEFAULTS), path),
+        text_spec(text.over(family.defaults), path, family),
         image_spec(path, config.where, layout),
-        prompt_spec(path, template),
+        prompt_spec(path, template, family.template),
     )
+
+
+def check_attention(config: Fields, context: int) -> None:
+    """Refuse a decoder whose layers see less than a context.
+
+    Args:
+        config: the checkpoint's config.json, after it became a spec.
+        context: of the bundle, in tokens.
+
+    Raises:
+        CheckpointError: its sliding window is shorter.
+    """
+    family = PUBLISHED_FAMILIES.get(architecture(config))
+    text = config if family else config.part("text_config")
+    window = attention_window(text, family or converted_family(text))
+    check_window(text.where, window, context)
+
+
+def _processors(following: bool, tower: Fields) -> tuple[str, ...]:
+    """Names of the image processors, without suffix, that pages may have for this tower.
+
+    A tile of LLaVA-NeXT has the tower's size, so that SigLIP's processor only normalises it.
+    """
+    clip = tower.get("model_type", CLIP_TOWER) == CLIP_TOWER
+    if following:
+        return ("LlavaNext",) if clip else ("LlavaNext", "Siglip")
+    return ("CLIP", "Llava") if clip else ("CLIP", "Llava", "Siglip")
 
 
 def _with_end_tokens_of(config: Fields, text: Fields) -> Fields:

@@ -10,9 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from pulse_edge.bundle.spec import ModelSpec
-from pulse_export.weight_files import MERGE, UNQUANTIZED
+from pulse_export.adapters import merge_advice
+from pulse_export.families import PUBLISHED_FAMILIES
+from pulse_export.weight_files import UNQUANTIZED
 
 Shape = tuple[int, ...]
 
@@ -34,6 +37,7 @@ _HF = TensorLayout(
         "vision_tower.vision_model.",
         "model.vision_tower.vision_model.",
         "model.vision_tower.",
+        "vision_tower.",  # of towers whose modules have no `vision_model`
     ),
     projector=("multi_modal_projector.", "model.multi_modal_projector."),
     projector_names={0: "linear_1.", 2: "linear_2."},
@@ -41,25 +45,26 @@ _HF = TensorLayout(
     text=("language_model.model.", "model.language_model."),
     head=("language_model.lm_head.weight", "lm_head.weight"),
 )
-PUBLISHED_CLASS = "LlavaLlamaForCausalLM"
-LAYOUTS = {
-    PUBLISHED_CLASS: TensorLayout(
-        vision=(
-            "model.vision_tower.vision_tower.vision_model.",
-            "model.vision_tower.vision_tower.",
-        ),
-        projector=("model.mm_projector.",),
-        projector_names={i: f"{i}." for i in range(0, 16, 2)},
-        newline=("model.image_newline",),
-        text=("model.",),
-        head=("lm_head.weight",),
+_LLAVA = TensorLayout(
+    vision=(
+        "model.vision_tower.vision_tower.vision_model.",
+        "model.vision_tower.vision_tower.",
     ),
+    projector=("model.mm_projector.",),
+    projector_names={i: f"{i}." for i in range(0, 16, 2)},
+    newline=("model.image_newline",),
+    text=("model.",),
+    head=("lm_head.weight",),
+)
+LAYOUTS = {
+    **dict.fromkeys(PUBLISHED_FAMILIES, _LLAVA),
     "LlavaNextForConditionalGeneration": _HF,
     "LlavaForConditionalGeneration": _HF,
 }
+ADAPTER = "an adapter's"
 # Names of tensors that tell what the weights are, and what to do.
 FOREIGN_NAMES = (
-    (re.compile(r"lora_|base_model\.|\.base_layer\.|modules_to_save"), f"an adapter's; {MERGE}"),
+    (re.compile(r"lora_|base_model\.|\.base_layer\.|modules_to_save|adapter_"), ADAPTER),
     (
         re.compile(
             r"\.(qweight|qzeros|g_idx|SCB|absmax|quant_map|quant_state|weight_format|W_q|"
@@ -74,12 +79,18 @@ FOREIGN_NAMES = (
 )
 
 
-def foreign_hint(names: Iterable[str]) -> str:
-    """What names of tensors say about the weights, as the end of a message; "" for nothing."""
+def foreign_hint(names: Iterable[str], path: Path) -> str:
+    """What names of tensors say about the weights, as the end of a message; "" for nothing.
+
+    Args:
+        names: of tensors that the network does not have.
+        path: the checkpoint's directory.
+    """
     for name in names:
         for pattern, kind in FOREIGN_NAMES:
             if pattern.search(name):
-                return f"; {name} is {kind}"
+                advice = f"; {merge_advice(path)}" if kind == ADAPTER else ""
+                return f"; {name} is {kind}{advice}"
     return ""
 
 
@@ -129,6 +140,8 @@ def expected_tensors(spec: ModelSpec, tied: bool) -> Iterator[tuple[str, Shape]]
         yield f"{layer}.post_attention_layernorm.weight", (t.hidden,)
         for proj, rows in (("q", heads), ("k", kv), ("v", kv)):
             yield f"{layer}.self_attn.{proj}_proj.weight", (rows, t.hidden)
+            if t.qkv_bias:
+                yield f"{layer}.self_attn.{proj}_proj.bias", (rows,)
         yield f"{layer}.self_attn.o_proj.weight", (t.hidden, heads)
         for proj, shape in (
             ("gate", (t.ffn, t.hidden)),

@@ -22,7 +22,8 @@ ONE: tuple[Any, ...] = (1, 1.0, None)
 NO_EXPERTS: tuple[Any, ...] = (None, 0, 1)
 
 # Field -> values that leave the network as it is, and what to do about others.
-COMMON: dict[str, tuple[tuple[Any, ...], str]] = {
+Rules = dict[str, tuple[tuple[Any, ...], str]]
+COMMON: Rules = {
     "quantization_config": (NONE, UNQUANTIZED),
     "compression_config": (NONE, UNQUANTIZED),
     "auto_map": ((None, {}), OWN_CODE),
@@ -30,7 +31,7 @@ COMMON: dict[str, tuple[tuple[Any, ...], str]] = {
     "add_cross_attention": (OFF, ""),
     "pruned_heads": ((None, {}), ""),
 }
-TEXT: dict[str, tuple[tuple[Any, ...], str]] = {
+TEXT: Rules = {
     "hidden_act": (("silu",), ""),
     "hidden_activation": (("silu", None), ""),
     "attention_bias": (OFF, ""),
@@ -49,14 +50,15 @@ TEXT: dict[str, tuple[tuple[Any, ...], str]] = {
     "num_local_experts": (NO_EXPERTS, "mixtures of experts are not supported"),
     "n_routed_experts": (NO_EXPERTS, "mixtures of experts are not supported"),
 }
-VISION: dict[str, tuple[tuple[Any, ...], str]] = {
-    "hidden_act": (("quick_gelu", "gelu"), ""),
+CLIP_TOWER = "clip_vision_model"  # the `model_type` of the tower that `network.vision` writes
+OTHER_TOWER = "export other towers with --network optimum"
+VISION: Rules = {
+    "model_type": ((CLIP_TOWER, None), OTHER_TOWER),
+    "hidden_act": (("quick_gelu", "gelu"), OTHER_TOWER),
     "num_channels": ((3, None), ""),
-    "model_type": (("clip_vision_model", None), "only CLIP's tower is supported"),
 }
 CLIP_ONLY = "only image tokens of one CLIP tower are supported"
-PUBLISHED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "model_type": (("llava_llama", "llava", None), ""),
+PUBLISHED: Rules = {
     "mm_vision_select_feature": (("patch",), ""),
     "mm_use_im_start_end": (OFF, "it adds tokens around the image"),
     "mm_use_im_patch_token": (OFF, "it adds tokens to the image"),
@@ -67,11 +69,15 @@ PUBLISHED: dict[str, tuple[tuple[Any, ...], str]] = {
     "vision_config": (NONE, "put it beside the weights as vision_config.json"),
     "use_mm_proj": ((True, None), ""),
 }
-CONVERSION: dict[str, tuple[tuple[Any, ...], str]] = {
+CONVERSION: Rules = {
     "vision_feature_select_strategy": (("default",), ""),
     "projector_hidden_act": (("gelu",), ""),
     "multimodal_projector_bias": ((True,), ""),
     "use_image_newline_parameter": ((True, None), ""),
+}
+# Over `CONVERSION`: a tower without a class token keeps all of its tokens.
+ANY_TOWER: Rules = {
+    "vision_feature_select_strategy": (("default", "full"), ""),
 }
 
 # Read by `config.py`, or without effect on the network.
@@ -101,30 +107,51 @@ _STRUCTURE_NAMES = """
 STRUCTURE = frozenset(_STRUCTURE_NAMES.split())
 
 
-def check_fields(fields: Fields, *tables: dict[str, tuple[tuple[Any, ...], str]]) -> None:
+def check_fields(fields: Fields, *tables: Rules, read: frozenset[str] = frozenset()) -> None:
     """Refuse a config whose network is not the one that is written here.
 
     Args:
         fields: the config, or a part of it.
-        *tables: of the above, those that hold for this part besides `COMMON`.
+        *tables: of the above, those that hold for this part besides `COMMON`; later ones win.
+        read: fields that somebody else reads and checks.
 
     Raises:
         CheckpointError: a field says so. The message names it, and what to do.
     """
-    neutral = {key: rule for table in (COMMON, *tables) for key, rule in table.items()}
+    every = {key: rule for table in (COMMON, *tables) for key, rule in table.items()}
+    neutral = {key: rule for key, rule in every.items() if key not in read}
     for key, (allowed, advice) in neutral.items():
         fields.only(key, *allowed, advice=advice)
     kinds = fields.get("layer_types", [])
-    if not isinstance(kinds, list) or any(kind != "full_attention" for kind in kinds):
+    full = isinstance(kinds, list) and all(kind == "full_attention" for kind in kinds)
+    if not full and "layer_types" not in read:
         raise CheckpointError(
             f"{fields.where}: layer_types is {kinds!r:.60}, supported is 'full_attention' only"
         )
-    for key in unknown_fields(fields.values, neutral):
+    for key in unknown_fields(fields.values, neutral | dict.fromkeys(read)):
         value = fields.values[key]
         raise CheckpointError(
             f"{fields.where}: {key!r:.60} is {value!r:.60}, which this export does not know; "
             "remove the field if the network is the same without it"
         )
+
+
+def used_layers(where: str, select: int, layers: int) -> int:
+    """How many of a tower's layers run for the hidden state that a config selects.
+
+    Args:
+        where: the config, for messages.
+        select: the hidden state, from the end if negative. State 0 is the embeddings' output, so
+            state k needs k layers, and -1 all.
+        layers: of the tower.
+
+    Raises:
+        CheckpointError: there is no such state, or it is the embeddings'.
+    """
+    used = select if select >= 0 else layers + 1 + select
+    if not 0 < used <= layers:
+        raise CheckpointError(f"{where}: feature layer {select} of a tower with {layers} layers")
+    return used
 
 
 def unknown_fields(values: dict[str, Any] | Any, known: Iterable[str]) -> list[str]:

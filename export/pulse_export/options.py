@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from pulse_edge.bundle.manifest import PREFILLS, TURNS
 from pulse_edge.errors import ExportError
 from pulse_export.chat_template import TEMPLATES
+from pulse_export.network.optimum.config import NETWORKS, OPTIMUM, OWN
 from pulse_export.quantize.precision import (
     BLOCK_SIZES,
     CACHES,
@@ -50,12 +51,15 @@ class ExportOptions:
             always has this length.
         cache: what the KV cache holds, of `CACHES`. int8 takes a quarter of float32's memory.
         head: storage of the output matrix, of `HEADS`; None is the precision's own.
+        network: who writes the vision tower, of `NETWORKS`: this project, which knows CLIP's, or
+            Optimum from transformers' module of any tower. Projector and decoder are this
+            project's either way.
         tower: storage of vision tower and projector, of `TOWERS`; None is the precision's own, but
             fp16 for int8 and int4 on cuda.
         prefill: storage of a second set of decoder weights, for prompts, of `PREFILLS`; None uses
             one set for prompts and steps. It takes the disk and memory of both.
-        template: conversation format of the prompts, of `TEMPLATES`; None is llava_v1, and refuses
-            a checkpoint whose own chat template is of another format.
+        template: conversation format of the prompts, of `TEMPLATES`; None is the decoder's, and
+            refuses a checkpoint whose own chat template is of another format.
         recipe: how weights become 4-bit codes, a name in `ROWS`; None rounds to nearest by the
             largest weight of each block.
         damping: of GPTQ's Hessian, as a share of the mean of its diagonal; None is the paper's.
@@ -104,6 +108,14 @@ class ExportOptions:
             TOWERS,
         ),
     )
+    network: str = field(
+        default=OWN,
+        metadata=_about(
+            "Who writes the vision tower: this project, which knows CLIP's, or Optimum, which "
+            "knows transformers' and needs torch.",
+            NETWORKS,
+        ),
+    )
     prefill: str | None = field(
         default=None,
         metadata=_about(
@@ -116,7 +128,7 @@ class ExportOptions:
         default=None,
         metadata=_about(
             "Conversation format, whatever the checkpoint's chat template says "
-            "[default: llava_v1, and other templates are refused].",
+            "[default: the decoder's, llava_v1 for Llama, and other templates are refused].",
             tuple(TEMPLATES),
         ),
     )
@@ -172,6 +184,9 @@ class ExportOptions:
         if self.template is not None and self.template not in TEMPLATES:
             legal = ", ".join(TEMPLATES)
             raise ExportError(f"template {self.template!r:.60} is not one of {legal}")
+        if self.network not in NETWORKS:
+            legal = ", ".join(NETWORKS)
+            raise ExportError(f"network {self.network!r:.60} is not one of {legal}")
         if self.turns is not None and self.turns not in TURNS:
             raise ExportError(f"turns {self.turns!r:.60} is not one of {', '.join(TURNS)}")
         if self.head is not None:
@@ -180,9 +195,10 @@ class ExportOptions:
         if self.cache not in target.caches:
             raise ExportError(_illegal_cache(self.cache))
         adapted = adapt(target, precision, self.tower)
+        self._check_network(target, adapted)
         prefill = _prefill(target, adapted, self.prefill)
         recipe = self.calibration
-        quantized = bool(adapted.parts_that_round_inputs())
+        quantized = bool(calibrated_parts(adapted, self.network))
         block = self._block(target, adapted)
         rounding = self._rounding(adapted)
         if rounding is not None:
@@ -196,7 +212,19 @@ class ExportOptions:
             raise ExportError(f"context {self.context} must be a whole number from 1")
         if recipe is None and quantized and target.calibrated:
             recipe = Recipe()
-        return Resolved(target, adapted, block, recipe, prefill, rounding)
+        return Resolved(target, adapted, block, recipe, prefill, rounding, self.network)
+
+    def _check_network(self, target: Target, precision: Precision) -> None:
+        """Refuse 8-bit activations of a tower whose scales nobody can calibrate."""
+        if (
+            self.network == OPTIMUM
+            and target.calibrated
+            and STORAGES[precision.vision].rounds_inputs
+        ):
+            raise ExportError(
+                f"network {OPTIMUM} takes no {self.precision} tower on target {target.name}, which "
+                "needs scales that only our own tower is calibrated for; add --tower int8 or fp16"
+            )
 
     def _rounding(self, precision: Precision) -> Rounding | None:
         """The recipe with its options. Raises `ExportError` for options that it does not take."""
@@ -273,6 +301,7 @@ class OptionValues(TypedDict, total=False):
     cache: str
     head: str | None
     tower: str | None
+    network: str
     prefill: str | None
     template: str | None
     recipe: str | None
@@ -295,6 +324,7 @@ class Resolved:
         recipe: the calibration to make, None for none.
         prefill: of the decoder that prompts run through; None if it is the same one.
         rounding: how the decoder's weights become codes; None rounds them to nearest.
+        network: who writes the vision tower.
     """
 
     target: Target
@@ -303,6 +333,19 @@ class Resolved:
     recipe: Recipe | None
     prefill: Precision | None = None
     rounding: Rounding | None = None
+    network: str = OWN
+
+
+def calibrated_parts(precision: Precision, network: str) -> tuple[str, ...]:
+    """Of `vision` and `decoder`, those whose activations a calibration has scales for.
+
+    Args:
+        precision: the row.
+        network: who writes the vision tower. The numpy reference, which sees the activations, runs
+            our own.
+    """
+    parts = precision.parts_that_round_inputs()
+    return parts if network == OWN else tuple(part for part in parts if part != "vision")
 
 
 def options_from_keywords(options: ExportOptions | None, values: OptionValues) -> ExportOptions:

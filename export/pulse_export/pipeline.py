@@ -17,22 +17,23 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 
 from pulse_edge.bundle.bundle import Bundle, sha256_file, unsealed_bundle
+from pulse_edge.bundle.description import tower_in_words
 from pulse_edge.bundle.manifest import (
     DECODER_GRAPH,
     EMBEDDINGS,
     NOTICE,
     PREFILL_GRAPH,
     SCHEMA_VERSION,
-    TOKENIZER,
     VISION_GRAPH,
     FileEntry,
     Manifest,
     PrecisionInfo,
+    TowerInfo,
 )
 from pulse_edge.bundle.spec import ModelSpec
 from pulse_edge.bundle.tensors import TENSORS, index_bytes
@@ -42,9 +43,16 @@ from pulse_edge.units import size
 from pulse_export.checkpoint import Checkpoint, Floats, Tensors
 from pulse_export.graph import Graph
 from pulse_export.network.decoder import write_decoder, write_prefill
+from pulse_export.network.optimum.config import OPTIMUM
 from pulse_export.network.vision import write_vision
 from pulse_export.network.writer import NetworkWriter
-from pulse_export.options import ExportOptions, OptionValues, Resolved, options_from_keywords
+from pulse_export.options import (
+    ExportOptions,
+    OptionValues,
+    Resolved,
+    calibrated_parts,
+    options_from_keywords,
+)
 from pulse_export.quantize.cache import cache_scales
 from pulse_export.quantize.calibrate import Calibration, calibrate
 from pulse_export.quantize.precision import RECIPE_STORAGE, STORAGES, Precision
@@ -58,6 +66,9 @@ from pulse_export.targets.target import CacheScales, Target
 from pulse_export.threads import WORKERS
 from pulse_export.transaction import check_output, publish_bundle, staging_directory
 
+if TYPE_CHECKING:
+    from pulse_export.network.optimum.tower import OptimumTower
+
 Advance = Callable[[int], None]  # is told the bytes of the checkpoint done since the last call
 
 
@@ -68,6 +79,7 @@ class Summary:
     Attributes:
         files: size of each file of the bundle but the manifest.
         peak_memory: the process's largest resident set so far.
+        tower: who exported the vision tower, if Optimum did.
     """
 
     path: str
@@ -77,6 +89,7 @@ class Summary:
     files: dict[str, int]
     seconds: float
     peak_memory: int
+    tower: TowerInfo | None = None
 
     @property
     def size(self) -> int:
@@ -85,6 +98,8 @@ class Summary:
 
     def __str__(self) -> str:
         lines = [f"  {name:<18} {size(bytes_):>10}" for name, bytes_ in self.files.items()]
+        if self.tower is not None:
+            lines.append(f"  vision tower: {tower_in_words(self.tower)}")
         lines.append(
             f"{self.path}: {size(self.size)} from {size(self.checkpoint_size)} "
             f"({self.precision}, {self.target}) "
@@ -123,7 +138,7 @@ def export(
     start = time.perf_counter()
     options = options_from_keywords(options, values)
     resolved = options.resolve()
-    source = Checkpoint(checkpoint, options.template)
+    source = Checkpoint(checkpoint, options.template, options.network, options.context)
     spec = shortened(source.spec, options.context or source.spec.text.context)
     check_target(resolved.target, source.path, spec)
     home = Path(os.path.abspath(out))
@@ -132,10 +147,13 @@ def export(
     recipe = resolved.recipe
     step = progress(_bytes_to_read(source, resolved)) if progress else lambda _: None
     with staging_directory(home) as staging:
+        tower = _optimum_tower(source, resolved, step)
         record = None
         if recipe:
-            record = calibrate(source.path, spec, _reporting(source, step, np.float32), recipe)
-        manifest = write_files(staging, source, spec, resolved, options.cache, record, step)
+            hidden = tower.hidden if tower else None
+            tensors = _reporting(source, step, np.float32)
+            record = calibrate(source.path, spec, tensors, recipe, hidden)
+        manifest = write_files(staging, source, spec, resolved, options.cache, record, step, tower)
         manifest = replace(manifest, files=_hashed(staging), turns=options.turns)
         token = expected_token(Bundle(staging, manifest)) if options.self_test else None
         manifest = replace(manifest, self_test=token).sealed()
@@ -148,7 +166,17 @@ def export(
         files={f.path: f.size for f in manifest.files},
         seconds=time.perf_counter() - start,
         peak_memory=peak_memory(),
+        tower=manifest.tower,
     )
+
+
+def _optimum_tower(source: Checkpoint, resolved: Resolved, step: Advance) -> OptimumTower | None:
+    """The tower's torch module; None for a tower of our own."""
+    if resolved.network != OPTIMUM:
+        return None
+    from pulse_export.network.optimum.tower import OptimumTower
+
+    return OptimumTower(source, _reporting(source, step, resolved.target.io))
 
 
 def write_files(
@@ -159,32 +187,39 @@ def write_files(
     cache: str,
     record: Calibration | None,
     step: Advance,
+    tower: OptimumTower | None = None,
 ) -> Manifest:
     """Write all of a bundle's files but the manifest, which is returned without their hashes."""
     row, target = resolved.precision, resolved.target
     tensors: Tensors = _reporting(source, step, target.io)
-    parts = row.parts_that_round_inputs()
+    parts = calibrated_parts(row, resolved.network)
     smoothed = Smoothed(tensors, source.spec, record, parts) if record else None
-    prepared = _prepared(source, spec, tensors, resolved)
+    prepared = _prepared(source, spec, tensors, resolved, tower)
     codes = prepared.codes if prepared else None
     read = codes or smoothed or tensors
 
-    def writer(graph: Graph) -> NetworkWriter:
+    def writer(graph: Graph, smoothed: Smoothed | None) -> NetworkWriter:
         return NetworkWriter(graph, target, row, resolved.block, read, smoothed, codes)
 
+    traced = tower.exported(staging) if tower else None
+    if tower:
+        tower.release()
     with closing(Graph(staging / VISION_GRAPH, target.opsets)) as vision:
-        write_vision(writer(vision), spec)
+        net = writer(vision, smoothed if "vision" in parts else None)
+        write_vision(net, spec, traced.write if traced else None)
         vision.save()
     with closing(Graph(staging / DECODER_GRAPH, target.opsets, target.indexed)) as decoder:
-        write_decoder(writer(decoder), spec)
+        write_decoder(writer(decoder, smoothed), spec)
         decoder.save()
     if target.indexed:
         (staging / TENSORS).write_bytes(index_bytes(tuple(decoder.tensors)))
     embeddings = np.float32 if row.full else np.float16
     rows = _reporting(source, step, embeddings)
     write_embeddings(staging / EMBEDDINGS, source, rows, embeddings)
-    shutil.copyfile(source.path / TOKENIZER, staging / TOKENIZER)
+    shutil.copyfile(source.path / source.tokenizer, staging / source.tokenizer)
     manifest = _manifest(source, spec, resolved, record, prepared)
+    if traced:
+        manifest = replace(manifest, tower=traced.info, tools=manifest.tools | traced.versions)
     scales: CacheScales | None = None
     if cache == "int8":
         assert target.quantize_cache, "`ExportOptions` refuses this cache for other targets"
@@ -215,7 +250,11 @@ def _bytes_to_read(source: Checkpoint, resolved: Resolved) -> int:
 
 
 def _prepared(
-    source: Checkpoint, spec: ModelSpec, tensors: Tensors, resolved: Resolved
+    source: Checkpoint,
+    spec: ModelSpec,
+    tensors: Tensors,
+    resolved: Resolved,
+    tower: OptimumTower | None,
 ) -> PreparedCodes | None:
     """The recipe of the decoder's weights, ready for the graph; None rounds them to nearest."""
     target, block = resolved.target, resolved.block
@@ -227,7 +266,8 @@ def _prepared(
         length = block if storage in target.blocked else columns
         return BlockFormat(bits, length, target.signed_scales, target.io)
 
-    return prepare_codes(source.path, spec, tensors, resolved.rounding, layouts)
+    hidden = tower.hidden if tower else None
+    return prepare_codes(source.path, spec, tensors, resolved.rounding, layouts, hidden)
 
 
 def _manifest(
@@ -354,6 +394,8 @@ def _check_space(parent: Path, source: Checkpoint, resolved: Resolved) -> None:
     if resolved.prefill:
         each = STORAGES[resolved.prefill.decoder].bytes_per_weight
         needed += each * sum(source.elements(n) for n in source.names if n.startswith("layers."))
+    if resolved.network == OPTIMUM:  # its graph in fp32, beside ours for a while
+        needed += 4 * sum(source.elements(n) for n in source.names if n.startswith("vision."))
     free = shutil.disk_usage(parent).free
     if free < needed:
         raise ExportError(

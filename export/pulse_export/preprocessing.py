@@ -3,7 +3,7 @@
 They are read as transformers 5 does: `image_processor` inside of processor_config.json comes before
 preprocessor_config.json. What would give other pixels than those of `pulse_edge.page.views` is
 refused. Sources: image_processing_base.py `get_image_processor_dict`, and the processors of CLIP,
-LLaVA and LLaVA-NeXT.
+SigLIP, LLaVA and LLaVA-NeXT.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from pulse_export.strict_json import read_json
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+SIGLIP = "Siglip"  # whose processor stretches a page to the tower's size, and crops nothing
+SIGLIP_SIDE = 224  # pixels, its default
+SIGLIP_MEAN = SIGLIP_STD = (0.5, 0.5, 0.5)
 BICUBIC = (3, "bicubic")  # PIL's number
 Channels = tuple[float, float, float]
 
@@ -49,6 +52,8 @@ class ImageLayout:
         grids: (width, height) in pixels.
         side: edge of a view in pixels.
         patch: edge of a patch in pixels.
+        strategy: `vision_feature_select_strategy`: "default" drops the class token, "full" is for
+            a tower without one.
     """
 
     processors: tuple[str, ...]
@@ -57,6 +62,7 @@ class ImageLayout:
     merge: Any
     side: int
     patch: int
+    strategy: str = "default"
 
 
 def image_spec(path: Path, where: str, layout: ImageLayout) -> ImageSpec:
@@ -74,39 +80,50 @@ def image_spec(path: Path, where: str, layout: ImageLayout) -> ImageSpec:
         CheckpointError: a file asks for other pixels than this project makes, or contradicts
             config.json. The message names the field.
     """
-    processor = image_processor(path, layout.patch)
+    processor = image_processor(path, layout.patch, layout.strategy)
     kind = _kind(processor, layout.processors)
+    if not kind and SIGLIP in layout.processors:
+        raise CheckpointError(
+            f"{processor.where}: no image_processor_type, which says how pages of a tower other "
+            "than CLIP's become pixels; copy preprocessor_config.json from the original checkpoint"
+        )
     padded = _pads(processor, kind)
-    aspect = ("pad" if padded else "square") if layout.aspect is None else layout.aspect
+    unpadded = "stretch" if kind == SIGLIP else "square"
+    aspect = ("pad" if padded else unpadded) if layout.aspect is None else layout.aspect
     if padded and aspect == "square":
         raise CheckpointError(
             f"{processor.where}: do_pad is True, but {where} says image_aspect_ratio 'square'; "
             "make the two agree"
         )
-    for field, value, type_ in (
-        ("image_aspect_ratio", aspect, Aspect),
-        ("mm_patch_merge_type", layout.merge, Merge),
+    # A page is stretched by SigLIP's processor, never by a word of config.json.
+    stated = tuple(name for name in get_args(Aspect) if name != "stretch")
+    for field, value, legal in (
+        ("image_aspect_ratio", "square" if layout.aspect is None else layout.aspect, stated),
+        ("mm_patch_merge_type", layout.merge, get_args(Merge)),
     ):
-        *others, last = get_args(type_)
-        if value not in (*others, last):
-            legal = f"{', '.join(others)} and {last}"
-            raise CheckpointError(f"{where}: {field} {value!r:.60} is not supported, only {legal}")
-    _check_steps(processor, aspect)
+        if value not in legal:
+            *others, last = legal
+            raise CheckpointError(
+                f"{where}: {field} {value!r:.60} is not supported, "
+                f"only {', '.join(others)} and {last}"
+            )
+    _check_steps(processor, kind, aspect)
     _check_sizes(processor, aspect, layout.side)
     _check_grids(processor, where, layout)
-    std = _channels(processor, "image_std", CLIP_STD)
+    std = _channels(processor, "image_std", SIGLIP_STD if kind == SIGLIP else CLIP_STD)
     if min(std) <= 0:
         raise CheckpointError(f"{processor.where}: image_std is {list(std)}, must be over 0")
-    mean = _channels(processor, "image_mean", CLIP_MEAN)
+    mean = _channels(processor, "image_mean", SIGLIP_MEAN if kind == SIGLIP else CLIP_MEAN)
     return ImageSpec(cast(Aspect, aspect), layout.grids, mean, std, layout.merge)
 
 
-def image_processor(path: Path, patch: int) -> Fields:
+def image_processor(path: Path, patch: int, strategy: str = "default") -> Fields:
     """The image processor's fields, from the file that transformers takes them from.
 
     Args:
         path: the checkpoint's directory.
         patch: edge of the tower's patches in pixels.
+        strategy: `vision_feature_select_strategy` of config.json.
 
     Raises:
         CheckpointError: the processor around it counts other image tokens than the tower gives.
@@ -118,8 +135,9 @@ def image_processor(path: Path, patch: int) -> Fields:
         return flat
     processor = Fields(read_json(file), str(file))
     processor.only("patch_size", patch, None, advice="it must be the tower's")
-    processor.only("vision_feature_select_strategy", "default", None)
-    processor.only("num_additional_image_tokens", 1, None, advice="it counts the class token")
+    processor.only("vision_feature_select_strategy", strategy, None)
+    dropped = (1, None) if strategy == "default" else (0, None)
+    processor.only("num_additional_image_tokens", *dropped, advice="it counts the class token")
     processor.only("image_token", "<image>", None)
     return processor.part("image_processor") if "image_processor" in processor.values else flat
 
@@ -145,19 +163,21 @@ def _pads(processor: Fields, kind: str) -> bool:
     processor.only("do_pad", True, False, None)
     if kind == "LlavaNext" or not processor.get("do_pad"):
         return False
-    if kind == "CLIP":
+    if kind in ("CLIP", SIGLIP):
         raise CheckpointError(
-            f"{processor.where}: do_pad is True, which CLIPImageProcessor ignores; "
+            f"{processor.where}: do_pad is True, which {kind}ImageProcessor ignores; "
             "remove it, or make image_processor_type LlavaImageProcessor, which pads"
         )
     return True
 
 
-def _check_steps(processor: Fields, aspect: Any) -> None:
+def _check_steps(processor: Fields, kind: str, aspect: Any) -> None:
     processor.only("resample", *BICUBIC)
     processor.only("rescale_factor", 1 / 255)
-    for step in ("do_resize", "do_rescale", "do_normalize", "do_convert_rgb"):
+    for step in ("do_resize", "do_rescale", "do_normalize"):
         processor.only(step, True)
+    # SigLIP's leaves it open. A page is RGB when it comes here.
+    processor.only("do_convert_rgb", *((True, None) if kind == SIGLIP else (True,)))
     # Views of the other aspects have their final size already, so that a crop changes nothing.
     processor.only("do_center_crop", *((True,) if aspect == "square" else (True, False)))
     for key, value in processor.values.items():
@@ -170,15 +190,22 @@ def _check_steps(processor: Fields, aspect: Any) -> None:
 
 
 def _check_sizes(processor: Fields, aspect: Any, side: int) -> None:
-    """`size` and `crop_size` must give views of the tower's size, as the aspect has them."""
+    """`size` and `crop_size` must give views of the tower's size, as the aspect has them.
+
+    SigLIP's processor has a size of its own where the file has none.
+    """
     stretched = {"height": side, "width": side}
     shortest = {"shortest_edge": side}
-    size = processor.get("size")
+    own = {"height": SIGLIP_SIDE, "width": SIGLIP_SIDE} if aspect == "stretch" else None
+    size = processor.get("size", own)
     if type(size) is int:
         size = {"shortest_edge": size}
         if processor.get("default_to_square"):
             size = dict.fromkeys(stretched, size["shortest_edge"])
-    legal = (shortest,) if aspect == "square" else (shortest, stretched)
+    alike = (shortest, stretched)  # on views that have their size already
+    legal: tuple[dict[str, Any], ...] = {"square": (shortest,), "stretch": (stretched,)}.get(
+        aspect, alike
+    )
     if size is not None and (not isinstance(size, dict) or _stated(size) not in legal):
         raise CheckpointError(
             f"{processor.where}: size is {size!r:.60}, "

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pulse_edge.bundle.spec import ImageSpec, ModelSpec
+from pulse_edge.bundle.spec import ImageSpec, ModelSpec, RopeScaling
 
 Array = NDArray[np.floating[Any]]
 Tensor = Callable[[str], Array]
@@ -58,6 +58,8 @@ def views(image: Image.Image, spec: ModelSpec) -> list[Image.Image]:
     side, image_spec = spec.vision.image_size, spec.image
     if image_spec.aspect == "square":
         return [_shortest_edge_crop(image, side)]
+    if image_spec.aspect == "stretch":
+        return [_resized(image, (side, side))]
     if image_spec.aspect == "pad":
         edge = max(image.size)
         colour = tuple(int(255 * channel) for channel in image_spec.mean)
@@ -172,6 +174,10 @@ def linear_layer(x: Array, tensor: Tensor, name: str) -> Array:
 
 
 Linear = Callable[[Array, Tensor, str], Array]
+
+
+def _unbiased(x: Array, tensor: Tensor, name: str, linear: Linear) -> Array:
+    return linear(x, tensor, name)
 
 
 def _affine(x: Array, tensor: Tensor, name: str, linear: Linear) -> Array:
@@ -335,14 +341,36 @@ def dense_attention(q: Array, k: Array, v: Array, causal: bool) -> Array:
     return out.reshape(queries, heads * size)
 
 
-def rotate(x: Array, positions: NDArray[np.int64], theta: float) -> Array:
+def stretched(frequency: Array, scaling: RopeScaling | None) -> Array:
+    """RoPE's frequencies under a scaling, in their own type.
+
+    `llama3` divides those whose waves are longer than `original / low`, keeps those shorter than
+    `original / high`, and interpolates between. Source: llama_models' `apply_scaling`.
+    """
+    if scaling is None:
+        return frequency
+    if scaling.kind == "linear":
+        return frequency / scaling.factor
+    low, high, original = (
+        float(value or 0)
+        for value in (scaling.low_freq_factor, scaling.high_freq_factor, scaling.original_context)
+    )
+    waves = original * frequency / (2 * math.pi)  # in the original context
+    kept = np.clip((waves - low) / (high - low), 0, 1)
+    result: Array = (frequency * (kept + (1 - kept) / scaling.factor)).astype(frequency.dtype)
+    return result
+
+
+def rotate(
+    x: Array, positions: NDArray[np.int64], theta: float, scaling: RopeScaling | None = None
+) -> Array:
     """RoPE on [positions, heads, size] (arXiv 2104.09864).
 
     Halves are paired as Hugging Face's Llama does (`rotate_half`). Angles are formed in the
     activations' type, so that float32 rounds the way upstream's tables do.
     """
     half = x.shape[-1] // 2
-    frequency = (1 / theta ** (np.arange(half) / half)).astype(x.dtype)
+    frequency = stretched((1 / theta ** (np.arange(half) / half)).astype(x.dtype), scaling)
     angle = positions.astype(x.dtype)[:, None, None] * frequency
     cos, sin = np.cos(angle), np.sin(angle)
     a, b = x[..., :half], x[..., half:]
@@ -365,11 +393,14 @@ def decoder_layer(
     past = len(cache.keys[i]) if cache is not None and i < len(cache.keys) else 0
     positions = past + np.arange(len(x), dtype=np.int64)
     y = rms_norm(x, tensor(f"{layer}.input_layernorm.weight").astype(dtype), t.eps)
+    project_heads = _affine if t.qkv_bias else _unbiased
     q, k, v = (
-        linear(y, tensor, f"{layer}.self_attn.{p}_proj").reshape(len(y), -1, t.head_size)
+        project_heads(y, tensor, f"{layer}.self_attn.{p}_proj", linear).reshape(
+            len(y), -1, t.head_size
+        )
         for p in "qkv"
     )
-    q, k = rotate(q, positions, t.rope_theta), rotate(k, positions, t.rope_theta)
+    q, k = (rotate(z, positions, t.rope_theta, t.rope) for z in (q, k))
     mixed = dense_attention(q, *((k, v) if cache is None else cache.extend(i, k, v)), causal=True)
     x = x + linear(mixed, tensor, f"{layer}.self_attn.o_proj")
     y = rms_norm(x, tensor(f"{layer}.post_attention_layernorm.weight").astype(dtype), t.eps)

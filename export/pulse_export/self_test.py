@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pulse_edge.bundle.bundle import Bundle
-from pulse_edge.bundle.manifest import TOKENIZER, ExpectedToken
+from pulse_edge.bundle.manifest import ExpectedToken
 from pulse_edge.engines.engine import Engine
 from pulse_edge.engines.options import EngineOptions
 from pulse_edge.engines.registry import open_engine
@@ -50,7 +50,7 @@ def expected_token(bundle: Bundle) -> ExpectedToken | None:
         engine = open_engine(bundle, EngineOptions(device="cpu", engine="onnxruntime"))
     except EngineError:
         return None
-    prompts = PromptBuilder.of(manifest.model, bundle.read(TOKENIZER))
+    prompts = PromptBuilder.of(manifest.model, bundle.read(manifest.tokenizer), manifest.tokenizer)
     for question in QUESTIONS:
         ids = prompts.first_turn(question, image=False)
         if len(ids) < engine.capacity:

@@ -1,5 +1,9 @@
 """The tokenizer's files -> `PromptSpec`.
 
+A tokenizer.model wins over a tokenizer.json beside it, because LLaVA trains with the tokenizer that
+reads it, and both must hold the same vocabulary. `tokenizer_json` is about checkpoints with only
+the latter.
+
 What would give a prompt other ids, or tokens without text, is refused. Sources: transformers 4.37
 tokenization_llama.py, where the flags change ids; LLaVA's mm_utils.py `tokenizer_image_token`,
 which expects a beginning token and no end token.
@@ -12,13 +16,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pulse_edge.bundle.manifest import TOKENIZER
-from pulse_edge.bundle.spec import PromptSpec, TextSpec
+from pulse_edge.bundle.manifest import FAST_TOKENIZER, TOKENIZER, TOKENIZERS
+from pulse_edge.bundle.spec import ModelSpec, PromptSpec, TextSpec
 from pulse_edge.errors import BundleError, CheckpointError
 from pulse_edge.text.tokenizer import Tokenizer
 from pulse_export.chat_template import DEFAULT_TEMPLATE, TEMPLATES, check_chat_templates
 from pulse_export.fields import Fields
 from pulse_export.strict_json import read_json
+from pulse_export.tokenizer_json import fitted_to_json, json_prompt_spec
 
 CLASSES = ("LlamaTokenizer", "LlamaTokenizerFast", None)
 # Classes that do what tokenizer.json says, whose vocabulary is compared with tokenizer.model.
@@ -26,55 +31,88 @@ GENERIC = ("TokenizersBackend", "PreTrainedTokenizerFast")
 # Tokens beyond the SentencePiece model that stand for no text: conversions add them.
 ORDINARY = frozenset({"<image>", "<pad>", "[PAD]"})
 UNUSED = "if the model never uses it, remove it there"
+MAKE = (
+    'python -c "from transformers import AutoTokenizer as A; '
+    "A.from_pretrained('{path}').save_pretrained('{path}')\""
+)
 SPECIAL_FILES = ("tokenizer_config.json", "special_tokens_map.json")
 
 
-def prompt_spec(path: Path, template: str | None) -> PromptSpec:
+def tokenizer_name(path: Path) -> str:
+    """Name of the tokenizer's file in a checkpoint's directory.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    for name in TOKENIZERS:
+        if (path / name).exists():
+            return name
+    advice = "copy the tokenizer from the checkpoint that this one was made from"
+    if (path / "vocab.json").exists() and (path / "merges.txt").exists():
+        advice = f"make {FAST_TOKENIZER} of its vocab.json, where transformers is installed: {MAKE}"
+        advice = advice.format(path=path)
+    raise CheckpointError(f"{path}: no {' and no '.join(TOKENIZERS)}; {advice}")
+
+
+def prompt_spec(path: Path, template: str | None, default: str = DEFAULT_TEMPLATE) -> PromptSpec:
     """The conversation's format and the tokenizer's quirks.
 
     Args:
         path: the checkpoint's directory.
         template: a name in `TEMPLATES` to take whatever the checkpoint's own chat templates say;
             None to refuse foreign ones.
+        default: the conversation of models with this decoder.
 
     Raises:
         CheckpointError: a flag changes the ids of a prompt, or a chat template is foreign. The
             message names it.
     """
+    name = template or default
+    if name not in TEMPLATES:
+        raise CheckpointError(f"template {name!r:.60} is not one of {', '.join(TEMPLATES)}")
+    if template is None:
+        check_chat_templates(path, name)
+    if tokenizer_name(path) == FAST_TOKENIZER:
+        return json_prompt_spec(path, name)
+    if TEMPLATES[name].get("style") == "chatml":
+        raise CheckpointError(
+            f"{path}: {TOKENIZER} has no tokens for the turns of {name}; remove it if the model's "
+            f"tokenizer is {FAST_TOKENIZER}"
+        )
     file = path / "tokenizer_config.json"
     config = Fields(read_json(file) if file.exists() else {}, str(file))
     classes = (*CLASSES, *GENERIC) if (path / "tokenizer.json").exists() else CLASSES
     config.only("tokenizer_class", *classes, advice="other classes make other ids")
     config.only("legacy", True, False, None)
-    config.only("add_bos_token", True, None, advice="prompts of llava_v1 begin with <s>")
-    config.only("add_eos_token", False, None, advice="prompts of llava_v1 have no </s> at the end")
-    config.only("add_prefix_space", True, None, advice="prompts of llava_v1 begin with a space")
+    config.only("add_bos_token", True, None, advice=f"prompts of {name} begin with <s>")
+    config.only("add_eos_token", False, None, advice=f"prompts of {name} do not end with </s>")
+    config.only("add_prefix_space", True, None, advice=f"prompts of {name} begin with a space")
     config.only("sp_model_kwargs", {}, None, advice="they change how text is cut")
     config.only("auto_map", None, {}, advice="the repository's own code is not run")
-    if template is None:
-        check_chat_templates(path)
-    name = template or DEFAULT_TEMPLATE
-    if name not in TEMPLATES:
-        raise CheckpointError(f"template {name!r:.60} is not one of {', '.join(TEMPLATES)}")
     # Hugging Face's slow tokenizer takes an absent flag as true.
     return PromptSpec(**TEMPLATES[name], legacy=config.get("legacy") is not False)
 
 
-def fitted_to_tokenizer(text: TextSpec, path: Path, file: Path) -> TextSpec:
+def fitted_to_tokenizer(spec: ModelSpec, path: Path) -> TextSpec:
     """The decoder with the tokenizer's end token first, which separates turns.
 
     Args:
-        text: the decoder that takes the tokenizer's ids.
+        spec: of the model that takes the tokenizer's ids.
         path: the checkpoint's directory.
-        file: the SentencePiece model.
 
     Returns:
         The decoder with the same end tokens.
 
     Raises:
-        CheckpointError: the file is no SentencePiece model, departs from Llama's conventions, does
+        CheckpointError: the file is no tokenizer, departs from the conventions of its kind, does
             not fit the decoder, or other files add tokens that have no text.
     """
+    if tokenizer_name(path) == FAST_TOKENIZER:
+        return fitted_to_json(spec, path, list(_added_tokens(path)))
+    return _fitted_to_model(spec.text, path, path / TOKENIZER)
+
+
+def _fitted_to_model(text: TextSpec, path: Path, file: Path) -> TextSpec:
     try:
         tokenizer = Tokenizer(file, legacy=True)
     except BundleError as error:

@@ -23,7 +23,7 @@ from pulse_edge.bundle.manifest import (
     GRAPHS,
     MANIFEST,
     PREFILL_GRAPH,
-    TOKENIZER,
+    TOKENIZERS,
     Manifest,
 )
 from pulse_edge.bundle.sealed_folder import PLANS
@@ -37,7 +37,7 @@ PENDING = f"{MANIFEST}.pending"  # the manifest's name until everything else is 
 FILES = {
     *(*GRAPHS, PREFILL_GRAPH),
     *(f"{graph}.data" for graph in (*GRAPHS, PREFILL_GRAPH)),
-    *(EMBEDDINGS, TOKENIZER, TENSORS, MANIFEST, PENDING),
+    *(EMBEDDINGS, *TOKENIZERS, TENSORS, MANIFEST, PENDING),
 }
 FOLDERS = {PLANS, SIGNATURES}
 LOCK_SECONDS = 60.0  # to wait for another export's turn, which takes milliseconds

@@ -17,7 +17,6 @@ from PIL import Image
 
 from pulse_edge.assets import REPORT_QUESTION
 from pulse_edge.bundle.bundle import Bundle
-from pulse_edge.bundle.manifest import TOKENIZER
 from pulse_edge.bundle.spec import ModelSpec
 from pulse_edge.engines.engine import Engine, Rows
 from pulse_edge.engines.options import EngineOptions
@@ -30,6 +29,7 @@ from pulse_edge.progress import Progress
 from pulse_edge.text.template import PromptBuilder, prompt_rows
 from pulse_export import reference
 from pulse_export.checkpoint import Checkpoint
+from pulse_export.network.optimum.config import OPTIMUM, OWN
 
 FP32_BAR = 1e-4  # largest error of features and logits, relative to the reference's largest value
 
@@ -122,7 +122,8 @@ def compare(
     if tokens < 1:
         raise ParameterError(f"tokens is {tokens}, but must be a whole number from 1")
     spec = bundle.manifest.model
-    source = Checkpoint(against, template=spec.prompt.name)
+    network = OWN if bundle.manifest.tower is None else OPTIMUM
+    source = Checkpoint(against, spec.prompt.name, network, spec.text.context)
     if replace(source.spec, text=replace(source.spec.text, context=spec.text.context)) != spec:
         raise BundleError(
             f"{bundle.path} was not made from {source.path}: their model specifications differ"
@@ -179,7 +180,7 @@ def _run_reference(
 ) -> _Outputs:
     """The reference's side: it reads the prompt and the tokens that the bundle chose."""
     pixels = reference.pixels(page, spec)
-    features = reference.vision_features(pixels, spec, source.tensor)
+    features = _reference_features(source, spec, pixels)
     _say(progress, "reference", 1, 3)
     newline = source.tensor("image_newline") if spec.image.merge == "spatial_unpad" else None
     merged = reference.merge_features(features, page.size, spec, newline)
@@ -187,6 +188,16 @@ def _run_reference(
     answer = source.tensor("embed_tokens.weight")[chosen[:-1]]
     logits = reference.logits(np.concatenate([prompt, answer]), spec, source.tensor)
     return _Outputs(pixels, features, logits)
+
+
+def _reference_features(source: Checkpoint, spec: ModelSpec, pixels: Floats) -> Floats:
+    """Of our own tower by the numpy reference; of another one by its torch module."""
+    if source.network == OWN:
+        return reference.vision_features(pixels, spec, source.tensor)
+    from pulse_export.network.optimum.tower import OptimumTower
+
+    tower = OptimumTower(source, source.tensor)
+    return reference.project(tower.hidden(pixels), spec, source.tensor)
 
 
 def _report(
@@ -282,7 +293,8 @@ def _greedy(engine: Engine, prompt: Rows, count: int) -> tuple[Floats, list[int]
 
 def prompt_ids(bundle: Bundle) -> list[int]:
     """Ids of the question that a comparison asks, with `IMAGE` in the page's place."""
-    template = PromptBuilder.of(bundle.manifest.model, bundle.read(TOKENIZER))
+    name = bundle.manifest.tokenizer
+    template = PromptBuilder.of(bundle.manifest.model, bundle.read(name), name)
     return template.first_turn(REPORT_QUESTION)
 
 

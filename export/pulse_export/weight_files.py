@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pulse_edge.errors import CheckpointError
+from pulse_export.adapters import ADAPTER_CONFIG, LLAVA_PART, merge_advice
 from pulse_export.strict_json import parse_json, read_json
 
 SINGLE = "model.safetensors"
@@ -22,17 +23,14 @@ LARGEST_HEADER = 100_000_000  # bytes; safetensors' own limit
 FORMATS = ("pt", None)  # others store matrices turned, or in an order of their own
 # Buffers that real checkpoints hold and the network does without.
 IGNORED = re.compile(r"(position_ids|rotary_emb\.inv_freq|post_layernorm\.(weight|bias))$")
-MERGE = (
-    "merge it into its base model (peft's merge_and_unload) and export the directory that "
-    "save_pretrained then writes"
-)
 UNQUANTIZED = "export from the checkpoint before its quantization; this export quantizes itself"
+MERGE = ""  # stands for `merge_advice`
 # Files that make a directory something else than a whole, unquantized model.
 FOREIGN_FILES = {
-    "adapter_config.json": ("an adapter (LoRA)", MERGE),
+    LLAVA_PART: ("LLaVA's LoRA training", MERGE),
+    ADAPTER_CONFIG: ("an adapter (LoRA)", MERGE),
     "adapter_model.safetensors": ("an adapter (LoRA)", MERGE),
     "adapter_model.bin": ("an adapter (LoRA)", MERGE),
-    "non_lora_trainables.bin": ("LLaVA's LoRA training", MERGE),
     "quantize_config.json": ("a quantized model (GPTQ)", UNQUANTIZED),
     "quant_config.json": ("a quantized model (AWQ)", UNQUANTIZED),
     "hf_quant_config.json": ("a quantized model (ModelOpt)", UNQUANTIZED),
@@ -65,6 +63,7 @@ def refuse_foreign_files(path: Path) -> None:
     """
     for name, (kind, advice) in FOREIGN_FILES.items():
         if (path / name).exists():
+            advice = advice or merge_advice(path)
             raise CheckpointError(f"{path}: {name} says that this is {kind}; {advice}")
 
 

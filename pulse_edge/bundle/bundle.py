@@ -24,7 +24,6 @@ from pulse_edge.bundle.limits import LARGEST_MANIFEST, WEIGHTS
 from pulse_edge.bundle.manifest import (
     EMBEDDINGS,
     MANIFEST,
-    TOKENIZER,
     FileEntry,
     Manifest,
     loads,
@@ -282,7 +281,7 @@ def _check_files(bundle: Bundle) -> None:
     for entry in listed:
         check_size(bundle.files, entry, MANIFEST)
     names = {f.path for f in listed}
-    for name in (*bundle.manifest.graphs, EMBEDDINGS, TOKENIZER):
+    for name in (*bundle.manifest.graphs, EMBEDDINGS, bundle.manifest.tokenizer):
         if name not in names:
             raise BundleError(f"{path / MANIFEST}: lists no {name}; export the bundle again")
     for name in bundle.files.folder.names():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pulse_edge.bundle.bundle import Bundle
 from pulse_edge.bundle.cubins import compiled_for
-from pulse_edge.bundle.manifest import NOTICE, RecipeInfo
+from pulse_edge.bundle.manifest import NOTICE, RecipeInfo, TowerInfo
 from pulse_edge.bundle.plans import available
 from pulse_edge.units import element_bytes, size
 
@@ -40,7 +40,8 @@ def describe_bundle(bundle: Bundle) -> list[tuple[str, str]]:
             "vision",
             f"{vision.feature_layers} of {vision.layers} layers, width {vision.width}, "
             f"{vision.image_size} px in patches of {vision.patch_size}; "
-            f"{manifest.model.image.aspect}, {manifest.model.image.merge}",
+            f"{manifest.model.image.aspect}, {manifest.model.image.merge}"
+            + ("" if manifest.tower is None else f"; {tower_in_words(manifest.tower)}"),
         ),
         (
             "decoder",
@@ -69,6 +70,11 @@ def describe_bundle(bundle: Bundle) -> list[tuple[str, str]]:
         *(("kernels", name) for name in compiled_for(bundle)),
         ("notice", NOTICE),  # ours: a bundle's own text could be forged
     ]
+
+
+def tower_in_words(info: TowerInfo) -> str:
+    """Who exported a vision tower, and how well."""
+    return f"{info.family} by Optimum {info.optimum}, within {info.error:.1g} of the torch module"
 
 
 def recipe_in_words(info: RecipeInfo) -> str:

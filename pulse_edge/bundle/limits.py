@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-from pulse_edge.bundle.spec import ImageSpec, ModelSpec, TextSpec, VisionSpec
+from pulse_edge.bundle.spec import ImageSpec, ModelSpec, RopeScaling, TextSpec, VisionSpec
 
 LARGEST_MANIFEST = 1 << 20  # bytes; PULSE-7B's takes 3 kB
 LONGEST_TEXT = 10_000  # characters
@@ -49,6 +49,13 @@ TEXT_RANGES: dict[str, tuple[float, float]] = {
     "context": (2, 1 << 20),
     "bos": (0, 1 << 20),
 }
+ROPE_RANGES: dict[str, tuple[float, float]] = {
+    "factor": (1, 1e4),
+    "low_freq_factor": (1e-3, 1e4),
+    "high_freq_factor": (1e-3, 1e4),
+    "original_context": (1, 1 << 20),
+}
+LLAMA3_ROPE = ("low_freq_factor", "high_freq_factor", "original_context")  # it has all or none
 PROJECTOR_DEPTHS = (1, 8)
 DAMPINGS = (1e-6, 1.0)  # of a Hessian, as a share of the mean of its diagonal
 CALIBRATION_SAMPLES = (1, 4096)
@@ -162,6 +169,22 @@ def _text_problems(text: TextSpec) -> Iterator[str]:
     for name, token in [("bos", text.bos), *(("eos", token) for token in text.eos)]:
         if not 0 <= token < text.vocab:
             yield f"model.text.{name} is {token}, and the vocabulary has {text.vocab} tokens"
+    if text.rope is not None:
+        yield from _rope_problems(text.rope)
+
+
+def _rope_problems(rope: RopeScaling) -> Iterator[str]:
+    where = "model.text.rope"
+    given = [name for name in LLAMA3_ROPE if getattr(rope, name) is not None]
+    if given and rope.kind != "llama3":
+        yield f"{where}.{given[0]} is set, and {rope.kind} scaling has none"
+    if rope.kind == "llama3" and len(given) < len(LLAMA3_ROPE):
+        yield f"{where} lacks one of {', '.join(LLAMA3_ROPE)}"
+    present = {name: span for name, span in ROPE_RANGES.items() if getattr(rope, name) is not None}
+    yield from _out_of_range(where, rope, present)
+    low, high = rope.low_freq_factor, rope.high_freq_factor
+    if low is not None and high is not None and not low < high:
+        yield f"{where}.low_freq_factor is {low}, not below high_freq_factor {high}"
 
 
 def _image_problems(image: ImageSpec, side: int) -> Iterator[str]:

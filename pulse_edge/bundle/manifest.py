@@ -26,7 +26,10 @@ SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 VISION_GRAPH, DECODER_GRAPH = "vision.onnx", "decoder.onnx"
 PREFILL_GRAPH = "prefill.onnx"  # the decoder of a bundle with weights of their own for prompts
-EMBEDDINGS, TOKENIZER = "embeddings.bin", "tokenizer.model"
+EMBEDDINGS = "embeddings.bin"
+TOKENIZER = "tokenizer.model"  # SentencePiece's
+FAST_TOKENIZER = "tokenizer.json"  # read by the package `tokenizers`
+TOKENIZERS = (TOKENIZER, FAST_TOKENIZER)  # a bundle has one of them
 NOTICE = "Research use only: not a medical device, not for diagnosis or treatment."
 
 GRAPHS = (VISION_GRAPH, DECODER_GRAPH)  # of every bundle
@@ -89,6 +92,22 @@ class PrecisionInfo:
 
 
 @dataclass(frozen=True)
+class TowerInfo:
+    """Who wrote the vision tower's graph, where this project did not.
+
+    Attributes:
+        family: transformers' `model_type` of the tower.
+        optimum: version of the package optimum-onnx, which exported it.
+        error: largest error of the exported graph in fp32 against the torch module, relative to the
+            module's largest value.
+    """
+
+    family: str
+    optimum: str
+    error: float
+
+
+@dataclass(frozen=True)
 class CheckpointInfo:
     """Identity of the source.
 
@@ -135,6 +154,7 @@ class Manifest:
     files: tuple[FileEntry, ...]
     self_test: ExpectedToken | None = None  # None is left out of the file
     turns: str | None = None  # one of `TURNS`; None is unknown, and left out
+    tower: TowerInfo | None = None  # None, and left out, for a tower of our own
     # SHA-256 of this manifest's canonical bytes with an empty seal. It covers every file's hash.
     seal: str = ""
 
@@ -142,6 +162,12 @@ class Manifest:
     def graphs(self) -> tuple[str, ...]:
         """Names of the graphs' files."""
         return GRAPHS if self.precision.prefill is None else (*GRAPHS, PREFILL_GRAPH)
+
+    @property
+    def tokenizer(self) -> str:
+        """Name of the tokenizer's file."""
+        listed = {file.path for file in self.files}
+        return next((name for name in TOKENIZERS if name in listed), TOKENIZER)
 
     def sealed(self) -> Manifest:
         return sealed(self)
@@ -178,8 +204,14 @@ def _problems(manifest: Manifest) -> Iterator[str]:
     if not is_digest(manifest.checkpoint.sha256):
         yield "checkpoint.sha256 is no SHA-256 in hex"
     yield from file_problems(manifest.files)
+    if {*TOKENIZERS} <= {file.path for file in manifest.files}:
+        yield f"files lists both {' and '.join(TOKENIZERS)}"
     if manifest.turns is not None and manifest.turns not in TURNS:
         yield f"turns is {manifest.turns!r:.40}; legal are {', '.join(TURNS)}"
+    if manifest.tower is not None and not 0 <= manifest.tower.error <= 1:  # also NaN
+        yield f"tower.error is {manifest.tower.error}, outside 0 to 1"
+    if manifest.tower is None and manifest.model.vision.activation == "other":
+        yield "model.vision.activation is 'other', but there is no 'tower' of Optimum's"
     if manifest.self_test is not None:
         test = manifest.self_test
         yield from self_test_problems(test.question, test.token, manifest.model.text)

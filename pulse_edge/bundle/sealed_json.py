@@ -50,7 +50,7 @@ def from_json(kind: Any, value: Any, where: str) -> Any:
         return typing.cast(Any, kind)(
             **{n: from_json(h, value[n], f"{where}.{n}") for n, h in hints.items() if n in value}
         )
-    if origin is types.UnionType:  # `T | None`: what is None is left out of the file
+    if origin in (types.UnionType, typing.Union):  # `T | None`: None is left out of the file
         return from_json(args[0], value, where)
     if origin is Literal:
         if value in args and type(value) is type(args[args.index(value)]):

@@ -5,16 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Aspect = Literal["anyres", "pad", "square"]  # how a page becomes views
+Aspect = Literal["anyres", "pad", "square", "stretch"]  # how a page becomes views
 Merge = Literal["flat", "spatial_unpad"]  # how the views' features become the image's tokens
+# How a conversation is written, after LLaVA's `SeparatorStyle`: roles with separators of two kinds,
+# `[INST] question [/INST]`, or turns between `<|im_start|>` and `<|im_end|>`.
+TurnStyle = Literal["two", "llama_2", "chatml"]
 
 
 @dataclass(frozen=True)
 class VisionSpec:
-    """The CLIP vision tower.
+    """The vision tower.
 
     Attributes:
         feature_layers: how many of the `layers` run: hidden state -2 of 24 needs 23.
+        activation: of its MLP. `other` is one that only a tower of Optimum's has.
     """
 
     image_size: int
@@ -24,7 +28,7 @@ class VisionSpec:
     layers: int
     feature_layers: int
     mlp: int
-    activation: Literal["quick_gelu", "gelu"]
+    activation: Literal["quick_gelu", "gelu", "other"]
     eps: float
 
     @property
@@ -34,8 +38,32 @@ class VisionSpec:
 
 
 @dataclass(frozen=True)
+class RopeScaling:
+    """How the angles of RoPE are stretched. What a kind does not have is left out of the manifest.
+
+    Attributes:
+        kind: `linear` divides all frequencies by the factor; `llama3` only the low ones.
+        factor: at least 1.
+        low_freq_factor: of llama3. Waves longer than the original context over it are stretched.
+        high_freq_factor: of llama3. Waves shorter than the original context over it stay.
+        original_context: of llama3: positions that the model was first trained with.
+    """
+
+    kind: Literal["linear", "llama3"]
+    factor: float
+    low_freq_factor: float | None = None
+    high_freq_factor: float | None = None
+    original_context: int | None = None
+
+
+@dataclass(frozen=True)
 class TextSpec:
-    """The Llama decoder."""
+    """The decoder: Llama's, or one that differs from it in what the fields say.
+
+    Attributes:
+        rope: None, and left out of the manifest, for plain RoPE.
+        qkv_bias: true if q, k and v have biases, as Qwen2's. None is left out, and means false.
+    """
 
     hidden: int
     layers: int
@@ -49,6 +77,8 @@ class TextSpec:
     context: int
     bos: int
     eos: tuple[int, ...]
+    rope: RopeScaling | None = None
+    qkv_bias: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -68,12 +98,15 @@ class ImageSpec:
 
 @dataclass(frozen=True)
 class PromptSpec:
-    """Conversation template (LLaVA's `SeparatorStyle.TWO`) and the tokenizer's two quirks.
+    """Conversation template and the tokenizer's two quirks.
 
     Attributes:
+        user: what begins a question: `USER`, `[INST]` or ChatML's `user`.
+        assistant: what an answer follows: `ASSISTANT`, `[/INST]` or ChatML's `assistant`.
         legacy: Hugging Face's slow Llama tokenizer with `legacy: true` puts a dummy space before
             every stretch of text that follows a special token; with `legacy: false` only before the
             first.
+        style: how turns are written. None, and left out of the manifest, is `two`.
     """
 
     name: str
@@ -81,6 +114,7 @@ class PromptSpec:
     user: str
     assistant: str
     legacy: bool
+    style: TurnStyle | None = None
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ FIELDS = (
     "cache",
     "head",
     "tower",
+    "network",
     "prefill",
     "template",
     "recipe",

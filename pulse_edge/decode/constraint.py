@@ -12,7 +12,7 @@ import numpy as np
 
 from pulse_edge.arrays import Floats
 from pulse_edge.errors import ParameterError
-from pulse_edge.text.tokenizer import BYTES, Tokenizer
+from pulse_edge.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
@@ -83,10 +83,12 @@ class Grammars:
     Args:
         tokenizer: of the model.
         ends: ids of the tokens that end an answer.
+        lead: what the model has learned to write before an answer.
     """
 
-    def __init__(self, tokenizer: Tokenizer, ends: Collection[int]) -> None:
+    def __init__(self, tokenizer: Tokenizer, ends: Collection[int], lead: str = " ") -> None:
         self._tokenizer = tokenizer
+        self._lead = lead
         self._ends = sorted(ends)
 
     def check(self, schema: str | None) -> None:
@@ -112,7 +114,7 @@ class Grammars:
         tokens = self._tokens  # first: it says how to install what the next line imports
         from llguidance import LLMatcher
 
-        grammar = _grammar(schema)
+        grammar = _grammar(schema, self._lead)
 
         failed, problems = LLMatcher.validate_grammar_with_warnings(grammar, tokens)
         if failed or problems:
@@ -153,22 +155,15 @@ class _Spelling:
         for token in special:
             self.tokens[token] = f"<special {token}>".encode()  # never matches: it is special
         self.special_token_ids = special
-        self.bos_token_id = tokenizer.bos
+        self.bos_token_id = tokenizer.bos if tokenizer.bos >= 0 else None
         self.eos_token_id = ends[0]
-        self._encode: Callable[[str], list[int]] = tokenizer.encode
-        self._guard = tokenizer.encode("\n")
-        self._bytes = {f"<0x{byte:02X}>": byte for byte in range(BYTES)}
-        pieces = {tokenizer.piece(i): i for i in range(tokenizer.size)}
-        self._byte_tokens = {byte: pieces[name] for name, byte in self._bytes.items()}
+        self._encode: Callable[[str], list[int]] = tokenizer.encode_spelled
+        self._byte_tokens = tokenizer.byte_tokens
 
     def __call__(self, text: bytes) -> list[int]:
-        """Tokens that spell exactly `text`.
-
-        SentencePiece puts a space before a text. So encode after a newline, which merges with
-        nothing, and cut that off.
-        """
+        """Tokens that spell exactly `text`."""
         try:
-            ids = self._encode("\n" + text.decode())[len(self._guard) :]
+            ids = self._encode(text.decode())
         except UnicodeDecodeError:
             ids = []
         if b"".join(self.tokens[token] for token in ids) == text:
@@ -176,13 +171,11 @@ class _Spelling:
         return [self._byte_tokens[byte] for byte in text]
 
 
-def _grammar(schema: str) -> str:
-    """A grammar of llguidance's: a space, then JSON that fits the schema.
-
-    The space is the one between `ASSISTANT:` and an answer, which the model has learned to write.
-    """
+def _grammar(schema: str, lead: str) -> str:
+    """A grammar of llguidance's: what comes before an answer, then JSON that fits the schema."""
     text = json.dumps(_parsed(schema) | {"x-guidance": _WRITING})
-    return f'start: " " answer\nanswer: %json {text}\n'
+    start = f"{json.dumps(lead)} answer" if lead else "answer"
+    return f"start: {start}\nanswer: %json {text}\n"
 
 
 def _parsed(schema: str) -> dict[str, Any]:

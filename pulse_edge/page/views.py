@@ -144,6 +144,8 @@ def cut_views(image: Image.Image, spec: ImageSpec, side: int) -> list[Image.Imag
         return [_clip_crop(_square_pad(image, spec.mean), side)]
     if spec.aspect == "square":
         return [_clip_crop(image, side)]
+    if spec.aspect == "stretch":  # SiglipImageProcessor's
+        return [_resize(image, (side, side))]
     page = letterbox(image, select_grid(image.size, spec.grids))
     corners = [(x, y) for y in range(0, page.height, side) for x in range(0, page.width, side)]
     tiles = [page.crop((x, y, x + side, y + side)) for x, y in corners]

@@ -12,10 +12,10 @@ from pulse_edge.arrays import Numbers
 from pulse_edge.bundle.spec import ModelSpec, PromptSpec
 from pulse_edge.errors import ParameterError
 from pulse_edge.text.detokenizer import before_stop
+from pulse_edge.text.open_tokenizer import open_tokenizer
+from pulse_edge.text.styles import IMAGE as IMAGE
+from pulse_edge.text.styles import Parts, turn_style
 from pulse_edge.text.tokenizer import Tokenizer
-
-# Stands for all of the image's tokens in a list of ids (llava/constants.py IMAGE_TOKEN_INDEX).
-IMAGE = -200
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,9 +66,7 @@ class PromptBuilder:
 
     def __init__(self, spec: PromptSpec, tokenizer: Tokenizer, bos: int, eos: int) -> None:
         self.tokenizer = tokenizer
-        self._spec = spec
-        self._bos = bos
-        self._eos = eos
+        self._style = turn_style(spec, tokenizer, bos, eos)
 
     @classmethod
     def of(
@@ -78,33 +76,33 @@ class PromptBuilder:
 
         Args:
             model: the network.
-            tokenizer: the SentencePiece model: its file, or its bytes.
-            name: see `Tokenizer`.
+            tokenizer: the tokenizer's file, or its bytes: a SentencePiece model, or a
+                tokenizer.json if its name ends so.
+            name: what messages call it, and what tells its kind; None: the file's path.
 
         Raises:
-            BundleError: it is not a SentencePiece model.
+            BundleError: it is no tokenizer, or has no token that the template needs.
         """
         text = model.text
-        opened = Tokenizer(tokenizer, model.prompt.legacy, name)
+        opened = open_tokenizer(tokenizer, model.prompt.legacy, name)
         return cls(model.prompt, opened, text.bos, text.eos[0])
 
+    @property
+    def end(self) -> str:
+        """The text between an answer and the next turn: the end token, as the file spells it."""
+        return self._spelled(self._style.next_turn("")[:1])
+
     def first_turn(self, question: str, image: bool = True) -> list[int]:
-        """Ids of `{system} USER: <image>\\n{question} ASSISTANT:`. Raises `ParameterError`."""
-        spec = self._spec
-        encode = self.tokenizer.encode
-        head = f"{spec.system} {spec.user}: "
-        tail = f"{_checked_question(question)} {spec.assistant}:"
-        if image:
-            return [self._bos, *encode(head), IMAGE, *encode("\n" + tail)]
-        return [self._bos, *encode(head + tail)]
+        """Ids of the first turn, such as `{system} USER: <image>\\n{question} ASSISTANT:`.
+
+        Raises `ParameterError`.
+        """
+        return self._ids(self._style.first_turn(_checked_question(question), image))
 
     def page_only(self) -> list[int]:
         """Ids of the first turn up to the image: what every question about a page begins with."""
-        return [
-            self._bos,
-            *self.tokenizer.encode(f"{self._spec.system} {self._spec.user}: "),
-            IMAGE,
-        ]
+        parts = self._style.first_turn("", True)
+        return self._ids(parts[: parts.index(IMAGE) + 1])
 
     def given_answer(self, answer: str) -> list[int]:
         """Ids of an answer that is known as text only, to follow `ASSISTANT:`.
@@ -113,17 +111,15 @@ class PromptBuilder:
         """
         if not isinstance(answer, str):
             raise ParameterError(f"an answer is a string, not {type(answer).__name__}")
-        guard = self.tokenizer.encode("\n")  # see `Tokenizer.encode_after_special`
-        said = f" {_checked_unicode(answer, 'answer').strip()}"
-        return self.tokenizer.encode("\n" + said)[len(guard) :]
+        said = self._style.answer(_checked_unicode(answer, "answer").strip())
+        return self.tokenizer.encode_spelled(said)
 
     def next_turn(self, question: str) -> list[int]:
-        """Ids of `</s>USER: {question} ASSISTANT:`, to follow an answer's own ids.
+        """Ids of a later turn, such as `</s>USER: {question} ASSISTANT:`, to follow an answer's.
 
         Raises `ParameterError` for a question that is not text, or is empty.
         """
-        turn = self.turn_text(_checked_question(question))
-        return [self._eos, *self.tokenizer.encode_after_special(turn)]
+        return self._ids(self._style.next_turn(_checked_question(question)))
 
     def answer(self, tokens: Sequence[int], stop: Sequence[str] = ()) -> list[int]:
         """Ids of an answer as later turns see it: as generated, up to a stop string.
@@ -134,25 +130,44 @@ class PromptBuilder:
                 the token is spelled by other tokens.
         """
         kept, rest = before_stop(self.tokenizer, tokens, stop)
-        guard = self.tokenizer.encode("\n")  # see `Tokenizer.encode_after_special`
-        return kept + self.tokenizer.encode("\n" + rest)[len(guard) :] if rest else kept
+        return kept + self.tokenizer.encode_spelled(rest) if rest else kept
 
     def answer_text(self, tokens: Iterable[int]) -> str:
         """An answer's ids as the text that follows `ASSISTANT:`, with all white space."""
         return b"".join(map(self.tokenizer.piece_bytes, tokens)).decode(errors="replace")
 
     def turn_text(self, question: str) -> str:
-        """A later turn as text."""
-        return f"{self._spec.user}: {question} {self._spec.assistant}:"
+        """A later turn as text, without the end token before it."""
+        return self._spelled(self._style.next_turn(question)[1:])
 
     def text(self, question: str, image: bool = True) -> str:
         """The first turn as readable text.
 
         Provenance stores it as `prompt`; the model gets the ids of `first_turn` instead.
         """
-        spec = self._spec
-        slot = "<image>\n" if image else ""
-        return f"{spec.system} {spec.user}: {slot}{question} {spec.assistant}:"
+        return self._spelled(self._style.first_turn(question, image))
+
+    def _ids(self, parts: Parts) -> list[int]:
+        """Each text on its own. Behind the beginning and the image it starts a chunk."""
+        ids: list[int] = []
+        for part in parts:
+            if isinstance(part, int):
+                ids.append(part)
+            elif part and (not ids or ids[-1] in (IMAGE, self._style.begins)):
+                ids += self.tokenizer.encode(part)
+            elif part:
+                ids += self.tokenizer.encode_after_special(part)
+        return ids
+
+    def _spelled(self, parts: Parts) -> str:
+        """Parts as text; the beginning token is left out."""
+        return "".join(part if isinstance(part, str) else self._shown(part) for part in parts)
+
+    def _shown(self, token: int) -> str:
+        if token == IMAGE:
+            return "<image>"
+        known = token != self._style.begins and token < self.tokenizer.size
+        return self.tokenizer.piece(token) if known else ""
 
 
 def _checked_question(question: str) -> str:

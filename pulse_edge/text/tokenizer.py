@@ -15,12 +15,17 @@ LARGEST_MODEL = 1 << 26  # bytes; Llama's has half a megabyte
 SPACE = "\u2581"  # how SentencePiece spells a space
 BYTES = 256
 # Text that a normalizing tokenizer changes: ligature, fraction, wide letter, wide space, accents.
-_SHAPES = "\ufb01 \u00bd \uff25\u3000e\u0301 \u00c5"
+SHAPES = "\ufb01 \u00bd \uff25\u3000e\u0301 \u00c5"
 
 # Held in SentencePiece's code, which lets other threads run meanwhile. At exit the main thread
 # takes it for good: a daemon thread that came back from there after that would abort the process.
 _native = threading.RLock()
 atexit.register(_native.acquire)
+
+
+def native_code() -> threading.RLock:
+    """Held while a tokenizer's library runs."""
+    return _native
 
 
 def _renew() -> None:
@@ -35,7 +40,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class Tokenizer:
-    """SentencePiece with the Llama tokenizer's conventions.
+    """SentencePiece with the Llama tokenizer's conventions. `JsonTokenizer` is another library's.
 
     Args:
         model: the SentencePiece model: its file, or its bytes.
@@ -115,7 +120,7 @@ class Tokenizer:
             return "it puts no space before a text (add_dummy_prefix)"
         if self._raw(self.encode("  a  b ")) != b"   a  b ":
             return "it drops spaces (remove_extra_whitespaces)"
-        if self._raw(self.encode(_SHAPES)) != f" {_SHAPES}".encode():
+        if self._raw(self.encode(SHAPES)) != f" {SHAPES}".encode():
             return "it changes characters (normalization_rule_name)"
         guard = self.encode("\n")
         for text in ("a", " a", "\n", "USER"):
@@ -141,6 +146,17 @@ class Tokenizer:
         ids = self.encode("\n" + text)
         assert ids[: len(guard)] == guard, "in a Llama tokenizer a newline merges with nothing"
         return ids[len(guard) :]
+
+    def encode_spelled(self, text: str) -> list[int]:
+        """Ids that spell exactly `text`, without a dummy space: see `encode_after_special`."""
+        guard = self.encode("\n")
+        return self.encode("\n" + text)[len(guard) :]
+
+    @property
+    def byte_tokens(self) -> list[int]:
+        """Ids of the tokens that are one byte each, by byte. There must be no `departure`."""
+        pieces = {piece: token for token, piece in enumerate(self._pieces)}
+        return [pieces[f"<0x{byte:02X}>"] for byte in range(BYTES)]
 
     @property
     def numbers(self) -> frozenset[int]:

@@ -47,6 +47,61 @@ VICUNA = (
     "{{ ' ASSISTANT: ' + message['content'].strip() + eos_token }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ ' ASSISTANT:' }}{% endif %}"
 )
+# Mistral-7B-Instruct-v0.2's, which llava-v1.6-mistral-7b has, and llava-v1.6-mistral-7b-hf's.
+MISTRAL = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception("
+    "'Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}"
+    "{% if message['role'] == 'user' %}{{ '[INST] ' + message['content'] + ' [/INST]' }}"
+    "{% elif message['role'] == 'assistant' %}{{ message['content'] + eos_token}}{% else %}"
+    "{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}"
+)
+MISTRAL_HF = (
+    "{% for message in messages %}{% if message['role'] == 'system' %}{{ '<<SYS>>\\n' + "
+    "message['content'][0]['text'] + '\\n<</SYS>>\\n\\n' }}{% elif message['role'] == 'user' %}"
+    "{{ '[INST] ' }}{# Render all images first #}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}"
+    "{{ '<image>\\n' }}{% endfor %}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}"
+    "{{ content['text'] }}{% endfor %}{{' [/INST]' }}{% elif message['role'] == 'assistant' %}"
+    "{{ ' ' + message['content'][0]['text'] + '<\\\\s> '}}{% else %}"
+    "{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}"
+)
+# Qwen2-Instruct's, and a conversion's.
+QWEN = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' }}{% endif %}"
+    "{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n'}}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+QWEN_HF = (
+    "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n'}}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}"
+    "{{ '<image>\\n' }}{% endfor %}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}"
+    "{{ content['text'] }}{% endfor %}{{'<|im_end|>' + '\\n'}}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+OTHERS = {
+    "Mistral 0.2": ("mistral_instruct", MISTRAL),
+    "LLaVA 1.6 Mistral": ("mistral_instruct", MISTRAL_HF),
+    "Mistral's end token": ("mistral_instruct", MISTRAL_HF.replace("<\\\\s> ", "</s> ")),
+    "Qwen2": ("qwen_1_5", QWEN),
+    "LLaVA-NeXT Qwen": ("qwen_1_5", QWEN_HF),
+    "Qwen2 in lines": ("qwen_1_5", QWEN.replace("\\n", "\n")),
+}
+NOT_OTHERS = {
+    "Mistral 0.3": ("mistral_instruct", MISTRAL.replace(" [/INST]", "[/INST]")),
+    "Mistral with tools": ("mistral_instruct", MISTRAL + "[AVAILABLE_TOOLS]"),
+    "Mistral without an end": ("mistral_instruct", "{{ '[INST] ' + message['content'] }}"),
+    "a space for a line": ("qwen_1_5", QWEN_HF.replace("role'] + '\\n'", "role'] + ' '")),
+    "another system prompt": ("qwen_1_5", QWEN.replace("a helpful", "an honest")),
+    "thinking": ("qwen_1_5", QWEN.replace("assistant\\n'", "assistant\\n<think>\\n'")),
+    "no generation prompt": ("qwen_1_5", QWEN.replace("<|im_start|>assistant\\n", "")),
+    "vision tokens": ("qwen_1_5", QWEN_HF.replace("<image>\\n", "<|vision_start|>")),
+    "Vicuna for Mistral": ("mistral_instruct", VICUNA),
+    "Vicuna for Qwen": ("qwen_1_5", VICUNA),
+}
 OURS = {
     "LLaVA 1.5": LLAVA_HF,
     "LLaVA 1.6": LLAVA_NEXT_HF,
@@ -96,6 +151,46 @@ def test_vicunas_templates_are_known(name: str) -> None:
 @pytest.mark.parametrize("name", FOREIGN)
 def test_other_templates_are_foreign(name: str) -> None:
     assert foreign_text(FOREIGN[name])
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_decoders_templates_are_known(name: str) -> None:
+    conversation, template = OTHERS[name]
+    assert foreign_text(template, conversation) is None
+    assert foreign_text(template) is not None
+
+
+@pytest.mark.parametrize("name", NOT_OTHERS)
+def test_what_is_foreign_to_other_decoders(name: str) -> None:
+    conversation, template = NOT_OTHERS[name]
+    assert foreign_text(template, conversation)
+
+
+def test_a_known_conversation_of_another_decoder_is_named(checkpoint: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(checkpoint, tmp_path / "copy"))
+    store(path, "chat_template.jinja", MISTRAL_HF)
+    message = refused(path)
+    assert "export with --template llava_v1" in message
+    assert "it looks like mistral_instruct, --template mistral_instruct" in message
+    assert Checkpoint(path, template="mistral_instruct").spec.prompt.user == "[INST]"
+
+
+@pytest.mark.parametrize("name", [n for n in OTHERS if "HF" not in n])
+def test_other_templates_render_the_prompt_that_is_sent(name: str) -> None:
+    jinja2 = pytest.importorskip("jinja2")
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
+    question: Any = [{"type": "image"}, {"type": "text", "text": "Rate?"}]
+    conversation, source = OTHERS[name]
+    if "selectattr" not in source:  # a text model's: the image is part of the text
+        question = "<image>\nRate?"
+    text = environment.from_string(source).render(
+        messages=[{"role": "user", "content": question}], add_generation_prompt=True, bos_token=""
+    )
+    asked = {
+        "mistral_instruct": "[INST] <image>\nRate? [/INST]",
+        "qwen_1_5": "<|im_start|>user\n<image>\nRate?<|im_end|>\n<|im_start|>assistant\n",
+    }
+    assert text.endswith(asked[conversation])
 
 
 @pytest.mark.parametrize("name", [n for n in OURS if "hite" not in n])

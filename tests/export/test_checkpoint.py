@@ -340,9 +340,10 @@ def test_what_is_not_a_checkpoint(copy: Path, bundle: Path) -> None:
     assert "not a directory" in refused(copy / "config.json")
     assert "no config.json" in refused(bundle)
     (copy / "tokenizer.model").unlink()
-    assert "no tokenizer.model (SentencePiece)" in refused(copy)
-    (copy / "tokenizer.json").write_text("{}")
-    assert "copy tokenizer.model from the original" in refused(copy)
+    assert "no tokenizer.model and no tokenizer.json; copy the tokenizer" in refused(copy)
+    for name in ("vocab.json", "merges.txt"):
+        (copy / name).write_text("{}")
+    assert f"A.from_pretrained('{copy}').save_pretrained('{copy}')" in refused(copy)
 
 
 def test_a_tokenizer_that_is_none(copy: Path) -> None:

@@ -96,8 +96,8 @@ def test_json_that_is_none(copy: Path, file: str) -> None:
             "architecture 'MixtralForCausalLM' is not supported",
         ),
         ({"architectures": ["Qwen2VL"]}, "LlavaLlamaForCausalLM"),  # says what is
-        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "RoPE scaling 'linear'"),
-        ({"rope_scaling": {"rope_type": "llama3"}}, "RoPE scaling 'llama3'"),
+        ({"rope_scaling": {"type": "longrope", "factor": 2.0}}, "RoPE scaling 'longrope'"),
+        ({"rope_scaling": {"rope_type": "llama3"}}, "rope_scaling: no 'factor'"),
         ({"rope_parameters": {"rope_type": "yarn"}}, "RoPE scaling 'yarn'"),
         (
             {"mm_vision_select_feature": "cls_patch"},
@@ -149,8 +149,8 @@ def test_a_configuration_is_refused_by_name(
         (None, {"vision_feature_layer": [-2, -5]}, "vision_feature_layer is [-2, -5]"),
         (
             "text_config",
-            {"model_type": "mistral"},
-            "text_config: model_type is 'mistral', supported is 'llama'",
+            {"model_type": "mixtral"},
+            "text_config: model_type is 'mixtral', supported is 'llama'",
         ),
         (
             "vision_config",

@@ -58,7 +58,7 @@ CHANGES: list[dict[str, Any]] = [
     {"partial_rotary_factor": 0.5},
     {"rotary_pct": 0.25},
     {"rope_parameters": {"rope_type": "yarn", "factor": 4.0}},
-    {"rope_scaling": {"type": "linear", "factor": 2.0}},
+    {"rope_scaling": {"type": "dynamic", "factor": 2.0}},
     {"rope_scaling": None, "rope_parameters": {"rope_type": "dynamic"}},
     {"rope_scaling": {"type": "default"}, "rope_parameters": {"rope_type": "llama3"}},
     {"rope_parameters": {"full_attention": {"rope_type": "default"}}},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ import pytest
 
 pytest.importorskip("safetensors", reason="exporting needs pulse-edge[export]")
 
+from pulse_edge.bundle.spec import ImageSpec
+from pulse_edge.errors import CheckpointError
 from pulse_export.checkpoint import Checkpoint
+from pulse_export.preprocessing import CLIP_MEAN, ImageLayout, image_spec
 
 from support import tiny
 from support.damage import edit, refused
@@ -216,3 +220,100 @@ def test_a_processor_that_counts_other_tokens(llava: Path, field: str, value: An
     message = refused(llava)
     assert NESTED in message
     assert field in message
+
+
+SIGLIP = {
+    "do_convert_rgb": None,
+    "do_normalize": True,
+    "do_rescale": True,
+    "do_resize": True,
+    "image_processor_type": "SiglipImageProcessor",
+    "processor_class": "LlavaProcessor",
+    "resample": 3,
+    "rescale_factor": 1 / 255,
+    "size": SQUASH,
+}
+LLAVA_SIGLIP = ImageLayout(("CLIP", "Llava", "Siglip"), None, (), "flat", 56, 14, "full")
+NEXT_SIGLIP = ImageLayout(
+    ("LlavaNext", "Siglip"), "anyres", ((56, 112),), "spatial_unpad", 56, 14, "full"
+)
+
+
+def siglip_spec(path: Path, layout: ImageLayout, **fields: Any) -> ImageSpec:
+    values = {k: v for k, v in (SIGLIP | fields).items() if v is not ...}
+    tiny.write_json(path / FLAT, values)
+    return image_spec(path, "config.json", layout)
+
+
+def test_siglips_processor_stretches_a_page(tmp_path: Path) -> None:
+    spec = siglip_spec(tmp_path, LLAVA_SIGLIP)
+    assert (spec.aspect, spec.mean, spec.std) == ("stretch", (0.5,) * 3, (0.5,) * 3)
+    own = siglip_spec(tmp_path, LLAVA_SIGLIP, image_mean=[0.4] * 3, image_std=[0.25] * 3)
+    assert (own.mean, own.std) == ((0.4,) * 3, (0.25,) * 3)
+
+
+@pytest.mark.parametrize("name", ["SiglipImageProcessor", "SiglipImageProcessorFast"])
+def test_tiles_of_llava_next_are_only_normalised(tmp_path: Path, name: str) -> None:
+    spec = siglip_spec(tmp_path, NEXT_SIGLIP, image_processor_type=name)
+    assert (spec.aspect, spec.mean) == ("anyres", (0.5,) * 3)
+
+
+def test_another_processor_crops_or_pads_also_for_siglips_tower(tmp_path: Path) -> None:
+    sizes = {"size": {"shortest_edge": 56}, "crop_size": SQUASH, "do_convert_rgb": True}
+    cropped = siglip_spec(
+        tmp_path, LLAVA_SIGLIP, image_processor_type="CLIPImageProcessor", **sizes
+    )
+    assert (cropped.aspect, cropped.mean) == ("square", CLIP_MEAN)
+    padded = siglip_spec(
+        tmp_path, LLAVA_SIGLIP, do_pad=True, image_processor_type="LlavaImageProcessor", **sizes
+    )
+    assert padded.aspect == "pad"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"size": {"shortest_edge": 56}}, "size is .*'shortest_edge'"),
+        ({"size": {"height": 56, "width": 57}}, "size is"),
+        ({"size": ...}, "size is .*224"),
+        ({"resample": 2}, "resample is 2"),
+        ({"do_pad": True}, "do_pad is True, which SiglipImageProcessor ignores"),
+        ({"do_resize": False}, "do_resize"),
+        ({"do_convert_rgb": False}, "do_convert_rgb"),
+        ({"image_processor_type": ...}, "no image_processor_type"),
+        ({"image_processor_type": "ViTImageProcessor"}, "supported here is .*Siglip"),
+        ({"image_std": [0.5, 0.5, 0]}, "image_std"),
+    ],
+    ids=str,
+)
+def test_what_siglips_processor_must_not_say(
+    tmp_path: Path, fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        siglip_spec(tmp_path, LLAVA_SIGLIP, **fields)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "counted", "legal"),
+    [
+        ("full", 0, True), ("full", None, True), ("full", 1, False),
+        ("default", 1, True), ("default", None, True), ("default", 0, False),
+    ],
+)  # fmt: skip
+def test_the_processor_counts_the_towers_tokens(
+    tmp_path: Path, strategy: str, counted: int | None, legal: bool
+) -> None:
+    layout = replace(NEXT_SIGLIP, strategy=strategy)
+    around = {"num_additional_image_tokens": counted, "vision_feature_select_strategy": strategy}
+    tiny.write_json(tmp_path / NESTED, {"image_processor": SIGLIP} | around)
+    if legal:
+        assert image_spec(tmp_path, "config.json", layout).aspect == "anyres"
+    else:
+        with pytest.raises(CheckpointError, match="num_additional_image_tokens"):
+            image_spec(tmp_path, "config.json", layout)
+
+
+@pytest.mark.parametrize("aspect", ["stretch", "", "resize"])
+def test_config_json_cannot_ask_to_stretch(tmp_path: Path, aspect: str) -> None:
+    with pytest.raises(CheckpointError, match="only anyres, pad and square"):
+        siglip_spec(tmp_path, replace(NEXT_SIGLIP, aspect=aspect))

@@ -244,6 +244,7 @@ def test_adapters_and_quantized_models_are_called_what_they_are(
         (copy / SINGLE).unlink()
         (copy / "config.json").unlink()
     kind, advice = FOREIGN_FILES[name]
+    advice = advice or f"merge it into its base model and export {copy}-merged"
     message = refused(copy)
     assert f"{name} says that this is {kind}" in message
     assert advice in message

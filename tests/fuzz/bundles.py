@@ -22,12 +22,17 @@ from pulse_export.pipeline import export
 from fuzz.bytes_ import DAMAGE
 from fuzz.campaign import SILENT, Counts, Finding, attempt
 from fuzz.json_ import Place, change, find
-from support import tiny
+from support import families, tiny
 from support.manifests import reseal
 
 QUESTION = "What is the rate?"
 TINY: dict[str, Any] = {"layers": 1, "vision_layers": 2, "context": 256}
-FORMS: tuple[dict[str, Any], ...] = ({"precision": "fp32"}, {"precision": "int4"})
+# How to make a checkpoint, and how to export it: the last has a tokenizer.json.
+FORMS: tuple[tuple[Callable[..., Path], dict[str, Any]], ...] = (
+    (tiny.make_checkpoint, {"precision": "fp32"}),
+    (tiny.make_checkpoint, {"precision": "int4"}),
+    (families.make_qwen, {"precision": "int4"}),
+)
 KINDS = ("manifest", "manifest", "sealed", "sealed", "sealed", "file", "entry")
 
 
@@ -35,9 +40,9 @@ class Bundles:
     """The campaign. Its bundles are changed in place and mended after each case."""
 
     def __init__(self, folder: Path) -> None:
-        checkpoint = tiny.make_checkpoint(folder / "checkpoint", **TINY)
         self._bundles = []
-        for number, options in enumerate(FORMS):
+        for number, (make, options) in enumerate(FORMS):
+            checkpoint = make(folder / f"checkpoint{number}", **TINY)
             path = folder / f"bundle{number}"
             export(checkpoint, path, **options)
             raw = (path / MANIFEST).read_bytes()

@@ -18,6 +18,7 @@ TESTED = (
     "sign",
     "sbom",
     "schema",
+    "tokenizers",
     "server",
     "report",
     "ecgbench",

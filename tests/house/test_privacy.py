@@ -271,12 +271,16 @@ def test_the_trace_sees_onnx_runtime_report(tmp_path: Path) -> None:
 
 # Libraries that report, or import one that does, and the only places that import them.
 REPORTING = {
-    "onnxruntime": {"pulse_edge/engines/onnxruntime_library.py", "benchmarks/peers/"},
+    "onnxruntime": {
+        "pulse_edge/engines/onnxruntime_library.py",
+        "export/pulse_export/network/optimum/library.py",
+        "benchmarks/peers/",
+    },
     "onnxruntime_genai": {"benchmarks/peers/"},
-    "optimum": {"benchmarks/peers/"},
-    "transformers": {"benchmarks/peers/"},
+    "optimum": {"export/pulse_export/network/optimum/library.py", "benchmarks/peers/"},
+    "transformers": {"export/pulse_export/network/optimum/library.py", "benchmarks/peers/"},
     "huggingface_hub": {"benchmarks/peers/"},
-    "openvino": {"benchmarks/peers/"},
+    "openvino": {"pulse_edge/engines/openvino_library.py", "benchmarks/peers/"},
     "nncf": {"benchmarks/peers/"},
     "ray": {"pulse_edge/serve/ray_library.py"},
 }
@@ -326,6 +330,8 @@ def test_only_the_silenced_places_import_what_reports(folder: str) -> None:
     ("path", "library"),
     [
         ("pulse_edge/engines/onnxruntime_library.py", "onnxruntime"),
+        ("export/pulse_export/network/optimum/library.py", "huggingface_hub"),
+        ("pulse_edge/engines/openvino_library.py", "openvino"),
         ("pulse_edge/serve/ray_library.py", "ray"),
     ],
 )

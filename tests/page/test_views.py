@@ -40,7 +40,9 @@ def test_letterbox_is_black_and_centred() -> None:
     assert not page[504:].any()
 
 
-@pytest.mark.parametrize(("aspect", "views"), [("anyres", None), ("pad", 1), ("square", 1)])
+@pytest.mark.parametrize(
+    ("aspect", "views"), [("anyres", None), ("pad", 1), ("square", 1), ("stretch", 1)]
+)
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (7, 300)])
 def test_extreme_pages_have_the_views_that_were_counted(
     size: tuple[int, int], aspect: Aspect, views: int | None
@@ -53,7 +55,7 @@ def test_extreme_pages_have_the_views_that_were_counted(
         return
     pixels = images.preprocess(page, spec)
     assert len(pixels) == images.view_count(size, spec) == (views or len(pixels))
-    if aspect == "square":  # nothing but page
+    if aspect in ("square", "stretch"):  # nothing but page
         table = images.normalise_table(spec.image)
         for channel, value in enumerate((200, 100, 50)):
             assert (pixels[:, channel] == table[value, channel]).all()
@@ -130,6 +132,17 @@ def test_the_centre_square_is_cut(size: tuple[int, int], left: int, top: int) ->
     page = cases.page(*size)
     (view,) = images.cut_views(page, pulse_spec("square").image, 336)
     assert view.tobytes() == page.crop((left, top, left + 336, top + 336)).tobytes()
+
+
+@pytest.mark.parametrize("size", [(336, 336), (500, 900), (900, 500), (20, 1000), (335, 337)])
+def test_a_stretched_page_is_whole(size: tuple[int, int]) -> None:
+    """Across and then down, as the other aspects resize."""
+    page = cases.page(*size)
+    (view,) = images.cut_views(page, pulse_spec("stretch").image, 336)
+    bicubic = Image.Resampling.BICUBIC
+    assert (
+        view.tobytes() == page.resize((336, size[1]), bicubic).resize((336, 336), bicubic).tobytes()
+    )
 
 
 @pytest.mark.parametrize(("size", "left", "top"), [((336, 331), 0, 2), ((333, 336), 1, 0)])

@@ -26,6 +26,7 @@ from support.paths import ROOT
 FLOORS = {
     "export/pulse_export": 86,
     "export/pulse_export/network": 95,
+    "export/pulse_export/network/optimum": 40,  # torch has its own environment
     "export/pulse_export/plan": 20,  # builds with TensorRT-RTX, which only .ci/run installs
     "export/pulse_export/quantize": 94,
     "export/pulse_export/targets": 95,

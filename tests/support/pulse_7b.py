@@ -10,7 +10,7 @@ from pulse_export.chat_template import VICUNA
 from goldens import cases
 
 BOS, EOS = 1, 2
-Aspect = Literal["anyres", "pad", "square"]
+Aspect = Literal["anyres", "pad", "square", "stretch"]
 Merge = Literal["flat", "spatial_unpad"]
 
 

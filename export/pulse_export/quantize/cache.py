@@ -12,7 +12,6 @@ import numpy as np
 
 from pulse_edge.assets import REPORT_QUESTION, SAMPLE_PAGE
 from pulse_edge.bundle.bundle import Bundle
-from pulse_edge.bundle.manifest import TOKENIZER
 from pulse_edge.engines.options import EngineOptions
 from pulse_edge.engines.registry import open_engine
 from pulse_edge.page.source import read_page
@@ -48,7 +47,8 @@ def cache_peaks(bundle: Bundle, source: Checkpoint) -> dict[str, Floats]:
     spec = source.spec
     engine: Any = open_engine(bundle, EngineOptions(engine="onnxruntime"))  # `cached` is its own
     view = engine.encode(preprocess(read_page(SAMPLE_PAGE).image, spec)[:1])[0]
-    ids = PromptBuilder.of(spec, bundle.read(TOKENIZER)).first_turn(REPORT_QUESTION)
+    name = bundle.manifest.tokenizer
+    ids = PromptBuilder.of(spec, bundle.read(name), name).first_turn(REPORT_QUESTION)
     embeds = reference.splice(ids, view, source.tensor)[: engine.capacity]
     engine.prefill(embeds.astype(np.float32))
     return {name: np.abs(tensor[0]).max(axis=1) for name, tensor in engine.cached().items()}

@@ -7,6 +7,7 @@ is its hidden state (48 MB in a 7B model).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,8 @@ from pulse_export import reference
 from pulse_export.checkpoint import Floats, Tensors
 from pulse_export.quantize.recipe import Recipe
 from pulse_export.quantize.samples import DataHash, read_samples
+
+Hidden = Callable[[Floats], Floats]
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,13 @@ def _peaks(rows: reference.Array) -> Floats:
     return peaks
 
 
-def calibrate(checkpoint: Path, spec: ModelSpec, tensors: Tensors, recipe: Recipe) -> Calibration:
+def calibrate(
+    checkpoint: Path,
+    spec: ModelSpec,
+    tensors: Tensors,
+    recipe: Recipe,
+    tower: Hidden | None = None,
+) -> Calibration:
     """Run the recipe's samples.
 
     Args:
@@ -74,6 +83,7 @@ def calibrate(checkpoint: Path, spec: ModelSpec, tensors: Tensors, recipe: Recip
         spec: the model.
         tensors: is asked for every tensor but the head, once each.
         recipe: which samples, and how many.
+        tower: see `encode_samples`.
 
     Returns:
         The largest magnitudes that were seen.
@@ -83,7 +93,7 @@ def calibrate(checkpoint: Path, spec: ModelSpec, tensors: Tensors, recipe: Recip
         ImageError: a page is no image.
     """
     observer = _Observer()
-    encoded = encode_samples(checkpoint, spec, tensors, recipe, observer)
+    encoded = encode_samples(checkpoint, spec, tensors, recipe, observer, tower)
     states = list(encoded.states)
     for i in range(spec.text.layers):
         cached = cache(tensors)
@@ -111,6 +121,7 @@ def encode_samples(
     tensors: Tensors,
     recipe: Recipe,
     linear: reference.Linear = reference.linear_layer,
+    tower: Hidden | None = None,
 ) -> EncodedSamples:
     """Run the recipe's samples through tower and projector, layer by layer.
 
@@ -120,6 +131,8 @@ def encode_samples(
         tensors: is asked for the tensors of tower and projector and for the embeddings, once each.
         recipe: which samples, and how many.
         linear: what a linear layer does.
+        tower: pixels [views, 3, side, side] -> hidden states [views, patches, width], of a tower
+            that is not CLIP's; `linear` sees none of its layers.
 
     Raises:
         ExportError: the data is not as the recipe says.
@@ -131,10 +144,14 @@ def encode_samples(
     for sample in read_samples(checkpoint, spec, recipe.samples, recipe.images, recipe.prompts):
         digest.add(sample)
         views = preprocess(sample.page, spec)
-        states.append(np.stack([reference.vision_embeddings(view, spec, cached) for view in views]))
+        states.append(
+            tower(views)
+            if tower
+            else np.stack([reference.vision_embeddings(view, spec, cached) for view in views])
+        )
         pages.append(sample.page.size)
         ids.append(sample.ids)
-    for i in range(spec.vision.feature_layers):
+    for i in range(0 if tower else spec.vision.feature_layers):
         cached = cache(tensors)
         for views in states:
             for view in views:
@@ -142,6 +159,7 @@ def encode_samples(
     cached = cache(tensors)
     newline = cached("image_newline") if spec.image.merge == "spatial_unpad" else None
     for at, (views, size) in enumerate(zip(states, pages, strict=True)):
-        features = reference.project(views[:, 1:], spec, cached, linear)
+        patches = views if tower else views[:, 1:]
+        features = reference.project(patches, spec, cached, linear)
         states[at] = reference.splice(ids[at], merge(features, size, spec, newline), cached)
     return EncodedSamples(tuple(states), digest.hex)

@@ -60,15 +60,17 @@ def _product(x: Floats, tensor: Tensors, name: str) -> Floats:
 
 def _attended(x: Floats, names: tuple[str, ...], spec: ModelSpec, tensor: Tensors) -> Floats:
     text = spec.text
-    q, k, v = (_heads(x, tensor, name, text.head_size) for name in names)
+    q, k, v = (_heads(x, tensor, name, spec) for name in names)
     positions = np.arange(len(x), dtype=np.int64)
-    q = reference.rotate(q, positions, text.rope_theta)
-    k = reference.rotate(k, positions, text.rope_theta)
+    q, k = (reference.rotate(z, positions, text.rope_theta, text.rope) for z in (q, k))
     return _floats(reference.dense_attention(q, k, v, causal=True))
 
 
-def _heads(x: Floats, tensor: Tensors, name: str, width: int) -> reference.Array:
-    return _product(x, tensor, name).reshape(len(x), -1, width)
+def _heads(x: Floats, tensor: Tensors, name: str, spec: ModelSpec) -> reference.Array:
+    heads = _product(x, tensor, name)
+    if spec.text.qkv_bias:
+        heads = heads + tensor(f"{name}.bias")
+    return heads.reshape(len(x), -1, spec.text.head_size)
 
 
 def _gated(x: Floats, gate: str, up: str, tensor: Tensors) -> Floats:

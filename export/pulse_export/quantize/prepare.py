@@ -10,7 +10,7 @@ from pulse_edge.bundle.manifest import RecipeInfo
 from pulse_edge.bundle.spec import ModelSpec
 from pulse_edge.errors import ExportError
 from pulse_export.checkpoint import Floats, Tensors
-from pulse_export.quantize.calibrate import encode_samples
+from pulse_export.quantize.calibrate import Hidden, encode_samples
 from pulse_export.quantize.decoder_codes import DecoderCodes, Layouts
 from pulse_export.quantize.mix import eight_bit_names
 from pulse_export.quantize.rounding import Rounding
@@ -34,7 +34,12 @@ class PreparedCodes:
 
 
 def prepare_codes(
-    checkpoint: Path, spec: ModelSpec, tensors: Tensors, rounding: Rounding, layouts: Layouts
+    checkpoint: Path,
+    spec: ModelSpec,
+    tensors: Tensors,
+    rounding: Rounding,
+    layouts: Layouts,
+    tower: Hidden | None = None,
 ) -> PreparedCodes:
     """Run the recipe up to the first layer; the rest happens as the graph is written.
 
@@ -44,6 +49,7 @@ def prepare_codes(
         tensors: the checkpoint's, by canonical name.
         rounding: the recipe.
         layouts: how matrices are stored.
+        tower: see `encode_samples`.
 
     Raises:
         ExportError: the data is not as the recipe says or too little, or the budget is too small.
@@ -57,7 +63,7 @@ def prepare_codes(
     )
     if rounding.data is None:
         return PreparedCodes(DecoderCodes(tensors, spec, rounding, layouts), info)
-    encoded = encode_samples(checkpoint, spec, tensors, rounding.data)
+    encoded = encode_samples(checkpoint, spec, tensors, rounding.data, tower=tower)
     tokens = sum(map(len, encoded.states))
     _check_tokens(tokens, spec)
     eight = _eight(rounding, tensors, spec, layouts, encoded.states)

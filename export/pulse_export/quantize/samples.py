@@ -22,13 +22,13 @@ import numpy as np
 from PIL import Image
 
 from pulse_edge.assets import RATE_QUESTION, REPORT_QUESTION
-from pulse_edge.bundle.manifest import TOKENIZER
 from pulse_edge.bundle.spec import ModelSpec
 from pulse_edge.errors import ExportError, ParameterError
 from pulse_edge.evaluate.ecgbench.records import conversation_texts
 from pulse_edge.page.source import read_page
 from pulse_edge.page.tokens import token_count
 from pulse_edge.text.template import IMAGE, PromptBuilder
+from pulse_export.tokenizer_files import tokenizer_name
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 QUESTIONS = (  # of pages whose truth is not known: only the prompt is read
@@ -80,7 +80,7 @@ def read_samples(
         ExportError: the data is missing or not in that format.
         ImageError: a page is no image.
     """
-    template = PromptBuilder.of(spec, checkpoint / TOKENIZER)
+    template = PromptBuilder.of(spec, checkpoint / tokenizer_name(checkpoint))
     if images is not None and not images.is_dir():
         raise ExportError(f"{images}: no such directory of calibration images")
     if prompts is not None:
@@ -98,7 +98,7 @@ def _sample(entry: _Entry, template: PromptBuilder, spec: ModelSpec) -> Sample:
     page, turns = entry.open()
     ids = template.first_turn(turns[0])
     for at, text in enumerate(turns[1:]):
-        ids += template.next_turn(text) if at % 2 else template.tokenizer.encode(text)
+        ids += template.next_turn(text) if at % 2 else template.given_answer(text)
     text_room = spec.text.context - token_count(page.size, spec) + 1
     if text_room <= ids.index(IMAGE) + 1:
         raise ExportError(

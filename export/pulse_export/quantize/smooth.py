@@ -7,7 +7,7 @@ the tensors that write the activation. `sites` is the table of those places:
 
 * a norm before q/k/v, gate/up, fc1: its weight and bias;
 * v_proj before o_proj (attention only mixes rows), up_proj before down_proj (SwiGLU is linear in
-  it): their rows;
+  it): their rows, and a bias with them;
 * nothing before fc2 and the projector's layers (behind a GELU, or the residual stream): there the
   activation is multiplied by `Smoothed.factor`.
 """
@@ -49,7 +49,7 @@ def sites(spec: ModelSpec, parts: Iterable[str] = ("vision", "decoder")) -> Iter
             yield Site((f"projector.{2 * depth}",))
     if "decoder" in parts:
         for i in range(spec.text.layers):
-            yield from _decoder_sites(f"layers.{i}")
+            yield from _decoder_sites(f"layers.{i}", bool(spec.text.qkv_bias))
 
 
 def _vision_sites(layer: str) -> Iterator[Site]:
@@ -60,10 +60,11 @@ def _vision_sites(layer: str) -> Iterator[Site]:
     yield Site((f"{mlp}.fc2",))
 
 
-def _decoder_sites(layer: str) -> Iterator[Site]:
+def _decoder_sites(layer: str, biased: bool) -> Iterator[Site]:
     attention, mlp = f"{layer}.self_attn", f"{layer}.mlp"
     yield Site(tuple(f"{attention}.{p}_proj" for p in "qkv"), (f"{layer}.input_layernorm.weight",))
-    yield Site((f"{attention}.o_proj",), (f"{attention}.v_proj.weight",))
+    values = _affine_names(f"{attention}.v_proj")
+    yield Site((f"{attention}.o_proj",), values if biased else values[:1])
     yield Site(
         (f"{mlp}.gate_proj", f"{mlp}.up_proj"), (f"{layer}.post_attention_layernorm.weight",)
     )

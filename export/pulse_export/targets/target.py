@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pulse_edge.bundle.spec import ModelSpec, TextSpec
+from pulse_edge.bundle.spec import ModelSpec, RopeScaling, TextSpec
 from pulse_export.graph import Graph
 from pulse_export.quantize.precision import Precision
 from pulse_export.quantize.weights import QuantWeight
@@ -161,5 +161,27 @@ def rope_tables(spec: TextSpec) -> tuple[NDArray[np.float32], NDArray[np.float32
     """
     exponents = np.arange(0, spec.head_size, 2, dtype=np.float32) / np.float32(spec.head_size)
     inverse = (1 / spec.rope_theta ** exponents.astype(np.float64)).astype(np.float32)
+    inverse = _scaled(inverse, spec.rope)
     angles = np.outer(np.arange(spec.context, dtype=np.float32), inverse)
     return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+
+
+def _scaled(inverse: NDArray[np.float32], rope: RopeScaling | None) -> NDArray[np.float32]:
+    """Frequencies float32 [head_size / 2] under a scaling.
+
+    In float32 and in the order of transformers' modeling_rope_utils.py. There torch divides a
+    number by a tensor as the tensor's reciprocal times the number.
+    """
+    if rope is None:
+        return inverse
+    factor = np.float32(rope.factor)
+    if rope.low_freq_factor is None or rope.high_freq_factor is None:
+        return inverse / factor
+    original = np.float32(rope.original_context or 0)
+    low, high = np.float32(rope.low_freq_factor), np.float32(rope.high_freq_factor)
+    waves = (1 / inverse) * np.float32(2 * np.pi)  # positions of a whole turn
+    smooth = ((1 / waves) * original - low) / (high - low)
+    between = (1 - smooth) * inverse / factor + smooth * inverse
+    scaled = np.where(waves > original / low, inverse / factor, inverse)
+    medium = (waves >= original / high) & (waves <= original / low)
+    return np.where(medium, between, scaled).astype(np.float32)

@@ -184,6 +184,8 @@ def scaled_gain(gain: NDArray[np.float16]) -> tuple[NDArray[np.float16], float]:
 
 def refusal(text: TextSpec, matrices: dict[str, Matrix]) -> str | None:
     """Why the kernels cannot run a decoder; None if they can."""
+    if text.qkv_bias:
+        return "q, k and v have biases, which the kernels do not add"
     if text.head_size not in kernels.HEAD_SIZES:
         return f"heads of {text.head_size} numbers; the kernels have 32, 64 and 128"
     for name, m in matrices.items():

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pulse_edge.bundle.spec import ModelSpec
+from pulse_edge.errors import ParameterError
 from pulse_edge.text.template import IMAGE
 from pulse_edge.text.tokenizer import Tokenizer
 
@@ -30,7 +31,15 @@ def shifted_prompt(
 
     Returns:
         Token ids, with `IMAGE` in the page's place; and the prompt as text.
+
+    Raises:
+        ParameterError: the model's prompt is of another kind than upstream's.
     """
+    if spec.prompt.style is not None:
+        raise ParameterError(
+            f"upstream's later turns are known for llava_v1, and this model's prompt is "
+            f"{spec.prompt.name}; run with --mode clean"
+        )
     text = _shifted_text(spec, turns, question)
     head, mark, tail = text.partition("<image>")
     assert mark  # `_shifted_text` puts one at the first question

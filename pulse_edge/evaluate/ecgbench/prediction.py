@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pulse_edge.bundle.manifest import TOKENIZER
 from pulse_edge.bundle.spec import ModelSpec
 from pulse_edge.errors import ImageError
 from pulse_edge.evaluate.ecgbench.ask import MAX_NEW_TOKENS
@@ -42,8 +41,8 @@ class RunPredictor:
     def __init__(self, model: Model) -> None:
         self._rates: Rates = model.runner.rates
         self._spec: ModelSpec = model.bundle.manifest.model
-        tokenizer = model.bundle.read(TOKENIZER)
-        self._template = PromptBuilder.of(self._spec, tokenizer, TOKENIZER)
+        name = model.bundle.manifest.tokenizer
+        self._template = PromptBuilder.of(self._spec, model.bundle.read(name), name)
 
     def seconds(self, items: Sequence[BenchItem], images: Path) -> float | None:
         """Seconds of items that are asked in this order.

@@ -63,3 +63,15 @@ def test_the_first_turn_is_the_beginning_of_the_second(
     first = PromptBuilder.of(opened.manifest.model, opened.read(TOKENIZER)).first_turn("Q1")
     ids, _ = shifted_prompt(spec, tokenizer, [("Q1", "R1")], "Q2")  # type: ignore[arg-type]
     assert ids[: len(first)] == first
+
+
+def test_other_conversations_are_not_shifted(bundle: tuple[object, Tokenizer]) -> None:
+    from dataclasses import replace
+    from typing import Any
+
+    from pulse_edge.errors import ParameterError
+
+    spec: Any = bundle[0]
+    other = replace(spec, prompt=replace(spec.prompt, name="mistral_instruct", style="llama_2"))
+    with pytest.raises(ParameterError, match=r"mistral_instruct; run with --mode clean"):
+        shifted_prompt(other, bundle[1], [("Q1", "R1")], "Q2")
