@@ -78,47 +78,70 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+# Two trainings: the first, and the one that taught free words and pages of other programs. For
+# each the log of stage A, and of stages that teach words, with their titles.
+TRAININGS = (
+    ("tower", (("language", "stage L: findings told"), ("joint", "stage B: from the page"))),
+    ("tower-2", (("words-2", "stage W: free words"), ("joint-2", "stage B: with other programs"))),
+)
+LOSSES = ("events", "pr classes", "rhythm", "conduction", "st", "rate")
+SCORES = (
+    "rhythm recall",
+    "ectopy recall",
+    "st recall",
+    "first-degree AV block AUC",
+    "anterior ST elevation AUC",
+    "rate within 5",
+)
+WORDS = {
+    "text": "text loss, nats a token",
+    "tokens right": "answer tokens right",
+    "letters right": "letters of multiple choice right",
+    "verdicts right": "yes and no right",
+}
+
+
 def draw_curves(out: Path) -> None:
-    """Stage A's losses and held-out scores, stage L's and B's loss and share of right tokens, over
-    steps.
+    """A row of axes for each training: stage A's losses and held-out scores, and text loss and
+    right tokens of the stages that teach words, over steps.
     """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    tower = read_log(LOGS / "tower.jsonl")
-    losses = [row for row in tower if "loss" in row]
-    scores = [row for row in tower if "valid" in row]
-    figure, axes = pyplot.subplots(1, 4, figsize=(20, 4.2))
-    for name in ("events", "pr classes", "rhythm", "conduction", "st", "rate"):
-        axes[0].plot([r["step"] for r in losses], [r["loss"][name] for r in losses], label=name)
-    axes[0].set(title="stage A: training losses (weighted)", xlabel="step", yscale="log")
-    for name in ("rhythm recall", "ectopy recall", "st recall", "first-degree AV block AUC",
-                 "anterior ST elevation AUC", "rate within 5"):  # fmt: skip
-        axes[1].plot(
-            [r["step"] for r in scores], [r["valid"][name] for r in scores], marker=".", label=name
-        )
-    axes[1].set(title="stage A: auxiliary heads, 400 held-out pages", xlabel="step", ylim=(0, 1))
-    for axis, log, title in (
-        (axes[2], "language", "stage L: findings told"),
-        (axes[3], "joint", "stage B: from the page"),
-    ):
-        rows = [row for row in read_log(LOGS / f"{log}.jsonl") if "loss" in row]
-        for name, label in (
-            ("text", "text loss, nats a token"),
-            ("tokens right", "answer tokens right"),
-            ("letters right", "letters of multiple choice right"),
-        ):
-            told = [(row["step"], row["loss"][name]) for row in rows if name in row["loss"]]
-            if told:  # older logs have no letters
-                axis.plot(*zip(*told, strict=True), label=label)
-        axis.set(title=title, xlabel="step", ylim=(0, 1.2))
-    for axis in axes:
+    figure, rows = pyplot.subplots(2, 4, figsize=(20, 8.4))
+    for axes, (tower, texts) in zip(rows, TRAININGS, strict=True):
+        log = read_log(LOGS / f"{tower}.jsonl")
+        draw_rows(axes[0], log, "loss", dict.fromkeys(LOSSES, ""))
+        axes[0].set(title="stage A: training losses (weighted)", yscale="log")
+        draw_rows(axes[1], log, "valid", dict.fromkeys(SCORES, ""))
+        axes[1].set(title="stage A: auxiliary heads, held-out pages", ylim=(0, 1))
+        for axis, (name, title) in zip(axes[2:], texts, strict=True):
+            draw_rows(axis, read_log(LOGS / f"{name}.jsonl"), "loss", WORDS)
+            axis.set(title=title, ylim=(0, 1.2))
+    for axis in rows.flat:
+        axis.set(xlabel="step")
         axis.legend(fontsize=7)
         axis.grid(alpha=0.3)
     figure.tight_layout()
     figure.savefig(out, dpi=80)
+
+
+def draw_rows(axis: Any, log: list[dict[str, Any]], kind: str, names: dict[str, str]) -> None:
+    """A log's figures of a kind over steps; those that the log does not have are left out.
+
+    Args:
+        axis: to draw on.
+        log: its rows.
+        kind: "loss" or "valid".
+        names: of the figures, and how the legend calls them; "" for the same.
+    """
+    for name, label in names.items():
+        told = [(r["step"], r[kind][name]) for r in log if kind in r and name in r[kind]]
+        if told:
+            marker = "." if kind == "valid" else ""
+            axis.plot(*zip(*told, strict=True), label=label or name, marker=marker)
 
 
 @click.command()

@@ -23,8 +23,7 @@ NUMBERS = range(
 )  # rates and durations are one token each, so that their loss can know what is near
 
 
-# Where a training starts, fp16: tower, projector and decoder of the checkpoint before it, and the
-# heads that were trained beside an earlier tower.
+# Where a training starts, fp16: tower, heads, projector and decoder of the one before it.
 START = Path(__file__).parent / "start.safetensors"
 
 
@@ -44,18 +43,18 @@ def _trained(state: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return weights, sizes
 
 
-def save_start(folder: Path, size: Size, path: Path = START) -> None:
-    """Keep a published checkpoint as a start, with the heads that `START` has.
+def save_start(saved: Path, size: Size, path: Path = START) -> None:
+    """Keep a training of stage B or W as a start.
 
     Args:
-        folder: the checkpoint.
+        saved: its joint.pt.
         size: its shapes.
         path: to write.
     """
+    import torch
     from safetensors.numpy import save_file
 
-    heads = {k: v for k, v in _start_weights()[0].items() if k.startswith("heads.")}
-    weights = heads | load_published(folder, size)
+    weights = torch.load(saved, weights_only=True)["module"]
     sizes = {"tower": size.of_tower, "size": size.asdict()}
     save_file(
         {k: v.half().numpy() for k, v in weights.items()},

@@ -194,11 +194,12 @@ def test_a_published_checkpoint_is_read_back(
     file = safetensors_numpy.load_file(trained[1] / "model.safetensors")
     for name, value in tensors(again).items():
         np.testing.assert_allclose(value.astype(np.float32), file[name], atol=2e-3, err_msg=name)
-    save_start(trained[1], Size(), tmp_path / "start.safetensors")
+    save_start(trained[0] / "joint.pt", Size(), tmp_path / "start.safetensors")
     assert (tmp_path / "start.safetensors").stat().st_size < 7e6
     monkeypatch.setattr(checkpoint, "START", tmp_path / "start.safetensors")
     start = load_start(tmp_path / "none", Size())
     torch.testing.assert_close(start["decoder.norm.weight"], weights["decoder.norm.weight"])
+    assert set(start) == set(joint)  # the heads, too
 
 
 def test_a_training_can_begin_with_the_start(trained: tuple[Path, Path], tmp_path: Path) -> None:
