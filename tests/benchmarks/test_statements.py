@@ -9,8 +9,8 @@ from benchmarks.panels import TRUTHS
 from benchmarks.reports import TrueReport, free_report, nano_report, with_broader
 from benchmarks.statements import STYLES, StatementScores, score_style
 from pulse_edge.panels.panel_file import load_panel
-from pulse_edge.simulation.questions import Findings
 from pulse_edge.simulation.population import sample_spec
+from pulse_edge.simulation.questions import Findings
 
 from support.scripts import run_script
 
