@@ -8,6 +8,9 @@ such a library; `tests/house/test_privacy.py` looks for imports without it.
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 # Library -> variables that silence it. Libraries that contain or import it are in the same row.
 SILENT: dict[str, dict[str, str]] = {
@@ -44,6 +47,23 @@ def silence(*libraries: str) -> None:
     """
     for library in libraries:
         os.environ.update(SILENT[library])
+
+
+@contextmanager
+def without_requests() -> Iterator[None]:
+    """Within it, `requests` is as if it were not installed, unless it is imported already.
+
+    pydicom imports it if it is there, to download test files. With it comes urllib3, which opens a
+    socket on ::1 when it is imported, to see whether there is IPv6.
+    """
+    hidden = "requests" not in sys.modules
+    if hidden:
+        sys.modules["requests"] = None  # type: ignore[assignment]  # an import then fails
+    try:
+        yield
+    finally:
+        if hidden and sys.modules.get("requests", ...) is None:
+            del sys.modules["requests"]
 
 
 def silent_variables() -> dict[str, str]:

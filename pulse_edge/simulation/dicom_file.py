@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pulse_edge.ecg.recording import LEADS
 from pulse_edge.errors import RecordingError
+from pulse_edge.privacy import without_requests
 from pulse_edge.simulation.ecg import RBBB, EcgSpec
 from pulse_edge.simulation.simulator import simulate
 
@@ -33,7 +34,8 @@ def sample_recording() -> bytes:
         RecordingError: pydicom, which writes it, is not installed.
     """
     try:
-        import pydicom
+        with without_requests():
+            import pydicom
     except ImportError:
         raise RecordingError(
             "a recording takes pydicom, which is not installed; pip install 'pulse-edge[ecg]'"

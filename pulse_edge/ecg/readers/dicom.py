@@ -14,6 +14,7 @@ from pulse_edge.ecg.readers.dicom_report import report_of_dicom
 from pulse_edge.ecg.recording import Recording
 from pulse_edge.ecg.segments import Segment, recording_of_segments
 from pulse_edge.errors import RecordingError
+from pulse_edge.privacy import without_requests
 
 _PDF_TYPE = b"application/pdf"
 MOST_GROUPS = 64  # of a file; the standard allows 5
@@ -64,7 +65,8 @@ def read_dicom(data: bytes, source: str) -> Recording:
         RecordingError: the file is damaged, holds no such recording, or contradicts itself.
         ImportError: pydicom is not installed.
     """
-    import pydicom.filereader  # noqa: F401  # here, because a damaged file raises no ImportError
+    with without_requests():
+        import pydicom.filereader  # noqa: F401  # here: a damaged file raises no ImportError
 
     try:
         return _from_items(read_items(data), source)

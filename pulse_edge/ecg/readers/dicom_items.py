@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from pulse_edge.ecg.readers.dicom_budget import MAX_BYTES, ParseBudget
 from pulse_edge.ecg.readers.dicom_tags import TAGS
+from pulse_edge.privacy import without_requests
 
 _CHARACTER_SET = 0x00080005
 _TRANSFER_SYNTAX = 0x00020010
@@ -181,7 +182,8 @@ def _elements(
     pydicom stops before what it would convert or nest: the character set, of which it warns if it
     is unknown, and values of undefined length.
     """
-    from pydicom.filereader import data_element_generator
+    with without_requests():
+        from pydicom.filereader import data_element_generator
 
     stopped: list[int] = []
 

@@ -27,6 +27,7 @@ from pulse_edge.ecg.leads import LEADS, canonical_lead
 from pulse_edge.ecg.recording import Recording, check_rate
 from pulse_edge.ecg.segments import MAX_SAMPLES, Segment, recording_of_segments
 from pulse_edge.errors import RecordingError
+from pulse_edge.privacy import without_requests
 
 P = ParamSpec("P")
 
@@ -104,7 +105,8 @@ def parse_file(form: str, file: bytes | Path, source: str) -> Any:
         Exception: nearly any, of a damaged file; see `guarded`.
     """
     module, name = PARSERS[form]
-    parser = getattr(import_module(f"ecgdatakit.parsing.parsers.{module}"), name)
+    with without_requests():
+        parser = getattr(import_module(f"ecgdatakit.parsing.parsers.{module}"), name)
     # Its warnings name files and leads. They point at this module, whatever thread they are in.
     warnings.filterwarnings("ignore", module=re.escape(__name__))
     try:
