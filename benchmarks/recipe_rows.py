@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from itertools import product
 from typing import Protocol
 
 import numpy as np
@@ -106,7 +107,8 @@ def rows() -> dict[str, Maker]:
         table[f"{PLAIN}-{block}"] = _plain(block)
         for recipe in RECIPES:
             table[f"{recipe}-{block}"] = _ours(Rounding(recipe), block)
-    table["gptq-32-act-order"] = _ours(Rounding("gptq", act_order=True), 32)
+    for recipe, block in product(("gptq", "auto"), BLOCKS):
+        table[f"{recipe}-{block}-act-order"] = _ours(Rounding(recipe, act_order=True), block)
     table["auto-128-mix"] = _ours(Rounding("auto"), 128, MIX_BITS)
     for name, row in GGML_ROWS.items():
         table[name] = _ggml(row)

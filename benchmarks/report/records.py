@@ -33,6 +33,7 @@ SCHEMAS: dict[str, tuple[int | None, ...]] = {
     engines.KIND: (None,),
     accuracy.KIND: (accuracy.SCHEMA,),
     recipes.KIND: (recipes.SCHEMA,),
+    recipes.MODEL_KIND: (recipes.SCHEMA,),
     recipe_cost.KIND: (recipe_cost.SCHEMA,),
     speculation.KIND: (speculation.SCHEMA,),
     batching.KIND: (batching.SCHEMA,),

@@ -18,7 +18,7 @@ from pulse_edge.cli.failure import FORMATS as FAILURE_FORMATS
 from pulse_edge.cli.failure import PARENT
 from pulse_edge.cli.options import capped_threads, default_bundle, numbers, options_from
 from pulse_edge.cli.status import Status
-from pulse_edge.cli.terminal import show_json, show_text
+from pulse_edge.cli.terminal import show, show_json, show_text
 from pulse_edge.engines.options import EngineOptions
 from pulse_edge.errors import PulseEdgeError
 
@@ -176,6 +176,9 @@ def _finish(
         show_text(formats.markdown_text(records), end="")
     else:
         show_text("\n\n\n".join(tables.record_text(record) for record in records))
+    if output in ("csv", "md"):  # a table of figures alone
+        for line in dict.fromkeys(line for record in records for line in tables.doubts(record)):
+            show(f"warning: {line}", err=True)
     if append is not None:
         for record in records:
             baseline.append(append, record)

@@ -62,17 +62,23 @@ def interval_text(f: Record) -> str:
     return f"{number(f['low'], f['unit'])} to {number(f['high'], f['unit'])}"
 
 
-def conditions(record: Record) -> Iterator[str]:
-    """How the machine and the measurement were: warm-up, other work, goodput, energy."""
+def doubts(record: Record) -> Iterator[str]:
+    """Why figures may not be what the machine can do: a measurement that was interrupted or not
+    warm, and other work."""
     if record["interrupted"]:
         yield f"INTERRUPTED at its {record['interrupted']}: the figures are of what was complete."
     reasons = busy_reasons(record["contention"])
     if reasons:
         yield f"BUSY machine: {'; '.join(reasons)}."
-    yield contention_text(record["contention"])
     unstable = [name for name, w in record["warmup"].items() if _not_stable(w)]
     if unstable:
         yield f"Not yet stable when the warm-up ended: {', '.join(unstable)}."
+
+
+def conditions(record: Record) -> Iterator[str]:
+    """How the machine and the measurement were: warm-up, other work, goodput, energy."""
+    yield from doubts(record)
+    yield contention_text(record["contention"])
     if record["goodput"]:
         good = record["goodput"]
         slo = " ".join(f"{metric}:{limit:g}" for metric, limit in good["objectives_ms"].items())

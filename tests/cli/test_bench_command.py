@@ -74,6 +74,22 @@ def test_formats(command: Command, arguments: tuple[str, ...], first: str) -> No
         assert {row["figure"] for row in csv.DictReader(io.StringIO(out))} >= {"tpot", "pp16"}
 
 
+@pytest.mark.parametrize("output", ["md", "csv", "text"])
+def test_doubts_are_said_beside_every_table(
+    command: Command, measured: Record, output: str
+) -> None:
+    """On stderr where stdout is for programs or for pasting. JSON has them as fields."""
+    record = copy.deepcopy(measured)
+    record["contention"]["others"] = 0.5
+    record["warmup"]["requests"] |= {"repetitions": 3, "stable": False}
+    code, out, err = command("--output", output, record=record)
+    assert code == 0
+    shown = out if output == "text" else err
+    assert "BUSY machine: other processes took 50%" in shown
+    assert "Not yet stable when the warm-up ended: requests" in shown
+    assert (err == "") == (output == "text")
+
+
 @pytest.mark.parametrize(
     ("factor", "busy", "code", "says"),
     [
@@ -201,8 +217,9 @@ def test_a_bundle_of_a_list_that_fails_ends_it(bundle: Path, tmp_path: Path) -> 
     few = ("--quick", "-r", 1, "--warmup", 0, "-n", 2, "--prompt-lengths", "8", "--depths", "")
     done = run_program("bench", bundle, tmp_path / "none", *few, "--csv")
     assert done.returncode == 4
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
+    said = [line for line in done.stderr.splitlines() if not line.startswith("warning: ")]
+    assert len(said) == 1  # the warnings are of a busy machine
+    assert said[0].startswith("error: ")
     assert {row["threads"] for row in csv.DictReader(io.StringIO(done.stdout))} == {"0"}
 
 

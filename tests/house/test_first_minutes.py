@@ -52,7 +52,7 @@ def test_the_installation_is_what_ci_runs() -> None:
             "1.74 s to first token, 92 tokens/s; ended",
             "0.52 s to first token, 1394 tokens/s; ended",
         ),
-        ("bundle ad98e69b7bd3, onnxruntime 1.32.0", "bundle 5882e2dbca6e, onnxruntime 1.27.0"),
+        ("bundle c9ce83265bcd, onnxruntime 1.32.0", "bundle 5882e2dbca6e, onnxruntime 1.27.0"),
         ("loaded /a/assets/pulse-nano", "loaded /b/c/assets/pulse-nano"),
         (f"seal {'a' * 64}", f"seal {'0' * 64}"),
         ("(margin 10.9)", "(margin 3.0)"),
